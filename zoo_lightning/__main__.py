@@ -1,0 +1,8 @@
+"""``python -m zoo_lightning``."""
+
+import sys
+
+from zoo_lightning.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,391 @@
+"""``ZooBackbone``: any convolutional architecture whose layers aggregate those of several sources.
+
+A task knows two facts of a backbone: called with images it gives features, and ``num_features``
+says how many. Everything else here is about how a zoo is built, kept and folded. Pure torch: no
+Lightning.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from timm.layers import Conv2dSame
+from torch import Tensor, nn
+
+from zoo_lightning.architecture import Architecture, Output, Trace, is_norm, trace
+from zoo_lightning.errors import ArchitectureError, ConfigError
+from zoo_lightning.layers import AggregatedLayer, Mode, ZooConv2d, ZooLinear
+from zoo_lightning.sources.adapting import Adapted
+from zoo_lightning.sources.spec import Source, parse_sources
+from zoo_lightning.sources.zoo import load_sources, weights_wanted
+
+Align = Literal["none", "spatial", "all"]
+GateInit = Literal["auto", "released", "sum_to_one"]
+NormWeights = Literal["uniform", "gates"]
+
+
+class Backbone(nn.Module):
+    """A network without a head, and where it came from.
+
+    Args:
+        architecture: the ordinary network's recipe.
+        sources: whose weights it starts from; none for random weights.
+
+    Attributes:
+        net: the network.
+        config: plain constructor arguments, from which the backbone can be built again.
+        loaded: what was matched of each source; empty if the weights come from a checkpoint.
+        num_features: ``F`` of the pooled features or of the last feature map.
+        feature_shapes: ``(F,)`` or ``(F, H, W)`` for each output, at the architecture's own size.
+    """
+
+    net: nn.Module
+    config: dict[str, Any]
+
+    def __init__(self, architecture: Architecture, sources: Sequence[Source]) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.sources = list(sources)
+        self.loaded: list[Adapted] = []
+        self.feature_shapes: list[tuple[int, ...]] = []
+
+    @property
+    def method(self) -> str:
+        """Name of the transfer method, as ``summary.json`` has it."""
+        raise NotImplementedError
+
+    @property
+    def num_features(self) -> int:
+        """Channels of the (last) features."""
+        return self.feature_shapes[-1][0]
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Features of images ``(B, in_chans, H, W)``: ``(B, F)``, ``(B, F, H, W)`` or a list."""
+        return self.architecture.features(self.net, x)
+
+    def folded_state(self) -> dict[str, Tensor]:
+        """Weights of the equivalent ordinary network, under its ordinary names."""
+        return {key: value.detach().clone() for key, value in self.net.state_dict().items()}
+
+    def fold(self, head: nn.Linear | None = None) -> nn.Module:
+        """Ordinary network that computes the same and needs no zoo_lightning.
+
+        Args:
+            head: a linear head on pooled features, put where timm has its classifier.
+
+        Returns:
+            A timm model with exactly timm's state-dict keys, or the module that the architecture's
+            function makes; with a head on such a module, a ``Sequential`` of both. In evaluation
+            mode.
+
+        Raises:
+            ConfigError: a head is given but the features are not pooled.
+        """
+        device = next(self.parameters()).device
+        folded = self.architecture.build()
+        folded.load_state_dict(self.folded_state())
+        if head is not None:
+            if self.architecture.output != "pooled":
+                raise ConfigError(
+                    f"a linear head folds into pooled features only; this backbone gives "
+                    f"{self.architecture.output!r}: fold it without the head"
+                )
+            folded = self._with_head(folded, head)
+        return folded.to(device).eval()
+
+    def _with_head(self, folded: nn.Module, head: nn.Linear) -> nn.Module:
+        if not self.architecture.is_timm:
+            copy = nn.Linear(head.in_features, head.out_features, bias=head.bias is not None)
+            copy.load_state_dict(head.state_dict())
+            return nn.Sequential(folded, copy)
+        folded.reset_classifier(head.out_features)
+        folded.get_classifier().load_state_dict(head.state_dict())
+        return folded
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Numbers of parameters: ``training`` now, and ``folded`` into an ordinary network."""
+        ordinary = self.architecture.build()
+        return {
+            "training": sum(p.numel() for p in self.parameters()),
+            "folded": sum(p.numel() for p in ordinary.parameters()),
+        }
+
+    def describe(self) -> str:
+        """Architecture, sources with what was matched, and parameters, for people to read."""
+        counts = self.parameter_counts()
+        lines = [
+            f"architecture  {self.architecture.label} ({self.architecture.output} features, "
+            f"{self.num_features} channels)",
+            f"method        {self.method}",
+        ]
+        for index, source in enumerate(self.sources):
+            matched = (
+                self.loaded[index].report.summary() if self.loaded else "weights from a checkpoint"
+            )
+            lines.append(f"source        {source.name} ({source.weights}): {matched}")
+        if not self.sources:
+            lines.append("source        none: random initialisation")
+        lines.append(
+            f"parameters    {counts['training']:,} while training, {counts['folded']:,} folded"
+        )
+        return "\n".join(lines)
+
+
+class ZooBackbone(Backbone):
+    """Aggregated network over several sources (Zoo-Tuning and lite Zoo-Tuning).
+
+    Args:
+        architecture: timm model name, import path or function that makes the ordinary network.
+        sources: at least one; each a string or a mapping (``name``, ``weights``, ``prefix``,
+            ``match``), see :mod:`zoo_lightning.sources.spec`.
+        mode: ``full`` for one kernel per sample, ``lite`` for one per batch in training and one
+            for all afterwards.
+        align: which layers have a channel alignment: ``none``, ``spatial`` (kernels larger than
+            1×1) or ``all``.
+        gate_init: start of the gates. ``released`` as in the authors' code, scattered around 0.5;
+            ``sum_to_one``, 1/m for every source; ``auto``, ``released`` in layers that a norm layer
+            follows and ``sum_to_one`` in the others; or a number in (0, 1) for each source.
+        norm_weights: how sources count in what is averaged, not aggregated (norm layers' affine
+            parameters and all else): ``uniform``, ``gates`` for the numbers of ``gate_init``, or a
+            number for each source. Brought to a sum of 1.
+        output: ``pooled``, ``map`` or ``stages``.
+        in_chans: channels of the input image; sources' first kernels are adapted by timm's rule.
+
+    Raises:
+        ArchitectureError: a layer cannot be aggregated.
+        ConfigError: options contradict each other.
+        SourceError: a source cannot be read or does not fit.
+    """
+
+    def __init__(
+        self,
+        architecture: str | Callable[[], nn.Module],
+        sources: list[str | dict[str, Any]],
+        mode: Mode = "full",
+        align: Align = "spatial",
+        gate_init: GateInit | list[float] = "auto",
+        norm_weights: NormWeights | list[float] = "uniform",
+        output: Output = "pooled",
+        in_chans: int = 3,
+    ) -> None:
+        parsed = parse_sources(sources)
+        super().__init__(Architecture(architecture, output, in_chans), parsed)
+        if not parsed:
+            raise ConfigError(
+                "a zoo needs at least one source, got none; for random weights use PlainBackbone"
+            )
+        _check_choice("mode", mode, ("full", "lite"))
+        _check_choice("align", align, ("none", "spatial", "all"))
+        self.mode: Mode = mode
+        self.align = align
+        self.gate_init = _check_numbers("gate_init", gate_init, parsed, 0.0, 1.0)
+        self.config = plain_config(
+            self.architecture,
+            parsed,
+            mode=mode,
+            align=align,
+            gate_init=gate_init,
+            norm_weights=norm_weights,
+        )
+        shares = averaging_weights(norm_weights, self.gate_init, parsed)
+        networks = self._source_networks()
+        seen = trace(self.architecture, networks[0])
+        self.feature_shapes = seen.shapes
+        self.net = self._aggregate(networks, seen, shares)
+
+    @property
+    def method(self) -> str:
+        """``zoo`` or ``lite``."""
+        return "lite" if self.mode == "lite" else "zoo"
+
+    def _source_networks(self) -> list[nn.Module]:
+        """The ordinary network once with each source's weights; random where none are wanted."""
+        if not weights_wanted():
+            return [self.architecture.build() for _ in self.sources]
+        self.loaded = load_architecture(self.architecture, self.sources)
+        return [self.architecture.build(adapted.state) for adapted in self.loaded]
+
+    def _aggregate(self, networks: list[nn.Module], seen: Trace, shares: Tensor) -> nn.Module:
+        net = average_networks(networks, shares)
+        calls = Counter(seen.called)
+        modules = [dict(network.named_modules()) for network in networks]
+        for name, module in list(net.named_modules()):
+            check_layer(name, module)
+            # A layer that never runs as such (or whose weight another layer uses) stays averaged.
+            if not isinstance(module, (nn.Conv2d, nn.Linear)) or not calls[name]:
+                continue
+            layers = [by_name[name] for by_name in modules]
+            aggregated = self._aggregate_layer(layers, name in seen.before_norm)
+            if not name:
+                raise ArchitectureError(
+                    f"architecture {self.architecture.label!r} is a single layer; wrap it in a "
+                    "module so that it has a name"
+                )
+            net.set_submodule(name, aggregated)
+        return net
+
+    def _aggregate_layer(self, layers: list[nn.Module], norm_follows: bool) -> AggregatedLayer:
+        like = layers[0]
+        weight = torch.stack([layer.weight.detach() for layer in layers])
+        bias = None
+        if like.bias is not None:
+            bias = torch.stack([layer.bias.detach() for layer in layers])
+        spatial = weight.dim() == 5 and weight.shape[-2:] != (1, 1)
+        aligned = self.align == "all" or (self.align == "spatial" and spatial)
+        kind = ZooConv2d if isinstance(like, nn.Conv2d) else ZooLinear
+        start = gate_start(self.gate_init, len(layers), norm_follows)
+        return kind(like, weight, bias, mode=self.mode, aligned=aligned, gate_start=start)
+
+    def aggregated_layers(self) -> dict[str, AggregatedLayer]:
+        """All aggregated layers by their names in the network, in order."""
+        layers = self.net.named_modules()
+        return {name: layer for name, layer in layers if isinstance(layer, AggregatedLayer)}
+
+    def folded_state(self, gates: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Weights of the ordinary network with the kernels of one set of gates per layer.
+
+        Args:
+            gates: ``(m,)`` for each aggregated layer by name; ``None`` takes the moving averages,
+                with which lite mode evaluates. In full mode the fold is then an approximation.
+        """
+        layers = self.aggregated_layers()
+        state = {}
+        for key, value in self.net.state_dict().items():
+            owner = key.rpartition(".")[0]
+            inside = any(owner == name or owner.startswith(f"{name}.") for name in layers)
+            if not inside:
+                state[key] = value.detach().clone()
+        for name, layer in layers.items():
+            with torch.no_grad():
+                weight, bias = layer.kernel(layer.gate_ema if gates is None else gates[name])
+            state[f"{name}.weight"] = weight.clone()
+            if bias is not None:
+                state[f"{name}.bias"] = bias.clone()
+        return state
+
+
+def plain_config(
+    architecture: Architecture, sources: Sequence[Source], **options: Any
+) -> dict[str, Any]:
+    """Constructor arguments in plain types, as a checkpoint can hold them."""
+    return {
+        "architecture": architecture.label,
+        "sources": [vars(source).copy() for source in sources],
+        **{k: list(v) if isinstance(v, (list, tuple)) else v for k, v in options.items()},
+        "output": architecture.output,
+        "in_chans": architecture.in_chans,
+    }
+
+
+def load_architecture(architecture: Architecture, sources: Sequence[Source]) -> list[Adapted]:
+    """Read the sources and fit them to an architecture's plain network."""
+    reference = architecture.plain().state_dict()
+    name = architecture.label if architecture.is_timm else None
+    return load_sources(sources, name, reference, architecture.in_chans)
+
+
+def check_layer(name: str, module: nn.Module) -> None:
+    """Refuse layers whose weights cannot be mixed as plain kernels.
+
+    Raises:
+        ArchitectureError: with the layer's name and class.
+    """
+    kinds = (nn.modules.conv._ConvNd, nn.Linear)
+    known = (nn.Conv2d, Conv2dSame, nn.Linear)
+    odd = isinstance(module, kinds) and type(module) not in known
+    if odd or type(module).__name__ in ("CondConv2d", "MultiheadAttention"):
+        raise ArchitectureError(
+            f"layer {name!r} is a {type(module).__module__}.{type(module).__qualname__}, which "
+            "cannot be aggregated; expected nn.Conv2d, timm's Conv2dSame or nn.Linear: choose an "
+            "architecture without it"
+        )
+
+
+@torch.no_grad()
+def average_networks(networks: Sequence[nn.Module], shares: Tensor) -> nn.Module:
+    """New network with all parameters averaged; norm layers' statistics are reset.
+
+    Args:
+        networks: of one architecture.
+        shares: ``(m,)``, summing to 1.
+    """
+    states = [network.state_dict() for network in networks]
+    average = {
+        key: sum(share * state[key] for share, state in zip(shares.tolist(), states, strict=True))
+        if value.is_floating_point()
+        else value
+        for key, value in states[0].items()
+    }
+    net = copy.deepcopy(networks[0])
+    net.load_state_dict(average)
+    for module in net.modules():
+        # Statistics of different networks have no meaningful average (authors' code, too).
+        if is_norm(module) and hasattr(module, "reset_running_stats"):
+            module.reset_running_stats()
+    return net
+
+
+def gate_start(
+    gate_init: GateInit | list[float], num_sources: int, norm_follows: bool
+) -> list[float] | None:
+    """Start of one layer's gates: ``m`` numbers in (0, 1), or ``None`` for the released start."""
+    if isinstance(gate_init, list):
+        return gate_init
+    if gate_init == "released" or (gate_init == "auto" and norm_follows):
+        return None
+    # One source alone would need a gate of exactly 1, which no sigmoid reaches.
+    return [1 / num_sources if num_sources > 1 else 1 - 1e-4] * num_sources
+
+
+def averaging_weights(
+    norm_weights: NormWeights | list[float],
+    gate_init: GateInit | list[float],
+    sources: Sequence[Source],
+) -> Tensor:
+    """Shares of the sources in what is averaged: ``(m,)``, summing to 1.
+
+    Raises:
+        ConfigError: wrong number of weights, or ``gates`` without numbers to follow.
+    """
+    weights = _check_numbers("norm_weights", norm_weights, sources, 0.0, float("inf"))
+    if weights == "gates":
+        if not isinstance(gate_init, list):
+            raise ConfigError(
+                f"norm_weights 'gates' follows gate_init, which is {gate_init!r}; give gate_init "
+                "a number for each source, or use norm_weights 'uniform'"
+            )
+        weights = gate_init
+    shares = torch.ones(len(sources)) if weights == "uniform" else torch.tensor(weights)
+    if shares.sum() <= 0:
+        raise ConfigError(f"norm_weights must not all be 0, got {shares.tolist()}")
+    return shares / shares.sum()
+
+
+def _check_choice(option: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{option} is {value!r}; expected one of {', '.join(allowed)}")
+
+
+def _check_numbers(
+    option: str, value: Any, sources: Sequence[Source], low: float, high: float
+) -> Any:
+    """Check an option that is a word or a number per source; numbers come back as a list."""
+    words = {"gate_init": ("auto", "released", "sum_to_one"), "norm_weights": ("uniform", "gates")}
+    if isinstance(value, str):
+        _check_choice(option, value, words[option])
+        return value
+    numbers = [float(number) for number in value]
+    if len(numbers) != len(sources):
+        names = ", ".join(source.name for source in sources)
+        raise ConfigError(
+            f"{option} has {len(numbers)} numbers for {len(sources)} sources ({names}); give one "
+            "number for each source, in their order"
+        )
+    inside = all(low < n < high or (option == "norm_weights" and n == low) for n in numbers)
+    if not inside:
+        raise ConfigError(f"{option} must lie between {low:g} and {high:g}, got {numbers}")
+    return numbers

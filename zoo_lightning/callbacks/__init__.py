@@ -1,0 +1,1 @@
+"""Lightning callbacks: gates' moving average, gate log, pictures, stopping without loss."""

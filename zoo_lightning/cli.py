@@ -1,0 +1,84 @@
+"""The command line: ``python -m zoo_lightning SUBCOMMAND ...``.
+
+What takes seconds to import is imported only when the arguments need it: ``--version`` and
+``sources`` answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+
+from zoo_lightning import __version__
+from zoo_lightning.errors import ZooError
+
+USAGE = """\
+usage: python -m zoo_lightning SUBCOMMAND ...
+
+  fit        --experiment NAME [--key value ...]   train, then test the best checkpoint
+  validate   --experiment NAME --ckpt_path PATH    measure on the validation data
+  test       --experiment NAME --ckpt_path PATH    measure on the test data
+  predict    --experiment NAME --ckpt_path PATH    write predictions for the test data
+  sources    list                                  the sources that are shipped
+
+  SUBCOMMAND --help explains its options; --version prints the version.
+  experiments: {experiments}
+"""
+
+
+def sources(arguments: Sequence[str]) -> None:
+    """``sources list``: the shipped sources and their cards."""
+    from zoo_lightning.sources.shipped import format_cards, shipped_cards
+
+    if list(arguments) != ["list"]:
+        raise SystemExit("usage: python -m zoo_lightning sources list")
+    print(format_cards(shipped_cards()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        arguments: without the program's name; ``None`` takes the process's.
+
+    Returns:
+        Exit status: 0; 2 for a mistake in what was given; 130 or 143 after SIGINT or SIGTERM.
+    """
+    given = arguments
+    arguments = list(sys.argv[1:] if given is None else given)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        from zoo_lightning.experiments import known_experiments
+
+        print(USAGE.format(experiments=", ".join(known_experiments()) or "none found"), end="")
+        return 0
+    if arguments[0] == "--version":
+        print(f"zoo_lightning {__version__}")
+        return 0
+    try:
+        if arguments[0] == "sources":
+            sources(arguments[1:])
+        else:
+            return _train(given)
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _train(arguments: Sequence[str] | None) -> int:
+    # Said by libraries about themselves; none of it is for the user to mend.
+    warnings.filterwarnings("ignore", module="jsonargparse")
+    warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
+    from zoo_lightning.callbacks.interrupt import TrainingInterrupted
+    from zoo_lightning.trainer_cli import run
+
+    try:
+        run(arguments)
+    except TrainingInterrupted as stop:
+        print(
+            f"\n{stop}\nGo on with the same command and --ckpt_path {stop.checkpoint}",
+            file=sys.stderr,
+        )
+        return 128 + stop.signal_number
+    return 0

@@ -1,0 +1,216 @@
+"""Image files to square uint8 arrays: opening, checking and caching them.
+
+Each image is padded with black to a centred square and resized, so that no face is distorted.
+Coordinates are continuous, the origin is the top left corner of the top left pixel.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PureWindowsPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from zoo_lightning.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+
+def open_rgb(path: Path) -> Image.Image:
+    """Decode an image file to RGB.
+
+    Pixels are taken as stored: an EXIF rotation is not applied, since landmark files count the
+    stored pixels.
+
+    Raises:
+        DataError: if the file is absent or is no readable image.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I;16"):  # RGB would clip 16 bit to its lowest 256 values
+                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(unreadable(path, error)) from error
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """Say why a file cannot be used as an image."""
+    if isinstance(error, FileNotFoundError):
+        return f"The image {path} does not exist."
+    return f"The image {path} cannot be read ({error}); replace it or remove its line."
+
+
+def escapes(name: str) -> bool:
+    """Whether an image's name leads out of the folder it is relative to, on any system."""
+    path = PureWindowsPath(name)  # understands both kinds of slashes
+    return bool(path.drive or path.root) or ".." in path.parts
+
+
+def square_transform(size: tuple[int, int], side: int) -> np.ndarray:
+    """The affine map of ``fit_square``.
+
+    Args:
+        size: width and height of the original image, pixels.
+        side: of the square, pixels.
+
+    Returns:
+        ``(2, 3)`` float64, original pixels to pixels of the square.
+    """
+    longer = max(size)
+    left, top = ((longer - length) // 2 for length in size)
+    scale = side / longer
+    return np.array([[scale, 0, scale * left], [0, scale, scale * top]])
+
+
+def fit_square(image: Image.Image, side: int) -> Image.Image:
+    """Pad with black to a centred square and resize; ``square_transform`` is its map of points.
+
+    Args:
+        image: RGB of any size.
+        side: of the result, pixels.
+    """
+    longer = max(image.size)
+    if image.size != (longer, longer):
+        padded = Image.new("RGB", (longer, longer))
+        padded.paste(image, tuple((longer - length) // 2 for length in image.size))
+        image = padded
+    # Pillow widens the filter when it shrinks an image: no aliasing.
+    return image.resize((side, side), Image.Resampling.BILINEAR)
+
+
+def inverse_affine(affine: np.ndarray) -> np.ndarray:
+    """Inverse of a ``(2, 3)`` affine map, ``(2, 3)``."""
+    linear = np.linalg.inv(affine[:, :2])
+    return np.concatenate([linear, -linear @ affine[:, 2:]], axis=1)
+
+
+def transform_points(points: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Apply a ``(2, 3)`` affine map to points ``(..., 2)``."""
+    return points @ affine[:, :2].T + affine[:, 2]
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height from the file's header; checks the file as far as that is quick.
+
+    Raises:
+        DataError: if the file is absent or is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            size = image.size
+            image.verify()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(unreadable(path, error)) from error
+    return size
+
+
+class SquareImages:
+    """Images of files as squares, decoded once and kept if they fit, else decoded on demand.
+
+    All files are checked on construction: decoded if they are kept, else by their headers.
+
+    Args:
+        paths: of the image files.
+        side: of the squares, pixels.
+        cache_mb: megabytes that the decoded squares may take; 0 keeps none.
+        enlarge: whether images smaller than ``side`` are enlarged to it, or keep their own side.
+
+    Raises:
+        DataError: naming the files that are absent or unreadable.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], side: int, cache_mb: float, enlarge: bool = True
+    ) -> None:
+        self.paths = list(paths)
+        self.side = side
+        self.enlarge = enlarge
+        self.kept: list[np.ndarray] | None = None
+        self.sizes: list[tuple[int, int]]
+        """Original width and height of each image, pixels."""
+        if len(self.paths) * side * side * 3 <= cache_mb * 2**20:
+            decoded = _for_each(self._decode, self.paths)
+            self.kept = [square for square, _ in decoded]
+            self.sizes = [size for _, size in decoded]
+        else:
+            self.sizes = _for_each(image_size, self.paths)
+
+    def _decode(self, path: Path) -> tuple[np.ndarray, tuple[int, int]]:
+        image = open_rgb(path)
+        return np.asarray(fit_square(image, self.side_of(image.size))), image.size
+
+    def side_of(self, size: tuple[int, int]) -> int:
+        """Side of the square that an image of this original size becomes, pixels."""
+        return self.side if self.enlarge else min(self.side, max(size))
+
+    def transform(self, index: int) -> np.ndarray:
+        """``(2, 3)`` map of original pixels to the square's pixels."""
+        size = self.sizes[index]
+        return square_transform(size, self.side_of(size))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """``(side, side, 3)`` uint8, not to be written to."""
+        return self._decode(self.paths[index])[0] if self.kept is None else self.kept[index]
+
+
+def _for_each(read: Callable[[Path], object], paths: Iterable[Path]) -> list:
+    """Read files in parallel; one error names the first of all files that cannot be read."""
+
+    def attempt(path: Path) -> object:
+        try:
+            return read(path)
+        except DataError as error:
+            return error
+
+    # Pillow decodes without holding the interpreter's lock.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = list(pool.map(attempt, paths))
+    errors = [result for result in results if isinstance(result, DataError)]
+    if errors:
+        more = f" {len(errors) - 1} more images cannot be used." if len(errors) > 1 else ""
+        raise DataError(f"{errors[0]}{more}")
+    return results
+
+
+def check_present(names: Sequence[str], folder: Path, table: Path) -> None:
+    """Check that every image of a landmark file exists.
+
+    Args:
+        names: of the images, relative to the folder.
+        folder: of the images.
+        table: the landmark file, for the message.
+
+    Raises:
+        DataError: naming the first absent image and the number of absent ones.
+    """
+    if not folder.is_dir():
+        raise DataError(
+            f"The image folder {folder} does not exist, but {table} lists {len(names)} images; "
+            "set `images` to the folder's name inside `root`."
+        )
+    absent = [name for name in dict.fromkeys(names) if not (folder / name).is_file()]
+    if absent:
+        present = [path.name for path in folder.iterdir()]
+        raise DataError(
+            f"{table} lists {absent[0]!r}, which is not in {folder} ({len(absent)} of "
+            f"{len(names)} images are absent).{nearest(absent[0], present[:5000])} "
+            "Add the images or remove their lines."
+        )
+
+
+def check_images(paths: Sequence[Path]) -> None:
+    """Check the headers of image files, in parallel.
+
+    Raises:
+        DataError: naming the first file that is absent or no image, and how many there are.
+    """
+    _for_each(image_size, paths)

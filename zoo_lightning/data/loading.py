@@ -1,0 +1,198 @@
+"""Loaders whose order and randomness depend on nothing but the seed and the position in training.
+
+A run that was stopped in the middle of an epoch goes on with the very batch that would have come
+next, augmented in the very same way: the position is part of Lightning's checkpoint (its protocol
+for stateful loaders), and a sample's random numbers come from (seed, epoch, index) alone, whatever
+the number of workers.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def sample_generator(seed: int, epoch: int, index: int) -> torch.Generator:
+    """Random numbers of one training sample: the same for the same three numbers, always."""
+    # Mixed by three odd constants so that neighbouring epochs and indices share no stream.
+    mixed = (
+        seed * 0x9E3779B97F4A7C15 + epoch * 0xBF58476D1CE4E5B9 + index * 0x94D049BB133111EB
+    ) % (2**63)
+    return torch.Generator().manual_seed(mixed)
+
+
+class ShuffledSampler(DistributedSampler):
+    """A new order every epoch, started at any batch of it.
+
+    Yields ``(epoch, index)`` pairs. It is a ``DistributedSampler`` so that Lightning does not put
+    its own in its place; the last incomplete batch of an epoch is left out on every rank.
+
+    Args:
+        size: number of samples in the data set.
+        batch_size: samples per batch and rank.
+        seed: of the order.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.size = size
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.batches_per_epoch = size // (batch_size * world_size)
+        self.position = 0
+        """Batches delivered since training began."""
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, batch = divmod(self.position, self.batches_per_epoch)
+        order = torch.randperm(self.size, generator=sample_generator(self.seed, epoch, -1))
+        mine = order[self.rank :: self.world_size].tolist()
+        stop = self.batches_per_epoch * self.batch_size
+        return iter([(epoch, index) for index in mine[batch * self.batch_size : stop]])
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch * self.batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing: the position says which epoch it is, also after a restart."""
+
+
+class StridedSampler(DistributedSampler):
+    """Every sample exactly once over all ranks, in order; nothing is repeated to even out ranks."""
+
+    def __init__(self, size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.indices = range(rank, size, world_size)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing: the order is always the same."""
+
+
+class ResumableLoader(DataLoader):
+    """Training loader that knows where it is; ``state_dict`` is what Lightning saves of it."""
+
+    sampler: ShuffledSampler
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in super().__iter__():
+            self.sampler.position += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Position in batches since training began."""
+        return {"position": self.sampler.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from a saved position."""
+        self.sampler.position = state["position"]
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """What the data modules of images share: loaders, and normalisation on the device.
+
+    A subclass's ``setup`` sets ``train_set``, ``val_set`` and ``test_set`` as its stage needs them.
+    A training set is indexed by ``(epoch, index)``, the others by ``index``; each item is a
+    dictionary whose ``image`` is uint8 ``(3, H, W)``.
+
+    Args:
+        image_size: side of the square input, pixels.
+        batch_size: samples per step and process.
+        num_workers: loader processes; ``None`` takes one less than the cores, at most 4.
+        seed: of the order, the augmentation and the validation split.
+        mean: subtracted from each channel of an image in [0, 1].
+        std: what each channel is then divided by.
+    """
+
+    train_set: Dataset
+    val_set: Dataset
+    test_set: Dataset
+
+    def __init__(
+        self,
+        image_size: int,
+        batch_size: int,
+        num_workers: int | None,
+        seed: int,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.batch_size = batch_size
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self.num_workers = min(4, max((cores or 1) - 1, 0)) if num_workers is None else num_workers
+        self.seed = seed
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Endlessly reshuffled training batches; the incomplete last one of an epoch is dropped."""
+        rank, world_size = self._ranks()
+        size = len(self.train_set)  # type: ignore[arg-type]
+        # A data set smaller than one batch is still one batch an epoch.
+        batch_size = max(min(self.batch_size, size // world_size), 1)
+        return ResumableLoader(
+            self.train_set,
+            batch_size=batch_size,
+            sampler=ShuffledSampler(size, batch_size, self.seed, rank, world_size),
+            drop_last=True,
+            **self._worker_options(),
+        )
+
+    def _worker_options(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
+
+    def _ordered_loader(self, dataset: Dataset) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=StridedSampler(len(dataset), *self._ranks()),  # type: ignore[arg-type]
+            **self._worker_options(),
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation samples, in order, without augmentation."""
+        return self._ordered_loader(self.val_set)
+
+    def test_dataloader(self) -> DataLoader:
+        """Test samples, in order, without augmentation."""
+        return self._ordered_loader(self.test_set)
+
+    def predict_dataloader(self) -> DataLoader:
+        """Predictions are made for the test samples."""
+        return self._ordered_loader(self.test_set)
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Turn uint8 images into normalised floats, on the device, after the cheap transfer."""
+        images = batch["image"]
+        if images.dtype == torch.uint8:
+            mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
+            std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
+            batch = {**batch, "image": (images.float() / 255 - mean) / std}
+        return batch

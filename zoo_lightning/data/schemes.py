@@ -1,0 +1,178 @@
+"""What the points of a landmark annotation mean: which swap under mirroring, which are the eyes.
+
+Nothing here knows about images or files; a scheme is only facts about the order of the points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoo_lightning.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+@dataclass(frozen=True)
+class LandmarkScheme:
+    """The meaning of K points in a fixed order.
+
+    Args:
+        name: for messages and reports.
+        num_points: K.
+        flip: point ``flip[k]`` takes the place of point ``k`` in a mirrored image; a permutation
+            that undoes itself. ``None`` if unknown: such images must not be mirrored.
+        eyes: two groups of indices; the distance between the groups' means is the inter-ocular
+            distance. ``None`` if the points have no eyes.
+
+    Raises:
+        ConfigError: if ``flip`` is no self-inverse permutation of K points or an eye index is not
+            among the K points.
+    """
+
+    name: str
+    num_points: int
+    flip: tuple[int, ...] | None = None
+    eyes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+    def __post_init__(self) -> None:
+        known = set(range(self.num_points))
+        if self.flip is not None:
+            if len(self.flip) != self.num_points or set(self.flip) != known:
+                raise ConfigError(
+                    f"The flip of scheme {self.name!r} is not a permutation of 0 to "
+                    f"{self.num_points - 1}; name every point exactly once."
+                )
+            if any(self.flip[partner] != point for point, partner in enumerate(self.flip)):
+                raise ConfigError(
+                    f"The flip of scheme {self.name!r} does not undo itself; points swap in pairs."
+                )
+        if self.eyes is not None:
+            if len(self.eyes) != 2 or not all(self.eyes):
+                raise ConfigError(
+                    f"`eyes` must be two groups of indices, such as [[36], [45]], found "
+                    f"{[list(group) for group in self.eyes]}."
+                )
+            _check_indices("eyes", (index for group in self.eyes for index in group), known)
+
+    def interocular(self, points: np.ndarray) -> np.ndarray:
+        """Distance between the eyes, in the unit of the points.
+
+        Args:
+            points: ``(..., K, 2)``.
+
+        Returns:
+            ``(...)`` float32; NaN everywhere if the scheme has no eyes.
+        """
+        if self.eyes is None:
+            return np.full(points.shape[:-2], np.nan, np.float32)
+        left, right = (points[..., list(group), :].mean(-2) for group in self.eyes)
+        return np.linalg.norm(left - right, axis=-1).astype(np.float32)
+
+
+def _check_indices(option: str, indices: Iterable[int], known: set[int]) -> None:
+    unknown = sorted(set(indices) - known)
+    if unknown:
+        raise ConfigError(
+            f"`{option}` names point {unknown[0]}, but the points are numbered 0 to {max(known)}."
+        )
+
+
+def flip_from_pairs(num_points: int, pairs: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """Permutation that swaps the points of each pair and leaves all others in place.
+
+    Raises:
+        ConfigError: if a pair is not two known points, or a point is in two pairs.
+    """
+    flip = list(range(num_points))
+    seen: set[int] = set()
+    for pair in pairs:
+        _check_indices("flip_pairs", pair, set(range(num_points)))
+        if len(pair) != 2 or pair[0] == pair[1] or seen & set(pair):
+            raise ConfigError(
+                f"`flip_pairs` must pair each point with at most one other; {list(pair)} does not. "
+                "Leave points on the mirror's axis out."
+            )
+        seen.update(pair)
+        flip[pair[0]], flip[pair[1]] = pair[1], pair[0]
+    return tuple(flip)
+
+
+def _row(first: int, last: int) -> list[tuple[int, int]]:
+    """Pairs of a row of points that is numbered from one side of the face to the other."""
+    return [(first + i, last - i) for i in range((last - first + 1) // 2)]
+
+
+IBUG68 = LandmarkScheme(
+    "ibug68",
+    68,
+    flip_from_pairs(
+        68,
+        [
+            *_row(0, 16),  # jaw
+            *_row(17, 26),  # brows
+            *_row(31, 35),  # nostrils
+            *[(36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46)],  # eyes
+            *_row(48, 54),  # lips: outer upper, outer lower, inner upper, inner lower
+            *_row(55, 59),
+            *_row(60, 64),
+            *_row(65, 67),
+        ],
+    ),
+    ((36,), (45,)),
+)
+"""300-W order; the inter-ocular distance is between the outer corners of the eyes."""
+
+FACES5 = LandmarkScheme("faces5", 5, flip_from_pairs(5, [(0, 1), (3, 4)]), ((0,), (1,)))
+"""Left eye, right eye, nose, left and right corner of the mouth; left is the image's left."""
+
+SCHEMES: dict[str, LandmarkScheme] = {scheme.name: scheme for scheme in (IBUG68, FACES5)}
+
+
+def scheme_for(
+    num_points: int,
+    name: str | None = None,
+    flip_pairs: Sequence[Sequence[int]] | None = None,
+    eyes: Sequence[Sequence[int]] | None = None,
+) -> LandmarkScheme:
+    """The scheme of a data set: named, recognised by its number of points, or the user's own.
+
+    Args:
+        num_points: K of the data.
+        name: a key of ``SCHEMES``; ``None`` recognises 5 and 68 points.
+        flip_pairs: the user's own pairs of points that swap under mirroring. They describe an order
+            of points of the user's own, so nothing else is then recognised by the number of points.
+            An empty list says that mirroring moves no point to another.
+        eyes: two groups of indices in place of the scheme's own, e.g. for the inter-pupil distance.
+
+    Raises:
+        ConfigError: for an unknown name, a scheme of another number of points, a name together
+            with ``flip_pairs``, or impossible indices.
+    """
+    if name is not None and flip_pairs is not None:
+        raise ConfigError(
+            f"Both the scheme {name!r} and `flip_pairs` say how points swap; give one of them."
+        )
+    if name is not None and name not in SCHEMES:
+        raise ConfigError(
+            f"There is no landmark scheme {name!r}; known are {', '.join(SCHEMES)}."
+            f"{nearest(name, SCHEMES)} For points in another order give `flip_pairs` and `eyes`."
+        )
+    if name is not None:
+        scheme = SCHEMES[name]
+        if scheme.num_points != num_points:
+            raise ConfigError(
+                f"The scheme {name!r} has {scheme.num_points} points, but the data have "
+                f"{num_points}; leave `scheme` out or give `flip_pairs` and `eyes`."
+            )
+    elif flip_pairs is not None:
+        scheme = LandmarkScheme("own", num_points, flip_from_pairs(num_points, flip_pairs))
+    else:
+        recognised = (known for known in SCHEMES.values() if known.num_points == num_points)
+        scheme = next(recognised, LandmarkScheme("unknown", num_points))
+    if eyes is not None:
+        scheme = replace(scheme, eyes=tuple(tuple(group) for group in eyes))
+    return scheme

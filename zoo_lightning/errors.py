@@ -1,0 +1,42 @@
+"""The errors a user can cause. Each message names what was found, what was expected and the mend.
+
+The command line prints these as one line; anything else that escapes is a fault of ours.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class ZooError(Exception):
+    """Root of all errors that come from what the user gave."""
+
+
+class ConfigError(ZooError):
+    """Options that contradict each other, the data or a checkpoint."""
+
+
+class ArchitectureError(ZooError):
+    """An architecture that does not exist or that cannot be aggregated."""
+
+
+class SourceError(ZooError):
+    """A source whose weights cannot be found, read safely, or fitted to the architecture."""
+
+
+class DataError(ZooError):
+    """A data folder, an annotation file or an image that cannot be used."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Suggest the known name closest to a mistyped one.
+
+    Returns:
+        ``" Did you mean 'X'?"`` with a leading space, or an empty string if nothing is near.
+    """
+    matches = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,55 @@
+"""Where experiments are: YAML files by name. Light: nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo_lightning.errors import ConfigError, nearest
+
+SHIPPED = (Path(__file__).parent / "_experiments", Path(__file__).parents[1] / "experiments")
+"""Folder of the installed copy, and of a plain checkout, in which the former does not exist."""
+
+
+def experiment_folders() -> list[Path]:
+    """Folders that are searched, the present folder's own ``experiments`` first."""
+    return [folder for folder in (Path("experiments"), *SHIPPED) if folder.is_dir()]
+
+
+def known_experiments() -> list[str]:
+    """Names of all experiments that can be found, sorted; folders inside are part of a name."""
+    names = {
+        str(file.relative_to(folder).with_suffix("").as_posix())
+        for folder in experiment_folders()
+        for file in folder.rglob("*.yaml")
+    }
+    return sorted(names)
+
+
+def find_experiment(name: str) -> Path:
+    """File of an experiment.
+
+    Args:
+        name: of an experiment, or a path to a YAML file.
+
+    Raises:
+        ConfigError: there is none of that name; the message lists those that there are.
+    """
+    if Path(name).suffix in (".yaml", ".yml", ".json") and Path(name).is_file():
+        return Path(name)
+    for folder in experiment_folders():
+        file = folder / f"{name}.yaml"
+        if file.is_file():
+            return file
+    known = known_experiments()
+    raise ConfigError(
+        f"unknown experiment {name!r}.{nearest(name, known)} Known are: "
+        f"{', '.join(known) or 'none'}; a path to a YAML file works too."
+    )
+
+
+def experiment_name(file: Path) -> str:
+    """Name under which an experiment's file is found, else the file's own name."""
+    for folder in experiment_folders():
+        if file.resolve().is_relative_to(folder.resolve()):
+            return file.resolve().relative_to(folder.resolve()).with_suffix("").as_posix()
+    return file.stem

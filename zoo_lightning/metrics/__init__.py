@@ -1,0 +1,1 @@
+"""Landmark metrics: pure functions, and the same accumulated by torchmetrics."""

@@ -1,0 +1,274 @@
+"""Fit a foreign state dict to the headless plain network of the wanted architecture.
+
+Keys are matched by name under a prefix that is found by itself, or by order. Values arrive as they
+are; what was matched, left over and missing is reported. Files are not read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zoo_lightning.errors import SourceError
+from zoo_lightning.sources.ordering import map_by_order
+from zoo_lightning.sources.prefixes import find_prefix, is_stacked
+from zoo_lightning.sources.spec import Source
+from zoo_lightning.sources.stems import adapt_input_kernel, input_kernel
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""The entries of a norm layer that a source may lack: they are estimated anew in training."""
+
+LISTED = 8
+"""How many keys a message lists before it only counts."""
+
+
+@dataclass(frozen=True)
+class MatchReport:
+    """How a source's tensors were matched to the architecture's.
+
+    Attributes:
+        total: Tensors of the architecture.
+        matched: How many of them the source gave.
+        prefix: What the source's keys began with; empty with ``match: order`` and none given.
+        unused: Keys of the source that the architecture has no place for.
+        missing: Norm statistics that the source lacked and that keep their initial value.
+        adapted_input: Whether the input kernel was changed to another number of channels.
+        cast: Floating types other than float32 that were cast, such as ``float16``.
+        also_under: Other prefixes under which as many tensors matched.
+        by_order: Whether tensors were matched by order instead of by name.
+    """
+
+    total: int
+    matched: int
+    prefix: str
+    unused: list[str]
+    missing: list[str]
+    adapted_input: bool = False
+    cast: tuple[str, ...] = ()
+    also_under: tuple[str, ...] = ()
+    by_order: bool = False
+
+    def summary(self) -> str:
+        """Return one line: ``318 of 318 tensors matched under 'backbone.', 54 left over``."""
+        parts = [f"{self.matched} of {self.total} tensors matched"]
+        if self.by_order:
+            parts[0] += " by order"
+        if self.prefix:
+            parts[0] += f" under {self.prefix!r}"
+        if self.unused:
+            parts.append(f"{len(self.unused)} left over")
+        if self.missing:
+            kinds = [leaf for leaf in STATISTICS if any(k.endswith(leaf) for k in self.missing)]
+            parts.append(f"{len(self.missing)} keep their initial value ({', '.join(kinds)})")
+        if self.adapted_input:
+            parts.append("input kernel adapted to other channels")
+        if self.cast:
+            parts.append(f"cast from {' and '.join(self.cast)} to float32")
+        if self.also_under:
+            parts.append("as many match under " + ", ".join(map(repr, self.also_under)))
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A source fitted to the architecture.
+
+    Attributes:
+        state: Tensors keyed exactly like the reference, floating ones in float32.
+        report: How they were matched.
+        source: The source.
+        mean: Mean per input channel that it was trained with, if known.
+        std: Deviation per input channel that it was trained with, if known.
+    """
+
+    state: dict[str, Tensor]
+    report: MatchReport
+    source: Source
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def adapt(
+    state: Mapping[str, Tensor],
+    reference: Mapping[str, Tensor],
+    source: Source,
+    architecture: str | None = None,
+) -> Adapted:
+    """Fit a source's tensors to an architecture.
+
+    Args:
+        state: The source's tensors by their own keys.
+        reference: The state dict of the headless plain network.
+        source: Gives the name for messages, and ``prefix`` and ``match``.
+        architecture: The architecture's name for messages.
+
+    Returns:
+        A new state dict with the reference's keys, and the report.
+
+    Raises:
+        SourceError: If a kernel or a norm layer's parameter is missing or of another shape, if
+            values are not finite, or if the source is an aggregated run that was not folded.
+    """
+    label = f"Source {source.name!r} ({source.weights})"
+    also_under: list[str] = []
+    if source.match == "order":
+        prefix = _prefix_for_order(source, state, label)
+        pairs, problem = map_by_order(state, reference, prefix)
+        if problem:
+            raise SourceError(f"{label} cannot be matched by order: {problem}")
+    else:
+        prefix, also_under = find_prefix(state, reference, source.prefix, label)
+        pairs = {key: prefix + key for key in reference if prefix + key in state}
+    try:
+        fitted, adapted_input = _take(state, reference, pairs, label, architecture)
+        _refuse_larger(state, reference, prefix, set(pairs.values()), label)
+    except SourceError as error:
+        hint = _order_hint(state, reference, source)
+        raise SourceError(f"{error}{hint}") from error
+    used = set(pairs.values())
+    report = MatchReport(
+        total=len(reference),
+        matched=len(pairs),
+        prefix=prefix,
+        unused=[key for key in state if key not in used],
+        missing=[key for key in reference if key not in pairs],
+        adapted_input=adapted_input,
+        cast=_cast_types(state, used),
+        also_under=tuple(also_under),
+        by_order=source.match == "order",
+    )
+    return Adapted(fitted, report, source)
+
+
+def _prefix_for_order(source: Source, state: Mapping[str, Tensor], label: str) -> str:
+    """Return the given prefix, checked to be one of the file's."""
+    prefix = source.prefix or ""
+    if prefix and not any(key.startswith(prefix) for key in state):
+        found = ", ".join(map(repr, list(state)[:LISTED]))
+        raise SourceError(f"{label}: no key begins with prefix {prefix!r}; keys are {found}, …")
+    return prefix
+
+
+def _order_hint(
+    state: Mapping[str, Tensor], reference: Mapping[str, Tensor], source: Source
+) -> str:
+    """Suggest matching by order where that would work."""
+    if source.match == "order" or map_by_order(state, reference, source.prefix or "")[1]:
+        return ""
+    return " Order and shapes agree throughout, though: give the source match: order."
+
+
+def _take(
+    state: Mapping[str, Tensor],
+    reference: Mapping[str, Tensor],
+    pairs: Mapping[str, str],
+    label: str,
+    architecture: str | None,
+) -> tuple[dict[str, Tensor], bool]:
+    """Build the new state dict from pairs of keys, refusing what does not fit."""
+    stem = input_kernel(reference)
+    taken: dict[str, Tensor] = {}
+    wrong: list[str] = []
+    missing: list[str] = []
+    adapted_input = aggregated = False
+    for key, wanted in reference.items():
+        if key not in pairs:
+            if key.rpartition(".")[2] not in STATISTICS:
+                missing.append(f"{key} {tuple(wanted.shape)}")
+            taken[key] = wanted.detach().clone()
+            continue
+        found = state[pairs[key]]
+        if key == stem and found.shape != wanted.shape:
+            changed = adapt_input_kernel(found, wanted)
+            adapted_input, found = changed is not None, found if changed is None else changed
+        if found.shape != wanted.shape:
+            aggregated |= is_stacked(found, wanted)
+            wrong.append(f"{key} is {tuple(found.shape)}, expected {tuple(wanted.shape)}")
+        elif problem := _unusable(found, wanted):
+            wrong.append(f"{key} {problem}")
+        else:
+            taken[key] = _converted(found, wanted)
+    if aggregated:
+        raise SourceError(
+            f"{label} is a run in full or lite mode: fold it first (`ZooBackbone.fold`)."
+        )
+    if missing or wrong:
+        raise SourceError(_refusal(label, len(reference), missing, wrong, architecture))
+    return taken, adapted_input
+
+
+def _refuse_larger(
+    state: Mapping[str, Tensor],
+    reference: Mapping[str, Tensor],
+    prefix: str,
+    used: set[str],
+    label: str,
+) -> None:
+    """Refuse a source that goes on where the architecture ends, as ResNet-101 does in ResNet-50.
+
+    Heads may be left over; layers within the architecture's own blocks may not.
+    """
+    blocks = {key.partition(".")[0] for key in reference}
+    numbered = set()
+    for key in reference:
+        parts = key.split(".")
+        numbered |= {".".join(parts[:i]) for i, part in enumerate(parts) if i and part.isdigit()}
+    extra = []
+    for key, tensor in state.items():
+        if key in used or not key.startswith(prefix) or tensor.ndim < 2:
+            continue
+        parts = key[len(prefix) :].split(".")
+        own = any(".".join(parts[:i]) in numbered for i, part in enumerate(parts) if part.isdigit())
+        if parts[0] in blocks and len(parts) > 1 and (own or tensor.ndim > 2):
+            extra.append(f"{key} {tuple(tensor.shape)}")
+    if extra:
+        raise SourceError(
+            f"{label} is of a larger architecture: it has layers that the wanted one lacks: "
+            f"{_listed(extra)}."
+        )
+
+
+def _unusable(found: Tensor, wanted: Tensor) -> str:
+    """Say why a tensor of the right shape cannot be taken, or return nothing."""
+    if found.layout != torch.strided or found.is_quantized or found.is_meta:
+        return "is sparse, quantised or without values"
+    if not wanted.is_floating_point():
+        return ""
+    if not found.is_floating_point():
+        return f"holds {str(found.dtype).removeprefix('torch.')} instead of floating numbers"
+    return "" if torch.isfinite(found.float()).all() else "holds infinite or undefined values"
+
+
+def _converted(found: Tensor, wanted: Tensor) -> Tensor:
+    """Return a tensor of its own, in float32 if the reference's is floating."""
+    dtype = torch.float32 if wanted.is_floating_point() else wanted.dtype
+    return found.detach().to(dtype).contiguous()
+
+
+def _cast_types(state: Mapping[str, Tensor], keys: set[str]) -> tuple[str, ...]:
+    """Return the floating types other than float32 among the tensors taken."""
+    types = {state[key].dtype for key in keys if state[key].is_floating_point()}
+    return tuple(sorted(str(kind).removeprefix("torch.") for kind in types - {torch.float32}))
+
+
+def _refusal(
+    label: str, total: int, missing: list[str], wrong: list[str], architecture: str | None
+) -> str:
+    """Write the message for a source that does not fit."""
+    lines = [f"{label} does not fit {architecture or 'the architecture'}:"]
+    if len(missing) + len(wrong) > total // 4:
+        lines = [f"{label} is not of the architecture {architecture or 'wanted'}:"]
+    if missing:
+        lines.append(f"missing {_listed(missing)};")
+    if wrong:
+        lines.append(f"of another shape or type: {_listed(wrong)};")
+    return " ".join(lines).rstrip(";") + "."
+
+
+def _listed(entries: list[str]) -> str:
+    """Join the first few entries and count the rest."""
+    rest = len(entries) - LISTED
+    return "; ".join(entries[:LISTED]) + (f"; and {rest} more" if rest > 0 else "")

@@ -1,0 +1,194 @@
+"""Read a weight file that nobody vouches for: no code in it is run, and containers are unwrapped.
+
+Only ``torch.load(weights_only=True)`` and safetensors read the file; its first bytes, not its
+ending, decide which. Whether the tensors fit an architecture is not asked here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import struct
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from zoo_lightning.errors import SourceError, nearest
+from zoo_lightning.sources.spec import known_kinds
+
+AVERAGED = ("state_dict_ema", "model_ema", "ema", "ema_state_dict")
+"""Containers of averaged weights, taken before all others because they are usually better."""
+
+CONTAINERS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "network",
+    "module",
+    "backbone",
+    "encoder",
+    "teacher",
+    "student",
+    "params",
+    "weights",
+)
+"""Containers of which the first in the file that holds kernels is taken."""
+
+
+def is_safetensors(path: Path) -> bool:
+    """Tell from a file's first bytes, or failing those its ending, whether it is safetensors."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start.startswith(b"PK") or start[:1] == b"\x80":
+        return False
+    return start[8:9] == b"{" or path.suffix.lower() == ".safetensors"
+
+
+def read_file(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a weight file, unwrapped from the usual containers.
+
+    Args:
+        path: A file written by ``torch.save`` (either format) or by safetensors.
+
+    Returns:
+        The tensors by key, on the CPU, in the file's order.
+
+    Raises:
+        SourceError: If the file is missing, empty, damaged, not a checkpoint, holds no weights, or
+            would run code to be read. The message names the file and the mend.
+    """
+    path = Path(path)
+    _check_present(path)
+    try:
+        content: Any = _load_safetensors(path) if is_safetensors(path) else _load_pickle(path)
+        state = unwrap(content)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error}.") from error
+    except RecursionError as error:
+        raise SourceError(f"{path} is nested too deeply to be a checkpoint.") from error
+    if not _holds_kernels(state):
+        found = ", ".join(map(repr, list(content)[:8])) if isinstance(content, Mapping) else ""
+        raise SourceError(
+            f"{path} holds no weights: found {type(content).__name__}"
+            f"{f' with {found}' if found else ''}. Save the network's state_dict() instead."
+        )
+    return state
+
+
+def _check_present(path: Path) -> None:
+    """Refuse a file that is missing, empty or not a file."""
+    if not path.exists():
+        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise SourceError(
+            f"{path} does not exist.{nearest(path.name, beside)} Weights are {known_kinds()}."
+        )
+    if not path.is_file():
+        raise SourceError(f"{path} is not a file.")
+    if path.stat().st_size == 0:
+        raise SourceError(f"{path} is empty: copy or download it again.")
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+    header = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+    if header + 8 > size:
+        raise SourceError(
+            f"{path} is damaged or not safetensors: it announces a header of {header} bytes but "
+            f"has {size} in all. Copy or download it again."
+        )
+    try:
+        return load_file(path, device="cpu")
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
+        raise SourceError(
+            f"{path} is damaged or not safetensors ({error}). Copy or download it again."
+        ) from error
+
+
+def _load_pickle(path: Path) -> Any:
+    """Read a file written by ``torch.save`` without running anything in it."""
+    try:
+        # Many published checkpoints keep their command line's arguments; a namespace is inert.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # the unpickler raises whatever a damaged file leads it to
+        raise SourceError(_explain(path, error)) from error
+
+
+def _explain(path: Path, error: Exception) -> str:
+    """Say what is wrong with a file that torch would not read."""
+    text = str(error)
+    wanted = re.search(r"GLOBAL ([\w.]+)|[Cc]lass(?: name)? <class '([\w.]+)'>", text)
+    with path.open("rb") as file:
+        start = file.read(16)
+    if "TorchScript" in text:
+        return f"{path} is a TorchScript archive: save its state_dict() with torch.save instead."
+    if wanted:
+        return (
+            f"{path} is refused: reading it would call {wanted[1] or wanted[2]}, and a file that "
+            "calls code can do anything. If you trust it, load it yourself and save only its "
+            "state_dict()."
+        )
+    if start.startswith((b"PK", b"\x80")):
+        return f"{path} is truncated or damaged: copy or download it again."
+    return (
+        f"{path} is not a checkpoint: it begins with {start!r}. Expected a file written by "
+        "torch.save or safetensors."
+    )
+
+
+def unwrap(content: Any) -> dict[str, Tensor]:
+    """Take the weights out of the usual containers.
+
+    Averaged weights (``ema`` and the like) come first, then the first known container in the
+    file's order that holds a kernel, at any depth. Without a known container all tensors are taken,
+    nested keys joined by dots.
+
+    Returns:
+        The tensors by key; empty if there are none.
+    """
+    return _unwrap(content, set())
+
+
+def _unwrap(content: Any, seen: set[int]) -> dict[str, Tensor]:
+    """Unwrap, entering no mapping twice: a pickle may contain itself."""
+    if not isinstance(content, Mapping) or id(content) in seen:
+        return {}
+    seen.add(id(content))
+    ordered = [key for key in AVERAGED if key in content]
+    ordered += [key for key in content if key in CONTAINERS]
+    for key in ordered:
+        state = _unwrap(content[key], seen)
+        if _holds_kernels(state):
+            return state
+    return _flatten(content, set())
+
+
+def _flatten(content: Mapping[Any, Any], seen: set[int]) -> dict[str, Tensor]:
+    """Collect the tensors of nested mappings under dotted keys."""
+    seen.add(id(content))
+    state: dict[str, Tensor] = {}
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            state[str(key)] = value.detach()
+        elif isinstance(value, Mapping) and id(value) not in seen:
+            state |= {f"{key}.{inner}": tensor for inner, tensor in _flatten(value, seen).items()}
+    return state
+
+
+def _holds_kernels(state: Mapping[str, Tensor]) -> bool:
+    """Tell whether any tensor could be a kernel, which counters and averages' decays are not."""
+    return any(tensor.ndim >= 2 for tensor in state.values())

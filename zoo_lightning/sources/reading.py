@@ -1,0 +1,297 @@
+"""Turn a source's weights reference into tensors and, where known, its preprocessing.
+
+One function per kind of weights. Whether the tensors fit the architecture is decided in
+``adapting``; how a file is read safely, in ``files``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+
+from zoo_lightning.errors import ArchitectureError, SourceError, nearest
+from zoo_lightning.sources.download import fetch
+from zoo_lightning.sources.files import is_safetensors, read_file
+from zoo_lightning.sources.shipped import Card, read_card, shipped_card, shipped_path
+from zoo_lightning.sources.spec import Source, split_address, split_weights
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation that torchvision's detectors apply inside themselves."""
+
+DETECTORS = ("FasterRCNN", "MaskRCNN", "KeypointRCNN", "RetinaNet", "FCOS")
+"""The beginnings of the torchvision weights to which that applies."""
+
+Statistics = tuple[float, ...]
+
+
+@dataclass
+class Weights:
+    """What was read of a source.
+
+    Attributes:
+        state: Tensors by key as the file names them, containers unwrapped.
+        origin: The path or address they came from.
+        mean: Mean per channel of its training images in [0, 1] units, if known.
+        std: Their deviation, if known.
+    """
+
+    state: dict[str, Tensor]
+    origin: str
+    mean: Statistics | None = None
+    std: Statistics | None = None
+
+
+def read_weights(
+    source: Source, architecture: str | None, build: Callable[[], nn.Module] | None = None
+) -> Weights:
+    """Read a source's weights, downloading them if needed. Runs no code that a file may hold.
+
+    Args:
+        source: What to read.
+        architecture: The timm name of the wanted architecture; ``None`` for one that is not timm's.
+        build: Builds the headless plain network for ``random:SEED``; timm does by default.
+
+    Raises:
+        ArchitectureError: If timm does not know the architecture.
+        SourceError: If the weights cannot be found or read, or are said to be of another
+            architecture. The message begins with the source's name.
+    """
+    check_architecture(architecture)
+    kind, rest = split_weights(source.weights)
+    try:
+        if kind == "random":
+            weights = _read_random(rest, architecture, build)
+        else:
+            weights = READERS[kind](rest, architecture)
+        if source.match == "order" and _is_unordered(weights.origin):
+            raise SourceError(
+                f"{weights.origin} is safetensors, which keeps tensors sorted by name, so "
+                "match: order would mix them up. Give the original .pth file."
+            )
+    except SourceError as error:
+        raise SourceError(f"Source {source.name!r}: {error}") from error
+    return weights
+
+
+def check_architecture(architecture: str | None) -> None:
+    """Refuse an architecture name that timm does not know, naming the nearest."""
+    import timm
+
+    if architecture is not None and not timm.is_model(architecture):
+        base = architecture.partition(".")[0]
+        raise ArchitectureError(
+            f"timm knows no architecture {architecture!r}.{nearest(base, timm.list_models())} "
+            "See timm.list_models()."
+        )
+
+
+def _is_unordered(origin: str) -> bool:
+    """Tell whether weights came from a safetensors file, which keeps no order."""
+    path = Path(origin)
+    return path.is_file() and is_safetensors(path)
+
+
+def _read_builtin(name: str, architecture: str | None) -> Weights:
+    """Read a source of the shipped zoo."""
+    card = shipped_card(name)
+    _check_card(card, architecture, f"builtin:{name}")
+    return _with_card(shipped_path(name), card)
+
+
+def _check_card(card: Card, architecture: str | None, origin: str) -> None:
+    """Refuse a card of another architecture."""
+    if architecture is not None and _base(card.architecture) != _base(architecture):
+        raise SourceError(
+            f"{origin} is of architecture {card.architecture}, but {architecture} is wanted. Take "
+            "sources of one architecture, or set the architecture to theirs."
+        )
+
+
+def _with_card(path: Path, card: Card) -> Weights:
+    """Read a weight file whose card is known."""
+    given = card.preprocessing
+    return Weights(read_file(path), str(path), given.mean, given.std)
+
+
+def _read_path(rest: str, architecture: str | None) -> Weights:
+    """Read a weight file, with its card if there is one beside it, or a run folder."""
+    path = Path(rest).expanduser()
+    if path.is_dir():
+        return _read_run(path)
+    beside = path.with_suffix(".yaml")
+    if path.suffix == ".safetensors" and beside.is_file():
+        try:
+            card = read_card(beside)
+        except SourceError:  # some other YAML file
+            return Weights(read_file(path), str(path))
+        _check_card(card, architecture, str(path))
+        return _with_card(path, card)
+    return Weights(read_file(path), str(path))
+
+
+def _read_run(folder: Path) -> Weights:
+    """Read the best checkpoint of a run of this project, and its preprocessing if it is noted."""
+    summary_path = folder / "summary.json"
+    if not summary_path.is_file():
+        raise SourceError(
+            f"The folder {folder} is not a run: it has no summary.json. Give a weight file, or the "
+            "folder of a finished run."
+        )
+    try:
+        summary = json.loads(summary_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SourceError(f"{summary_path} cannot be read: {error}.") from error
+    checkpoint = summary.get("checkpoint") if isinstance(summary, dict) else None
+    if not isinstance(checkpoint, str) or not checkpoint:
+        raise SourceError(
+            f"{summary_path} names no checkpoint: the run was not finished or kept none. Give a "
+            ".ckpt file instead."
+        )
+    path = folder / checkpoint
+    noted = summary.get("preprocessing")
+    noted = noted if isinstance(noted, dict) else {}
+    mean, std = _statistics(noted.get("mean")), _statistics(noted.get("std"))
+    return Weights(read_file(path), str(path), mean, std)
+
+
+def _read_address(address: str, architecture: str | None) -> Weights:
+    """Read a weight file from the network or from the cache."""
+    url, sha256 = split_address(address)
+    path = fetch(url, sha256)
+    return Weights(read_file(path), str(path))
+
+
+def _read_random(
+    seed: str, architecture: str | None, build: Callable[[], nn.Module] | None
+) -> Weights:
+    """Make the architecture's own initialisation under a seed, leaving torch's generator alone."""
+    import timm
+
+    if architecture is None and build is None:
+        raise SourceError(f"random:{seed} needs a timm architecture or a function that builds one.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(seed))
+        network = build() if build else timm.create_model(architecture, num_classes=0)
+    return Weights(dict(network.state_dict()), f"random:{seed}")
+
+
+def _read_torchvision(name: str, architecture: str | None) -> Weights:
+    """Read weights that torchvision publishes."""
+    import torchvision
+
+    try:
+        entry = torchvision.models.get_weight(name)
+    except (ValueError, AttributeError, KeyError) as error:
+        known = _torchvision_names()
+        raise SourceError(
+            f"torchvision has no weights {name!r}.{nearest(name, known)} Expected a name such as "
+            "ResNet50_Weights.IMAGENET1K_V2."
+        ) from error
+    file_name = PurePosixPath(urlparse(entry.url).path).name
+    digest = re.search(r"-([0-9a-f]{8,})\.", file_name)
+    path = fetch(entry.url, digest[1] if digest else None, file_name)
+    transforms = entry.transforms()
+    mean = _statistics(getattr(transforms, "mean", None))
+    std = _statistics(getattr(transforms, "std", None))
+    if mean is None and name.startswith(DETECTORS):
+        mean, std = IMAGENET
+    return Weights(read_file(path), str(path), mean, std)
+
+
+def _torchvision_names() -> list[str]:
+    """Return the names of all weights that torchvision publishes."""
+    from torchvision.models import get_model_weights, list_models
+
+    enums = {get_model_weights(model) for model in list_models()}
+    return sorted(f"{enum.__name__}.{entry.name}" for enum in enums for entry in enum)
+
+
+def _read_timm(name: str, architecture: str | None) -> Weights:
+    """Read weights that timm publishes, through timm."""
+    import timm
+
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        raise SourceError(f"timm has no model {base!r}.{nearest(base, timm.list_models())}")
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{base}.*")]
+    if not timm.is_model_pretrained(base) or (tag and tag not in tags):
+        raise SourceError(
+            f"timm publishes no weights {name!r}.{nearest(tag, tags)} "
+            f"Known for {base}: {', '.join(tags) or 'none'}."
+        )
+    if architecture is not None and not _same_network(base, _base(architecture)):
+        raise SourceError(
+            f"timm:{name} is of architecture {base}, whose tensors differ in name or shape from "
+            f"those of {architecture}. Take sources of one architecture."
+        )
+    return _create_pretrained(name, f"timm:{name}")
+
+
+def _read_hub(name: str, architecture: str | None) -> Weights:
+    """Read weights of a repository on the Hugging Face hub, through timm."""
+    return _create_pretrained(f"hf-hub:{name}", f"hf-hub:{name}")
+
+
+def _create_pretrained(name: str, origin: str) -> Weights:
+    """Let timm make a headless network with its published weights and take its state."""
+    import timm
+
+    try:
+        network = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # the network, the cache and the repository fail in many ways
+        lines = str(error).strip().splitlines() or [""]
+        raise SourceError(
+            f"{origin} cannot be read: neither the network nor the local cache gave its weights "
+            f"({type(error).__name__}: {lines[0]}). Connect to the network, or download its weight "
+            "file elsewhere and give the file's path as weights."
+        ) from error
+    config = getattr(network, "pretrained_cfg", None) or {}
+    mean, std = _statistics(config.get("mean")), _statistics(config.get("std"))
+    return Weights(dict(network.state_dict()), origin, mean, std)
+
+
+def _base(architecture: str) -> str:
+    """Return a timm name without its weights' tag."""
+    return architecture.partition(".")[0]
+
+
+def _same_network(first: str, second: str) -> bool:
+    """Tell whether two timm architectures have tensors of the same names and shapes."""
+    if first == second:
+        return True
+    import timm
+
+    shapes = []
+    for name in (first, second):
+        with torch.device("meta"):
+            state = timm.create_model(name, pretrained=False, num_classes=0).state_dict()
+        shapes.append({key: tensor.shape for key, tensor in state.items()})
+    return shapes[0] == shapes[1]
+
+
+def _statistics(values: Iterable[Any] | None) -> Statistics | None:
+    """Return values per channel as a tuple of floats, or ``None`` if they are not that."""
+    try:
+        return tuple(float(value) for value in values) if values is not None else None
+    except (TypeError, ValueError):
+        return None
+
+
+READERS: dict[str, Callable[[str, str | None], Weights]] = {
+    "builtin": _read_builtin,
+    "timm": _read_timm,
+    "hf-hub": _read_hub,
+    "torchvision": _read_torchvision,
+    "https": _read_address,
+    "http": _read_address,
+    "path": _read_path,
+}
+"""How each kind of weights but ``random`` is read."""

@@ -1,0 +1,208 @@
+"""What a source is: a name, a reference to weights, and how their keys map. Reads no weights.
+
+This module imports no torch, so a configuration can be checked before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import PurePath
+from typing import Any, Literal, get_args
+from urllib.parse import unquote, urldefrag, urlparse
+
+from zoo_lightning.errors import SourceError, nearest
+
+Match = Literal["name", "order"]
+
+KINDS = {
+    "builtin": "builtin:NAME",
+    "timm": "timm:MODEL.TAG",
+    "hf-hub": "hf-hub:ORG/REPO",
+    "torchvision": "torchvision:WEIGHTS_ENUM",
+    "https": "https://ADDRESS[#sha256=DIGEST]",
+    "http": "http://ADDRESS#sha256=DIGEST",
+    "random": "random:SEED",
+}
+"""The kinds of weights that are written with a colon, and their form. All else is a path."""
+
+SUFFIXES = (".pth.tar", ".pth", ".pt", ".ckpt", ".safetensors", ".bin")
+"""The usual endings of weight files. Contents, not endings, decide how a file is read."""
+
+
+def known_kinds() -> str:
+    """Return the forms that ``weights`` may take, as one phrase for messages."""
+    return ", ".join(KINDS.values()) + ", a file or a run folder"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One pretrained model of the architecture.
+
+    Attributes:
+        name: What the source is called in logs and pictures.
+        weights: ``builtin:NAME``, ``timm:MODEL.TAG``, ``hf-hub:ORG/REPO``,
+            ``torchvision:WEIGHTS_ENUM``, ``https://…`` with an optional ``#sha256=…``,
+            ``random:SEED`` (the architecture's own initialisation), or the path of a weight file
+            or of a run folder of this project.
+        prefix: What the backbone's keys begin with in the file; found by itself if ``None``.
+        match: ``"name"``, or ``"order"`` where names differ but order and shapes agree throughout.
+
+    Raises:
+        SourceError: If a value is of the wrong type, or the kind of weights is unknown.
+    """
+
+    name: str
+    weights: str
+    prefix: str | None = None
+    match: Match = "name"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise SourceError(f"A source's name must be text, found {self.name!r}.")
+        if not isinstance(self.weights, str) or not self.weights.strip():
+            raise SourceError(
+                f"The weights of source {self.name!r} must be text, found {self.weights!r}. "
+                f"Give {known_kinds()}."
+            )
+        if self.prefix is not None and not isinstance(self.prefix, str):
+            raise SourceError(
+                f"The prefix of source {self.name!r} must be text, found {self.prefix!r}."
+            )
+        if self.match not in get_args(Match):
+            raise SourceError(
+                f"Source {self.name!r} has match {self.match!r}; known are 'name' and 'order'."
+                + nearest(str(self.match), get_args(Match))
+            )
+        split_weights(self.weights)
+
+
+def split_weights(weights: str) -> tuple[str, str]:
+    """Split a weights reference into its kind and the rest.
+
+    Returns:
+        A key of ``KINDS`` and what follows the colon (the whole address for ``https``), or
+        ``("path", weights)``.
+
+    Raises:
+        SourceError: If the kind is unknown or what follows the colon cannot be right.
+    """
+    found = re.match(r"([A-Za-z][A-Za-z0-9+_-]+):(.*)", weights, re.DOTALL)
+    if not found or (found[1] not in KINDS and os.path.exists(weights)):
+        return "path", weights
+    kind, rest = found[1], found[2]
+    if kind not in KINDS:
+        raise SourceError(
+            f"Unknown kind of weights {kind!r} in {weights!r}.{nearest(kind, KINDS)} "
+            f"Known: {known_kinds()}."
+        )
+    if kind in ("https", "http"):
+        split_address(weights)
+        return kind, weights
+    if not rest or (kind == "random" and not re.fullmatch(r"[0-9]{1,18}", rest)):
+        raise SourceError(f"{weights!r} is incomplete: expected {KINDS[kind]}.")
+    return kind, rest
+
+
+def split_address(address: str) -> tuple[str, str | None]:
+    """Split ``https://…#sha256=…`` into the address and the digest in lower case, if any.
+
+    Raises:
+        SourceError: If the digest is not one, or is missing with unencrypted ``http``.
+    """
+    url, fragment = urldefrag(address)
+    if not urlparse(url).netloc:
+        raise SourceError(f"{address!r} names no server: expected {KINDS['https']}.")
+    if fragment and not re.fullmatch(r"sha256=[0-9a-fA-F]{64}", fragment):
+        raise SourceError(
+            f"{address!r} ends with {fragment!r} after the #: expected sha256= and 64 hexadecimal "
+            "digits."
+        )
+    if not fragment and not url.startswith("https:"):
+        raise SourceError(
+            f"{address!r} could be changed on its way: use https, or append #sha256=DIGEST."
+        )
+    return url, fragment.removeprefix("sha256=").lower() or None
+
+
+def derive_name(weights: str) -> str:
+    """Derive a short readable name from a weights reference.
+
+    ``timm:resnet50.a1_in1k`` becomes ``a1_in1k``, ``runs/moco_v1.pth.tar`` becomes ``moco_v1``.
+    """
+    kind, rest = split_weights(weights)
+    if kind == "timm":
+        name = rest.partition(".")[2] or rest
+    elif kind == "hf-hub":
+        name = rest.partition("@")[0].rstrip("/").rpartition("/")[2]
+    elif kind == "torchvision":
+        name = rest.replace("_Weights.", "_").lower()
+    elif kind == "random":
+        name = f"random-{rest}"
+    elif kind == "builtin":
+        name = rest
+    else:
+        path = unquote(urlparse(rest).path) if kind in ("https", "http") else os.path.abspath(rest)
+        name = PurePath(path).name
+        for suffix in SUFFIXES:
+            if name.lower().endswith(suffix):
+                name = name[: -len(suffix)]
+                break
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_") or "source"
+
+
+def parse_source(spec: str | Mapping[str, Any] | Source) -> Source:
+    """Turn what a configuration holds into a source.
+
+    Args:
+        spec: A weights reference, from which a name is derived; or a mapping with the key
+            ``weights`` and optionally ``name``, ``prefix`` and ``match``; or a source.
+
+    Raises:
+        SourceError: If a key is unknown or missing, or a value cannot be right.
+    """
+    if isinstance(spec, Source):
+        return spec
+    if isinstance(spec, (str, os.PathLike)):
+        spec = {"weights": os.fspath(spec)}
+    if not isinstance(spec, Mapping):
+        raise SourceError(
+            f"A source must be text or a mapping, found {spec!r}. Give {known_kinds()}; or a "
+            "mapping with name, weights, prefix and match."
+        )
+    known = [field.name for field in fields(Source)]
+    for key in spec:
+        if key not in known:
+            raise SourceError(
+                f"Unknown key {key!r} in source {dict(spec)!r}.{nearest(str(key), known)} "
+                f"Known: {', '.join(known)}."
+            )
+    values = dict(spec)
+    weights = values.get("weights")
+    if isinstance(weights, os.PathLike):
+        values["weights"] = weights = os.fspath(weights)
+    if not isinstance(weights, str) or not weights.strip():
+        raise SourceError(f"Source {dict(spec)!r} has no weights. Give {known_kinds()}.")
+    if values.get("name") is None:
+        values["name"] = derive_name(weights)
+    return Source(**values)
+
+
+def parse_sources(specs: Sequence[str | Mapping[str, Any] | Source]) -> list[Source]:
+    """Parse a list of sources; a name that occurs again gets ``-2``, ``-3``, and so on."""
+    if isinstance(specs, (str, Mapping)) or not isinstance(specs, Sequence):
+        raise SourceError(f"Sources must be a list, found {specs!r}.")
+    sources: list[Source] = []
+    parsed = [parse_source(spec) for spec in specs]
+    given = {source.name for source in parsed}
+    taken: set[str] = set()
+    for source in parsed:
+        name, count = source.name, 1
+        while name in taken or (count > 1 and name in given):
+            count += 1
+            name = f"{source.name}-{count}"
+        taken.add(name)
+        sources.append(source if name == source.name else replace(source, name=name))
+    return sources

@@ -1,0 +1,97 @@
+"""Read all sources of a zoo and fit them to one architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from zoo_lightning.sources.adapting import Adapted, adapt
+from zoo_lightning.sources.reading import check_architecture, read_weights
+from zoo_lightning.sources.spec import Source
+from zoo_lightning.sources.stems import adapt_statistics
+
+_WANTED: ContextVar[bool] = ContextVar("weights_wanted", default=True)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Build backbones without reading their sources: a checkpoint will bring all weights."""
+    token = _WANTED.set(False)
+    try:
+        yield
+    finally:
+        _WANTED.reset(token)
+
+
+def weights_wanted() -> bool:
+    """Tell whether sources should be read; false within :func:`without_weights`."""
+    return _WANTED.get()
+
+
+def load_sources(
+    sources: Sequence[Source],
+    architecture: str | None,
+    reference: Mapping[str, Tensor],
+    in_chans: int = 3,
+    build: Callable[[], nn.Module] | None = None,
+) -> list[Adapted]:
+    """Read sources and fit each to the architecture.
+
+    Args:
+        sources: The zoo.
+        architecture: Its timm name; ``None`` for an architecture that is not timm's.
+        reference: The state dict of the headless plain network with ``in_chans`` input channels.
+        in_chans: Image channels; sources' input kernels, means and deviations are changed to them.
+        build: Builds the headless plain network; lets ``random:SEED`` serve an architecture that is
+            not timm's.
+
+    Returns:
+        One entry a source, in the same order.
+
+    Raises:
+        ArchitectureError: If timm does not know the architecture.
+        SourceError: If a source cannot be read or does not fit.
+    """
+    check_architecture(architecture)
+    loaded = []
+    for source in sources:
+        weights = read_weights(source, architecture, build)
+        adapted = adapt(weights.state, reference, source, architecture)
+        mean = adapt_statistics(weights.mean, in_chans)
+        std = adapt_statistics(weights.std, in_chans)
+        loaded.append(replace(adapted, mean=mean, std=std))
+    return loaded
+
+
+def check_preprocessing(loaded: Sequence[Adapted]) -> str | None:
+    """Compare how the sources' images were normalised, since one input serves all.
+
+    Sources of which it is not known are left out.
+
+    Returns:
+        A warning that names each source's mean and deviation, or ``None`` if they agree.
+    """
+    known = [each for each in loaded if each.mean is not None and each.std is not None]
+    rounded = {
+        (tuple(round(v, 3) for v in each.mean), tuple(round(v, 3) for v in each.std))
+        for each in known
+    }
+    if len(rounded) < 2:
+        return None
+    lines = [
+        f"{each.source.name}: mean {_short(each.mean)}, std {_short(each.std)}" for each in known
+    ]
+    return (
+        "The sources were trained on differently normalised images, but one input serves all. "
+        + "; ".join(lines)
+        + ". Set the data's mean and std to those of most sources."
+    )
+
+
+def _short(values: Sequence[float]) -> str:
+    """Write values per channel with three decimals."""
+    return "(" + ", ".join(f"{value:.3f}" for value in values) + ")"

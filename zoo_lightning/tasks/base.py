@@ -1,0 +1,261 @@
+"""What all tasks share: optimisation, checkpoints that can be trusted to fit, and their callbacks.
+
+A concrete task adds a head, a loss and metrics. No mathematics of the method is here: that is in
+``layers`` and ``backbone``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import lightning.pytorch as pl
+import timm.optim
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LambdaLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+)
+
+from zoo_lightning.backbone import Backbone, ZooBackbone
+from zoo_lightning.callbacks.gate_ema import GateEMA
+from zoo_lightning.callbacks.gate_log import GateLog
+from zoo_lightning.errors import ConfigError, nearest
+
+Schedule = Literal["onecycle", "cosine", "step", "constant"]
+
+
+class BaseTask(pl.LightningModule):
+    """A backbone in training.
+
+    Args:
+        backbone: the network without a head.
+        lr: learning rate of the backbone's kernels, its highest value over the schedule.
+        optimizer: any optimiser that timm knows by name; ``sgd`` is SGD with Nesterov momentum.
+        momentum: of optimisers that have one.
+        weight_decay: of kernels and head matrices.
+        decay_all: decay gates, alignment, norm layers and biases as well, as the authors' code
+            does; alignment then decays towards zero, not towards the identity.
+        schedule: ``onecycle`` (rise over the first ``warmup``, then cosine to zero), ``cosine``,
+            ``step`` (a tenth at each of ``milestones``) or ``constant``.
+        warmup: share of the training in which ``onecycle`` rises, in (0, 1).
+        milestones: optimiser steps at which ``step`` drops the rate.
+        head_lr_factor: the head's learning rate as a multiple of ``lr``.
+        gate_lr_factor: the gates' likewise.
+        alignment_lr_factor: the alignments' likewise.
+        gate_momentum: ``μ`` of the gates' moving average, in (0, 1].
+    """
+
+    monitor: ClassVar[str]
+    """Logged validation metric by which the best checkpoint is chosen."""
+    monitor_mode: ClassVar[Literal["min", "max"]]
+    head: nn.Module
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        lr: float = 2e-3,
+        optimizer: str = "adamw",
+        momentum: float = 0.9,
+        weight_decay: float = 0.05,
+        decay_all: bool = False,
+        schedule: Schedule = "onecycle",
+        warmup: float = 0.25,
+        milestones: list[int] | None = None,
+        head_lr_factor: float = 1.0,
+        gate_lr_factor: float = 1.0,
+        alignment_lr_factor: float = 1.0,
+        gate_momentum: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["backbone"])
+        known = timm.optim.list_optimizers()
+        if optimizer not in known:
+            raise ConfigError(
+                f"unknown optimizer {optimizer!r}; expected a name of timm.optim.list_optimizers()."
+                f"{nearest(optimizer, known)}"
+            )
+        if schedule == "step" and not milestones:
+            raise ConfigError("schedule 'step' needs milestones: the steps at which the rate drops")
+        # Plain values, so that a checkpoint holds all it takes to build the task again.
+        described = {"class_path": type(backbone).__name__, "init_args": backbone.config}
+        self.hparams["backbone"] = described
+        self.backbone = backbone
+        self.weights_given = False
+        """Whether a trained model's weights were put in, head included."""
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Gates' moving average and log, so that no Trainer can be without them."""
+        if not isinstance(self.backbone, ZooBackbone):
+            return []
+        return [GateEMA(self.hparams["gate_momentum"]), GateLog()]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Head's output for normalised images ``(B, C, H, W)``."""
+        return self.head(self.backbone(images))
+
+    def fold(self) -> nn.Module:
+        """Ordinary network with the head, which computes what this task's ``forward`` computes."""
+        return self.backbone.fold(self.head)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Trainable parameters by part and by whether they decay, with their learning rates."""
+        options = self.hparams
+        factors = {
+            "head": options["head_lr_factor"],
+            "gates": options["gate_lr_factor"],
+            "alignment": options["alignment_lr_factor"],
+            "backbone": 1.0,
+        }
+        groups: dict[tuple[str, bool], dict[str, Any]] = {}
+        for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            part = part_of(name)
+            # Kernels of a zoo have one dimension more than ordinary ones; so have its biases.
+            matrix = parameter.dim() > 1 and not name.endswith("bias")
+            decays = options["decay_all"] or (matrix and part in ("head", "backbone"))
+            group = groups.setdefault(
+                (part, decays),
+                {
+                    "name": f"{part}{'' if decays else '_no_decay'}",
+                    "params": [],
+                    "lr": options["lr"] * factors[part],
+                    "weight_decay": options["weight_decay"] if decays else 0.0,
+                },
+            )
+            group["params"].append(parameter)
+        return list(groups.values())
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser over the parts, and its schedule, stepped once per optimiser step."""
+        options = self.hparams
+        optimizer = timm.optim.create_optimizer_v2(
+            self.parameter_groups(),
+            opt=options["optimizer"],
+            lr=options["lr"],
+            weight_decay=0.0,
+            momentum=options["momentum"],
+        )
+        scheduler = self._scheduler(optimizer)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _scheduler(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
+        options = self.hparams
+        if options["schedule"] == "constant":
+            return LambdaLR(optimizer, lambda step: 1.0)
+        if options["schedule"] == "step":
+            return MultiStepLR(optimizer, options["milestones"])
+        steps = int(self.trainer.estimated_stepping_batches)
+        if options["schedule"] == "cosine":
+            return CosineAnnealingLR(optimizer, steps)
+        return OneCycleLR(
+            optimizer,
+            max_lr=[group["lr"] for group in optimizer.param_groups],
+            total_steps=steps,
+            pct_start=options["warmup"],
+            cycle_momentum=False,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what is needed to build the task again and to know whether it may go on."""
+        checkpoint["zoo_lightning"] = {
+            "task": type(self).__name__,
+            "total_steps": int(self.trainer.estimated_stepping_batches),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that does not belong to this task and configuration.
+
+        Raises:
+            ConfigError: naming each option, the checkpoint's value and the one given.
+        """
+        ours = checkpoint.get("zoo_lightning")
+        if ours is None:
+            raise ConfigError(
+                "the checkpoint was not written by zoo_lightning; to start from foreign weights "
+                "name the file as a source"
+            )
+        fitting = self._trainer is not None and self.trainer.training
+        found, wanted = dict(checkpoint["hyper_parameters"]), dict(self.hparams)
+        found["task"], wanted["task"] = ours["task"], type(self).__name__
+        different = differences(found, wanted, everything=fitting)
+        steps = None
+        if fitting and self.hparams["schedule"] in ("onecycle", "cosine"):
+            steps = int(self.trainer.estimated_stepping_batches)
+            if steps != ours["total_steps"]:
+                different.append(
+                    f"length of the {self.hparams['schedule']} schedule is {ours['total_steps']} "
+                    f"steps in the checkpoint, {steps} here"
+                )
+        if different:
+            mend = (
+                "going on with a run takes its own options; to start anew from its weights use "
+                "--init_from instead of --ckpt_path"
+                if fitting
+                else "give the experiment and options it was trained with: --config "
+                "RUN_DIR/config.yaml has them"
+            )
+            raise ConfigError(f"the checkpoint has other options: {'; '.join(different)}. {mend}")
+
+
+def part_of(name: str) -> str:
+    """Part of the model that a parameter belongs to, by its name: head, gates, alignment, ..."""
+    if name.startswith("head."):
+        return "head"
+    words = name.split(".")
+    if "gate" in words[:-1]:
+        return "gates"
+    return "alignment" if words[-1] == "alignment" else "backbone"
+
+
+def differences(found: dict[str, Any], wanted: dict[str, Any], everything: bool) -> list[str]:
+    """Options in which a checkpoint differs from the present configuration, for people to read.
+
+    Args:
+        found: hyper-parameters in the checkpoint.
+        wanted: those given now.
+        everything: compare all of them; otherwise only those that shape the network.
+    """
+    shaping = ("task", "num_points", "num_classes")
+    rows = []
+    for key in sorted(set(found) | set(wanted)):
+        if key == "backbone" or not (everything or key in shaping):
+            continue
+        if found.get(key) != wanted.get(key):
+            rows.append(f"{key} is {found.get(key)!r} in the checkpoint, {wanted.get(key)!r} here")
+    return rows + _backbone_differences(found["backbone"], wanted["backbone"], everything)
+
+
+def _backbone_differences(
+    found: dict[str, Any], wanted: dict[str, Any], everything: bool
+) -> list[str]:
+    rows = []
+    if found["class_path"] != wanted["class_path"]:
+        rows.append(
+            f"backbone is {found['class_path']} in the checkpoint, {wanted['class_path']} here"
+        )
+        return rows
+    shaping = ("architecture", "mode", "align", "output", "in_chans")
+    before, now = found["init_args"], wanted["init_args"]
+    for key in sorted(set(before) | set(now)):
+        if key == "sources" or not (everything or key in shaping):
+            continue
+        if before.get(key) != now.get(key):
+            rows.append(
+                f"backbone.{key} is {before.get(key)!r} in the checkpoint, {now.get(key)!r} here"
+            )
+    # Only how many: files may have moved, and their weights are in the checkpoint.
+    if found["class_path"] == "ZooBackbone" and len(before["sources"]) != len(now["sources"]):
+        rows.append(
+            f"backbone.sources are {len(before['sources'])} in the checkpoint, "
+            f"{len(now['sources'])} here"
+        )
+    return rows

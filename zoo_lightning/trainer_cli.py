@@ -1,0 +1,289 @@
+"""``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with experiments and run folders."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ActionConfigFile, set_parsing_settings
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+# Imported so that short class names in YAML and on the command line resolve.
+import zoo_lightning.data
+import zoo_lightning.methods
+from zoo_lightning import __version__
+from zoo_lightning.callbacks.interrupt import InterruptCheckpoint
+from zoo_lightning.callbacks.landmark_files import LandmarkFiles
+from zoo_lightning.callbacks.progress import StepProgress
+from zoo_lightning.errors import ConfigError
+from zoo_lightning.experiments import experiment_name, find_experiment
+from zoo_lightning.run_folder import (
+    CHECKPOINTS,
+    earlier_metrics,
+    find_checkpoint,
+    new_run_folder,
+    run_of,
+    write_summary,
+)
+from zoo_lightning.sources.zoo import without_weights
+from zoo_lightning.tasks import BaseTask, LandmarkTask
+
+
+class ExperimentAction(ActionConfigFile):
+    """``--experiment NAME`` is ``--config`` of the experiment's file."""
+
+    def __call__(
+        self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        """Find the file, then do as ``--config`` does."""
+        if option_string == "--experiment":
+            values = str(find_experiment(values))
+        super().__call__(parser, cfg, values, option_string)
+
+
+class ZooCLI(LightningCLI):
+    """The Trainer's subcommands for our tasks.
+
+    Adds to LightningCLI: ``--experiment``, ``--run_dir``, ``--init_from``, ``--wandb``; a run folder
+    with a summary; a test of the best checkpoint at the end of ``fit``.
+    """
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Parser whose ``--config`` is also called ``--experiment``."""
+        kwargs.setdefault("dump_header", [f"zoo_lightning=={__version__}"])
+        parser = self.parser_class(**kwargs)
+        parser.add_argument(
+            "-c",
+            "--config",
+            "--experiment",
+            action=ExperimentAction,
+            help="An experiment's name (see experiments/) or a YAML file. Several may be given; "
+            "later ones, and options after them, override earlier ones.",
+        )
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add our options, and what the model takes from the data."""
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="Folder of this run (default: runs/EXPERIMENT/DATE-TIME, or with fit --ckpt_path "
+            "the folder of the run that goes on).",
+        )
+        parser.add_argument(
+            "--init_from",
+            type=str | None,
+            default=None,
+            help="Start a new training from the weights of this checkpoint or run folder.",
+        )
+        parser.add_argument(
+            "--wandb",
+            type=bool,
+            default=False,
+            help="Log to Weights & Biases as well; WANDB_MODE=offline is honoured. On by itself "
+            "under a sweep agent.",
+        )
+        for name in ("num_points", "num_classes"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        parser.link_arguments(
+            "seed_everything", "data.init_args.seed", compute_fn=_data_seed, apply_on="parse"
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning would silently let the checkpoint's options override those given now. The task
+        # compares them instead and refuses what differs.
+        pass
+
+    def before_instantiate_classes(self) -> None:
+        """Find the checkpoint that is meant and decide on the run folder."""
+        options = self.config[self.subcommand]
+        files = [Path(str(path)) for path in options.config or []]
+        self.experiment = "+".join(map(experiment_name, files)) or "custom"
+        if options.ckpt_path:
+            ckpt = find_checkpoint(options.ckpt_path, options.run_dir, self.experiment)
+            options.ckpt_path = str(ckpt)
+            if options.run_dir is None and self.subcommand == "fit":
+                options.run_dir = str(run_of(ckpt) or "") or None
+        elif self.subcommand != "fit":
+            raise ConfigError(
+                f"{self.subcommand} needs --ckpt_path: a checkpoint, a run folder, 'last' or 'best'"
+            )
+        if options.init_from:
+            if options.ckpt_path:
+                raise ConfigError(
+                    "--ckpt_path goes on with a run, --init_from starts anew: give one"
+                )
+            init = find_checkpoint(options.init_from, None, self.experiment)
+            options.init_from = str(init)
+        self.run_dir = Path(options.run_dir or new_run_folder(self.experiment))
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer; sources are read only where no checkpoint brings weights."""
+        options = self.config[self.subcommand]
+        if options.ckpt_path or options.init_from:
+            with without_weights():
+                super().instantiate_classes()
+        else:
+            super().instantiate_classes()
+        if options.init_from:
+            init_from(self.model, options.init_from)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Trainer that writes into the run folder."""
+        given = self._get(self.config_init, "trainer").callbacks or []
+        given = given if isinstance(given, list) else [given]
+        return super().instantiate_trainer(
+            logger=self._loggers(),
+            callbacks=given + self._callbacks(given),
+            default_root_dir=str(self.run_dir),
+            use_distributed_sampler=False,  # our loaders share the work themselves
+        )
+
+    def _callbacks(self, given: list[Callback]) -> list[Callback]:
+        options = self._get(self.config_init, "trainer")
+        callbacks: list[Callback] = []
+        if options.enable_progress_bar is not False:
+            callbacks.append(StepProgress())
+        if options.fast_dev_run:
+            return callbacks
+        checkpoints = str(self.run_dir / CHECKPOINTS)
+        callbacks += [Timer(), InterruptCheckpoint(checkpoints)]
+        if isinstance(self.model, LandmarkTask):
+            callbacks.append(LandmarkFiles(str(self.run_dir)))
+        if not any(isinstance(callback, ModelCheckpoint) for callback in given):
+            callbacks.append(
+                ModelCheckpoint(
+                    dirpath=checkpoints,
+                    filename="best",
+                    monitor=self.model.monitor,
+                    mode=self.model.monitor_mode,
+                    save_last=True,
+                    enable_version_counter=False,
+                )
+            )
+        return callbacks
+
+    def _loggers(self) -> list[Logger] | bool:
+        options = self.config[self.subcommand]
+        given = self._get(self.config_init, "trainer").logger
+        if given is False or options.trainer.fast_dev_run:
+            return False
+        csv = CSVLogger(str(self.run_dir), name="", version="")
+        if options.ckpt_path and self.subcommand == "fit":
+            # Lightning's writer deletes an earlier file; the run goes on, so do its metrics.
+            step = torch.load(options.ckpt_path, weights_only=True, mmap=True)["global_step"]
+            rows = earlier_metrics(self.run_dir, step)
+            csv.experiment.metrics = rows
+            csv.save()
+        loggers: list[Logger] = [csv]
+        if isinstance(given, list):
+            loggers += given
+        elif isinstance(given, Logger):
+            loggers.append(given)
+        wanted = options.wandb or "WANDB_SWEEP_ID" in os.environ
+        if wanted and not any(isinstance(logger, WandbLogger) for logger in loggers):
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            loggers.append(
+                WandbLogger(
+                    project="zoo_lightning", group=self.experiment, save_dir=str(self.run_dir)
+                )
+            )
+        return loggers
+
+    def before_fit(self) -> None:
+        """Check all data, the test data too, and say what will be trained."""
+        if self.trainer.fast_dev_run:
+            return
+        self.datamodule.setup("fit")
+        self.datamodule.setup("test")
+        rank_zero_info(f"\n{self.model.backbone.describe()}\nrun folder    {self.run_dir}\n")
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint, write the summary, say where things are."""
+        if self.trainer.fast_dev_run:
+            return
+        timer = next(c for c in self.trainer.callbacks if isinstance(c, Timer))
+        seconds, steps = timer.time_elapsed("train"), self.trainer.global_step
+        best = Path(self.trainer.checkpoint_callback.best_model_path)
+        results = self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=str(best))
+        self._finish(best, results, steps, seconds)
+
+    def test(self, model: BaseTask, **kwargs: Any) -> None:
+        """Test a checkpoint and write the summary."""
+        self.model = model
+        start = time.monotonic()
+        results = self.trainer.test(model, **kwargs)
+        steps = torch.load(kwargs["ckpt_path"], weights_only=True, mmap=True)["global_step"]
+        self._finish(Path(kwargs["ckpt_path"]), results, steps, time.monotonic() - start)
+
+    @rank_zero_only
+    def _finish(self, checkpoint: Path, results: Any, steps: int, seconds: float) -> None:
+        seed = self.config[self.subcommand].seed_everything
+        summary = {
+            "experiment": self.experiment,
+            "method": self.model.backbone.method,
+            "seed": seed,
+            "steps": steps,
+            "seconds": round(seconds, 1),
+            "checkpoint": os.path.relpath(checkpoint, self.run_dir),
+            "parameters": self.model.backbone.parameter_counts(),
+            "test": results[0],
+        }
+        write_summary(self.run_dir, summary)
+        print(
+            f"\n{self.experiment}: {summary['method']}, {steps} steps, {seconds:.0f} s\n"
+            f"checkpoint   {checkpoint}\nrun folder   {self.run_dir}  "
+            "(config.yaml, metrics.csv, summary.json, pictures/)"
+        )
+
+
+def _data_seed(seed: bool | int) -> int:
+    """Seed of the data: the run's, or 0 where the run's is drawn by chance."""
+    return 0 if isinstance(seed, bool) else seed
+
+
+def init_from(task: BaseTask, checkpoint: str) -> None:
+    """Put the weights of a trained task into a new one.
+
+    Raises:
+        ConfigError: the checkpoint's network differs.
+    """
+    content = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+    task.on_load_checkpoint(content)
+    task.load_state_dict(content["state_dict"])
+    task.weights_given = True
+
+
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    """Keep Lightning's hints at its own products out of a run's output."""
+    return "Tip:" not in record.getMessage()
+
+
+def run(args: ArgsType = None) -> None:
+    """Parse a command line of a Trainer subcommand and carry it out."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+    # An interpolation like ${data.init_args.root} is written as if the file were the whole
+    # configuration; under a subcommand it lies one level deeper.
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    ZooCLI(
+        BaseTask,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        trainer_defaults={"log_every_n_steps": 10},
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={"parser_mode": "omegaconf+"},
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        args=args,
+    )
