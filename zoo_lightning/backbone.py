@@ -21,7 +21,7 @@ from zoo_lightning.errors import ArchitectureError, ConfigError
 from zoo_lightning.layers import AggregatedLayer, Mode, ZooConv2d, ZooLinear
 from zoo_lightning.sources.adapting import Adapted
 from zoo_lightning.sources.spec import Source, parse_sources
-from zoo_lightning.sources.zoo import load_sources, weights_wanted
+from zoo_lightning.sources.zoo import check_preprocessing, load_sources, weights_wanted
 
 Align = Literal["none", "spatial", "all"]
 GateInit = Literal["auto", "released", "sum_to_one"]
@@ -129,6 +129,9 @@ class Backbone(nn.Module):
             lines.append(f"source        {source.name} ({source.weights}): {matched}")
         if not self.sources:
             lines.append("source        none: random initialisation")
+        warning = check_preprocessing(self.loaded)
+        if warning:
+            lines.append(f"warning       {warning}")
         lines.append(
             f"parameters    {counts['training']:,} while training, {counts['folded']:,} folded"
         )
@@ -193,6 +196,8 @@ class ZooBackbone(Backbone):
         )
         shares = averaging_weights(norm_weights, self.gate_init, parsed)
         networks = self._source_networks()
+        for name, module in networks[0].named_modules():
+            check_layer(name, module)
         seen = trace(self.architecture, networks[0])
         self.feature_shapes = seen.shapes
         self.net = self._aggregate(networks, seen, shares)
@@ -214,7 +219,6 @@ class ZooBackbone(Backbone):
         calls = Counter(seen.called)
         modules = [dict(network.named_modules()) for network in networks]
         for name, module in list(net.named_modules()):
-            check_layer(name, module)
             # A layer that never runs as such (or whose weight another layer uses) stays averaged.
             if not isinstance(module, (nn.Conv2d, nn.Linear)) or not calls[name]:
                 continue
@@ -285,7 +289,7 @@ def load_architecture(architecture: Architecture, sources: Sequence[Source]) -> 
     """Read the sources and fit them to an architecture's plain network."""
     reference = architecture.plain().state_dict()
     name = architecture.label if architecture.is_timm else None
-    return load_sources(sources, name, reference, architecture.in_chans)
+    return load_sources(sources, name, reference, architecture.in_chans, architecture.plain)
 
 
 def check_layer(name: str, module: nn.Module) -> None:

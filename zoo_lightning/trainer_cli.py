@@ -1,4 +1,4 @@
-"""``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with experiments and run folders."""
+"""``fit``, ``validate``, ``test``, ``predict``: LightningCLI with experiments and run folders."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 # Imported so that short class names in YAML and on the command line resolve.
-import zoo_lightning.data
-import zoo_lightning.methods
 from zoo_lightning import __version__
 from zoo_lightning.callbacks.interrupt import InterruptCheckpoint
 from zoo_lightning.callbacks.landmark_files import LandmarkFiles
@@ -52,8 +50,8 @@ class ExperimentAction(ActionConfigFile):
 class ZooCLI(LightningCLI):
     """The Trainer's subcommands for our tasks.
 
-    Adds to LightningCLI: ``--experiment``, ``--run_dir``, ``--init_from``, ``--wandb``; a run folder
-    with a summary; a test of the best checkpoint at the end of ``fit``.
+    Adds to LightningCLI: ``--experiment``, ``--run_dir``, ``--init_from``, ``--wandb``; a run
+    folder with a summary; a test of the best checkpoint at the end of ``fit``.
     """
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -127,7 +125,7 @@ class ZooCLI(LightningCLI):
         self.run_dir = Path(options.run_dir or new_run_folder(self.experiment))
 
     def instantiate_classes(self) -> None:
-        """Build data, model and trainer; sources are read only where no checkpoint brings weights."""
+        """Build data, model, trainer; sources are read only if no checkpoint brings weights."""
         options = self.config[self.subcommand]
         if options.ckpt_path or options.init_from:
             with without_weights():

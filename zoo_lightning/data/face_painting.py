@@ -186,7 +186,7 @@ def paint_body(portrait: Portrait) -> None:
     shoulders = [(-wide, 4.5), (-wide, 2.6), (-0.75, 2.05), (0.75, 2.05), (wide, 2.6), (wide, 4.5)]
     portrait.fill_figure(project(_flat(shoulders, -0.6)), rgb(palette.cloth))
     width = rng.uniform(0.55, 0.75)
-    neck = [(-width, 0.9), (-width - 0.08, 2.2), (0, 2.55), (width + 0.08, 2.2), (width, 0.9)]
+    neck = [(-width, 0.5), (-width - 0.08, 2.2), (0, 2.55), (width + 0.08, 2.2), (width, 0.5)]
     portrait.fill_figure(project(_flat(neck, -0.4)), rgb(palette.skin, 0.72))
     ear = [(-0.05, -0.16), (0.07, -0.2), (0.13, -0.08), (0.11, 0.12), (0.06, 0.3), (-0.05, 0.36)]
     for side, base in ((-1, 0), (1, 16)):

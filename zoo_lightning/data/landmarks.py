@@ -132,11 +132,11 @@ class EvaluationSet(Dataset):
     def __init__(self, images: SquareImages, table: LandmarkTable, scheme: LandmarkScheme) -> None:
         self.images = images
         interocular, boxes = scheme.interocular(table.points), box_size(table.points)
-        for distances, what in ((interocular, "eyes are"), (boxes, "points' box is")):
+        for distances, what in ((interocular, "eyes"), (boxes, "outermost points")):
             if (distances == 0).any():
                 name = table.names[int(np.argmin(distances))]
                 raise DataError(
-                    f"The {what} 0 pixels wide in {name!r}: its error cannot be normalised; "
+                    f"The {what} are 0 pixels apart in {name!r}: its error cannot be normalised; "
                     "correct its line or remove it."
                 )
         self.truths = [

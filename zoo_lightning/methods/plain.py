@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from zoo_lightning.architecture import Architecture, Output, trace
@@ -14,7 +14,7 @@ from zoo_lightning.backbone import (
     load_architecture,
     plain_config,
 )
-from zoo_lightning.sources.spec import Source, parse_sources
+from zoo_lightning.sources.spec import parse_sources
 from zoo_lightning.sources.zoo import weights_wanted
 
 

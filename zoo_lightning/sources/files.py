@@ -122,8 +122,6 @@ def _load_pickle(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # the unpickler raises whatever a damaged file leads it to
         raise SourceError(_explain(path, error)) from error
 
@@ -142,7 +140,14 @@ def _explain(path: Path, error: Exception) -> str:
             "calls code can do anything. If you trust it, load it yourself and save only its "
             "state_dict()."
         )
-    if start.startswith((b"PK", b"\x80")):
+    pickled = start.startswith(b"\x80")
+    if pickled and ("Unsupported operand" in text or "magic number" in text):
+        return (
+            f"{path} is refused: it is a pickle that torch.save did not write as usual, and "
+            "reading such a file may run any code. If you trust it, load it yourself and save "
+            "only its state_dict()."
+        )
+    if pickled or start.startswith(b"PK"):
         return f"{path} is truncated or damaged: copy or download it again."
     return (
         f"{path} is not a checkpoint: it begins with {start!r}. Expected a file written by "

@@ -1,0 +1,103 @@
+"""A whole zoo read for one architecture."""
+
+import pytest
+import torch
+
+from zoo_lightning.errors import ArchitectureError, SourceError
+from zoo_lightning.sources.adapting import Adapted, MatchReport
+from zoo_lightning.sources.spec import Source, parse_sources
+from zoo_lightning.sources.zoo import (
+    check_preprocessing,
+    load_sources,
+    weights_wanted,
+    without_weights,
+)
+
+
+def loaded(name, mean, std=(0.2, 0.2, 0.2)):
+    return Adapted({}, MatchReport(0, 0, "", [], []), Source(name, "random:0"), mean, std)
+
+
+def test_a_zoo_comes_in_order(small, small_reference, tmp_path, assert_same):
+    torch.save({"model": {f"m.{key}": value for key, value in small.items()}}, tmp_path / "a.pth")
+    sources = parse_sources(["random:5", str(tmp_path / "a.pth"), "random:5"])
+    zoo = load_sources(sources, "test_resnet", small_reference)
+    assert [each.source.name for each in zoo] == ["random-5", "a", "random-5-2"]
+    assert_same(zoo[1].state, small)
+    assert_same(zoo[0].state, zoo[2].state)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_zoo_is_fitted_to_other_channels(channels, plain_state):
+    reference = plain_state("test_resnet", in_chans=channels)
+    (each,) = load_sources([Source("r", "random:1")], "test_resnet", reference, channels)
+    assert each.state["conv1.0.weight"].shape[1] == channels
+    assert each.report.adapted_input
+
+
+def test_preprocessing_is_fitted_to_other_channels(small, plain_state, monkeypatch, tmp_path):
+    (tmp_path / "summary.json").write_text(
+        '{"checkpoint": "w.pt", "preprocessing": {"mean": [0.1, 0.2, 0.6], "std": [1, 2, 3]}}'
+    )
+    torch.save(small, tmp_path / "w.pt")
+    sources = [Source("r", str(tmp_path))]
+    for channels, std in {1: (2.0,), 3: (1.0, 2.0, 3.0), 4: (1.0, 2.0, 3.0, 1.0)}.items():
+        reference = plain_state("test_resnet", in_chans=channels)
+        (each,) = load_sources(sources, "test_resnet", reference, channels)
+        assert each.std == std
+        assert len(each.mean) == channels
+
+
+def test_an_error_names_the_source(small_reference, tmp_path):
+    (tmp_path / "a.pth").touch()
+    with pytest.raises(SourceError, match=r"Source 'bad': .*a\.pth is empty"):
+        load_sources([Source("bad", str(tmp_path / "a.pth"))], "test_resnet", small_reference)
+
+
+def test_an_unknown_architecture_is_refused_even_without_sources():
+    with pytest.raises(ArchitectureError, match="Did you mean 'test_resnet'"):
+        load_sources([], "test_resnett", {})
+
+
+def test_an_architecture_that_is_not_timms_needs_no_name(tmp_path):
+    def build():
+        return torch.nn.Sequential(torch.nn.Conv2d(4, 8, 3), torch.nn.ReLU())
+
+    torch.save({"policy": build().state_dict()}, tmp_path / "p.pt")
+    sources = parse_sources([str(tmp_path / "p.pt"), "random:1"])
+    zoo = load_sources(sources, None, build().state_dict(), 4, build)
+    assert [each.report.prefix for each in zoo] == ["policy.", ""]
+    assert not any(each.report.adapted_input for each in zoo)
+
+
+def test_sources_that_disagree_on_preprocessing_are_named():
+    zoo = [loaded("a", (0.5, 0.5, 0.5)), loaded("b", (0.4, 0.5, 0.5)), loaded("c", None)]
+    text = check_preprocessing(zoo)
+    assert "a: mean (0.500, 0.500, 0.500), std (0.200, 0.200, 0.200); b: mean (0.400" in text
+    assert "c:" not in text
+
+
+def test_sources_that_agree_give_no_warning():
+    assert check_preprocessing([loaded("a", (0.5,)), loaded("b", (0.50001,))]) is None
+    assert check_preprocessing([loaded("a", (0.5,)), loaded("b", None)]) is None
+    assert check_preprocessing([]) is None
+
+
+def test_weights_are_unwanted_only_within_the_context():
+    assert weights_wanted()
+    with without_weights():
+        assert not weights_wanted()
+        with without_weights():
+            pass
+        assert not weights_wanted()
+    assert weights_wanted()
+
+
+def test_weights_are_wanted_again_after_an_error():
+    def fail():
+        with without_weights():
+            raise ValueError("in the context")
+
+    with pytest.raises(ValueError, match="in the context"):
+        fail()
+    assert weights_wanted()
