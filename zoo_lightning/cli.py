@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 from zoo_lightning import __version__
-from zoo_lightning.errors import ZooError
+from zoo_lightning.errors import ConfigError, ZooError
 
 USAGE = """\
 usage: python -m zoo_lightning SUBCOMMAND ...
@@ -21,6 +21,7 @@ usage: python -m zoo_lightning SUBCOMMAND ...
   test       --experiment NAME --ckpt_path PATH    measure on the test data
   predict    --experiment NAME --ckpt_path PATH    write predictions for the test data
   sources    list                                  the sources that are shipped
+  sources    ship RUN_DIR --name NAME ...          make a shipped source of a run
 
   SUBCOMMAND --help explains its options; --version prints the version.
   experiments: {experiments}
@@ -28,11 +29,18 @@ usage: python -m zoo_lightning SUBCOMMAND ...
 
 
 def sources(arguments: Sequence[str]) -> None:
-    """``sources list``: the shipped sources and their cards."""
+    """``sources list`` and ``sources ship``: the shipped sources, and how one is made of a run."""
+    if arguments and arguments[0] == "ship":
+        from zoo_lightning.sources import ship_run
+
+        ship_run.main(arguments[1:])
+        return
+    if list(arguments) != ["list"]:
+        raise ConfigError(
+            f"sources {' '.join(arguments)}: expected 'sources list', or 'sources ship --help'"
+        )
     from zoo_lightning.sources.shipped import format_cards, shipped_cards
 
-    if list(arguments) != ["list"]:
-        raise SystemExit("usage: python -m zoo_lightning sources list")
     print(format_cards(shipped_cards()))
 
 

@@ -16,8 +16,8 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-# Imported so that short class names in YAML and on the command line resolve.
-from zoo_lightning import __version__
+# data and methods are imported so that short class names in YAML and on the command line resolve.
+from zoo_lightning import __version__, data, methods  # noqa: F401
 from zoo_lightning.callbacks.interrupt import InterruptCheckpoint
 from zoo_lightning.callbacks.landmark_files import LandmarkFiles
 from zoo_lightning.callbacks.progress import StepProgress
