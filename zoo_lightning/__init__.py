@@ -1,3 +1,28 @@
-"""Zoo-Tuning: one good model from several pretrained models of one architecture."""
+"""Zoo-Tuning: one good model from several pretrained models of one architecture.
+
+The names below are imported when they are first used, since torch and Lightning take seconds.
+"""
+
+from importlib import import_module
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "ZooBackbone": "zoo_lightning.backbone",
+    "PlainBackbone": "zoo_lightning.methods",
+    "ClassificationTask": "zoo_lightning.tasks",
+    "LandmarkTask": "zoo_lightning.tasks",
+    "load_task": "zoo_lightning.tasks.loading",
+    "DrawnFaces": "zoo_lightning.data",
+    "ImageFolders": "zoo_lightning.data",
+    "LandmarkCSV": "zoo_lightning.data",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from where it lives."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zoo_lightning' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from zoo_lightning.architecture import Architecture, Output, Trace, is_norm, trace
 from zoo_lightning.errors import ArchitectureError, ConfigError
 from zoo_lightning.layers import AggregatedLayer, Mode, ZooConv2d, ZooLinear
+from zoo_lightning.layers.folding import fold_state
 from zoo_lightning.sources.adapting import Adapted
 from zoo_lightning.sources.spec import Source, parse_sources
 from zoo_lightning.sources.zoo import check_preprocessing, load_sources, weights_wanted
@@ -256,20 +257,7 @@ class ZooBackbone(Backbone):
             gates: ``(m,)`` for each aggregated layer by name; ``None`` takes the moving averages,
                 with which lite mode evaluates. In full mode the fold is then an approximation.
         """
-        layers = self.aggregated_layers()
-        state = {}
-        for key, value in self.net.state_dict().items():
-            owner = key.rpartition(".")[0]
-            inside = any(owner == name or owner.startswith(f"{name}.") for name in layers)
-            if not inside:
-                state[key] = value.detach().clone()
-        for name, layer in layers.items():
-            with torch.no_grad():
-                weight, bias = layer.kernel(layer.gate_ema if gates is None else gates[name])
-            state[f"{name}.weight"] = weight.clone()
-            if bias is not None:
-                state[f"{name}.bias"] = bias.clone()
-        return state
+        return fold_state(self.net.state_dict(), gates)
 
 
 def plain_config(

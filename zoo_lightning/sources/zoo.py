@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from zoo_lightning.layers.folding import fold_state, is_aggregated
 from zoo_lightning.sources.adapting import Adapted, adapt
 from zoo_lightning.sources.reading import check_architecture, read_weights
 from zoo_lightning.sources.spec import Source
@@ -41,6 +42,8 @@ def load_sources(
 ) -> list[Adapted]:
     """Read sources and fit each to the architecture.
 
+    A run of this project in lite or full mode is folded first, with its average gates.
+
     Args:
         sources: The zoo.
         architecture: Its timm name; ``None`` for an architecture that is not timm's.
@@ -60,7 +63,10 @@ def load_sources(
     loaded = []
     for source in sources:
         weights = read_weights(source, architecture, build)
-        adapted = adapt(weights.state, reference, source, architecture)
+        state = weights.state
+        if is_aggregated(state):  # a run of this project, in lite or full mode
+            state = fold_state(state)
+        adapted = adapt(state, reference, source, architecture)
         mean = adapt_statistics(weights.mean, in_chans)
         std = adapt_statistics(weights.std, in_chans)
         loaded.append(replace(adapted, mean=mean, std=std))

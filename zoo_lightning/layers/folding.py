@@ -1,0 +1,56 @@
+"""Folding: the state of an aggregated network to that of the ordinary one it computes like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from zoo_lightning.layers.aggregation import mix
+from zoo_lightning.layers.alignment import align_and_mix
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MARK = ".gate_ema"
+"""Ending of the key that every aggregated layer has, and no ordinary one."""
+
+
+def is_aggregated(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict is that of a network with aggregated layers."""
+    return any(key.endswith(MARK) for key in state)
+
+
+@torch.no_grad()
+def fold_state(
+    state: Mapping[str, Tensor], gates: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Put the aggregated kernels of one set of gates in place of the sources' kernels.
+
+    Exact for a lite network in evaluation, which has just these kernels; for a full one its best
+    approximation by one kernel per layer.
+
+    Args:
+        state: with, for each aggregated layer, ``weight`` ``(m, C_out, ...)``, ``gate_ema``
+            ``(m,)``, and where the layer has them ``bias`` ``(m, C_out)`` and ``alignment``.
+        gates: ``(m,)`` for each layer by name; ``None`` takes the moving averages.
+
+    Returns:
+        State dict of the ordinary network; tensors that need no folding are copies.
+    """
+    layers = [key.removesuffix(MARK) for key in state if key.endswith(MARK)]
+    inside = tuple(f"{name}." for name in layers)
+    folded = {k: v.detach().clone() for k, v in state.items() if not k.startswith(inside)}
+    for name in layers:
+        a = state[f"{name}{MARK}"] if gates is None else gates[name]
+        alignment = state.get(f"{name}.alignment")
+        for part in ("weight", "bias"):
+            kernels = state.get(f"{name}.{part}")
+            if kernels is None:
+                continue
+            if alignment is None:
+                folded[f"{name}.{part}"] = mix(kernels, a)
+            else:
+                folded[f"{name}.{part}"] = align_and_mix(kernels, alignment, a)
+    return folded

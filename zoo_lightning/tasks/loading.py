@@ -1,0 +1,50 @@
+"""A trained task from its checkpoint, for notebooks and for whatever has no command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from zoo_lightning import methods, tasks
+from zoo_lightning.backbone import Backbone, ZooBackbone
+from zoo_lightning.errors import ConfigError
+from zoo_lightning.run_folder import find_checkpoint
+from zoo_lightning.sources.zoo import without_weights
+from zoo_lightning.tasks.base import BaseTask
+
+
+def load_task(checkpoint: str | Path) -> BaseTask:
+    """Build a task as it was trained, with its weights; the sources' files are not needed.
+
+    Args:
+        checkpoint: a ``.ckpt`` of a run, or the run's folder, whose best checkpoint is taken.
+
+    Returns:
+        The task in evaluation mode, on the CPU.
+
+    Raises:
+        ConfigError: no such file, or not a checkpoint of this package.
+    """
+    path = find_checkpoint(str(checkpoint), None, "")
+    content = torch.load(path, weights_only=True, map_location="cpu")
+    if "zoo_lightning" not in content:
+        raise ConfigError(f"{path} was not written by zoo_lightning")
+    options = dict(content["hyper_parameters"])
+    described = options.pop("backbone")
+    # Looked up among our own classes only: a checkpoint must not choose what code runs.
+    kinds: dict[str, type[Backbone]] = {
+        "ZooBackbone": ZooBackbone,
+        **{name: getattr(methods, name) for name in methods.__all__},
+    }
+    with without_weights():
+        backbone = kinds[described["class_path"]](**described["init_args"])
+    task = getattr(tasks, _known_task(content["zoo_lightning"]["task"]))(backbone, **options)
+    task.load_state_dict(content["state_dict"])
+    return task.eval()
+
+
+def _known_task(name: str) -> str:
+    if name not in tasks.__all__:
+        raise ConfigError(f"the checkpoint is of a task {name!r}, which this version does not have")
+    return name
