@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+import yaml
+from PIL import Image
+
+from zoo_lightning.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
@@ -34,3 +44,154 @@ def real_data():
         return path
 
     return folder
+
+
+def header(num_points):
+    return ",".join(["image", *(f"{axis}{k}" for k in range(num_points) for axis in "xy")])
+
+
+def write_csv(path, names, points):
+    """Write a landmark file; points (N, K, 2)."""
+    lines = [header(points.shape[1])]
+    for name, row in zip(names, points.reshape(len(points), -1), strict=True):
+        lines.append(",".join([name, *(f"{value:.3f}" for value in row)]))
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(name="write_csv")
+def _write_csv():
+    return write_csv
+
+
+@pytest.fixture
+def landmark_root(tmp_path):
+    """Ten persons with two images of 40x40 pixels and five points each, and four test images."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for table, people, each in (("train", 10, 2), ("test", 2, 2)):
+        names = [f"{table}{chr(97 + p)}_{i:02d}.png" for p in range(people) for i in range(each)]
+        for name in names:
+            pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name)
+        write_csv(tmp_path / f"{table}.csv", names, rng.uniform(5, 35, (len(names), 5, 2)))
+    return tmp_path
+
+
+@pytest.fixture
+def class_root(tmp_path):
+    """Three classes of 40x30 pixels, told apart by their colour: six to train on, two to test."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 6), ("test", 2)):
+        for label, name in enumerate(("ant", "bee", "cat")):
+            folder = tmp_path / "classes" / part / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, 80, (30, 40, 3), dtype=np.uint8)
+                pixels[..., label] += 170
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    return tmp_path / "classes"
+
+
+TINY = {
+    "seed_everything": 0,
+    "trainer": {
+        "accelerator": "cpu",
+        "max_steps": 8,
+        "max_epochs": -1,
+        "val_check_interval": 4,
+        "check_val_every_n_epoch": None,
+        "log_every_n_steps": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    },
+    "model": {
+        "class_path": "LandmarkTask",
+        "init_args": {
+            "lr": 0.002,
+            "backbone": {
+                "class_path": "ZooBackbone",
+                "init_args": {
+                    "architecture": "test_resnet",
+                    "sources": ["random:1", "random:2"],
+                    "mode": "lite",
+                },
+            },
+        },
+    },
+    "data": {
+        "class_path": "DrawnFaces",
+        "init_args": {
+            "train_size": 24,
+            "val_size": 6,
+            "test_size": 6,
+            "image_size": 32,
+            "batch_size": 4,
+            "num_workers": 0,
+        },
+    },
+}
+"""An experiment of a second: eight steps of a lite zoo of two random sources on drawn faces."""
+
+
+def write_tiny(folder: Path, **changes: object) -> Path:
+    """Write the experiment ``tiny`` into a folder's ``experiments``; changes have dotted names."""
+    config = yaml.safe_load(yaml.safe_dump(TINY))  # a copy in plain types
+    for dotted, value in changes.items():
+        *parents, last = dotted.split(".")
+        place = config
+        for key in parents:
+            place = place.setdefault(key, {})
+        place[last] = value
+    path = folder / "experiments" / "tiny.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> Callable[..., Path]:
+    """Go to an empty folder with the experiment ``tiny``; called with changes, write it anew."""
+    monkeypatch.chdir(tmp_path)
+    write_tiny(tmp_path)
+    return lambda **changes: write_tiny(tmp_path, **changes)
+
+
+@pytest.fixture
+def command(capfd, monkeypatch) -> Callable[..., SimpleNamespace]:
+    """Run a command line in this process, for its exit status and what it prints."""
+    # Lightning's logger keeps writing to the standard error of the test that imported it.
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+
+    def run(*arguments: object) -> SimpleNamespace:
+        capfd.readouterr()
+        try:
+            status = main([str(word) for word in arguments])
+        except SystemExit as end:
+            status = end.code or 0
+        out, err = capfd.readouterr()
+        return SimpleNamespace(status=status, out=out, err=err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def program() -> SimpleNamespace:
+    """Words that start the program in a process of its own, and that process's environment."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "WANDB_MODE": "disabled",
+    }
+    return SimpleNamespace(words=[sys.executable, "-m", "zoo_lightning"], environment=environment)
+
+
+@pytest.fixture
+def one_thread():
+    """The same sums in the same order as a process that was started with one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -11,7 +11,9 @@ import warnings
 from collections.abc import Sequence
 
 from zoo_lightning import __version__
-from zoo_lightning.errors import ConfigError, ZooError
+from zoo_lightning.errors import ConfigError, ZooError, nearest
+
+SUBCOMMANDS = ("fit", "validate", "test", "predict", "sources")
 
 USAGE = """\
 usage: python -m zoo_lightning SUBCOMMAND ...
@@ -64,6 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"zoo_lightning {__version__}")
         return 0
     try:
+        # Options may come first, as in LightningCLI.
+        if arguments[0].startswith("-") and not set(arguments) & set(SUBCOMMANDS):
+            known = ("--help", "--version")
+            raise ConfigError(
+                f"no subcommand in {' '.join(arguments)!r}.{nearest(arguments[0], known)} Give one "
+                f"of: {', '.join(SUBCOMMANDS)}."
+            )
+        if not arguments[0].startswith("-") and arguments[0] not in SUBCOMMANDS:
+            raise ConfigError(
+                f"unknown subcommand {arguments[0]!r}.{nearest(arguments[0], SUBCOMMANDS)} Known "
+                f"are: {', '.join(SUBCOMMANDS)}."
+            )
         if arguments[0] == "sources":
             sources(arguments[1:])
         else:
@@ -78,6 +92,7 @@ def _train(arguments: Sequence[str] | None) -> int:
     # Said by libraries about themselves; none of it is for the user to mend.
     warnings.filterwarnings("ignore", module="jsonargparse")
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
+    warnings.filterwarnings("ignore", message=r".*LightningCLI's args parameter")
     from zoo_lightning.callbacks.interrupt import TrainingInterrupted
     from zoo_lightning.trainer_cli import run
 

@@ -32,6 +32,14 @@ class DataError(ZooError):
     """A data folder, an annotation file or an image that cannot be used."""
 
 
+def cause_of(error: BaseException) -> ZooError | None:
+    """The error of ours that another one is or comes from."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, ZooError):
+        found = found.__cause__ or found.__context__
+    return found
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Suggest the known name closest to a mistyped one.
 

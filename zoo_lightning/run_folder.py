@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from zoo_lightning.errors import ConfigError
+from zoo_lightning.errors import ConfigError, SourceError
 
 CHECKPOINTS, PICTURES, SUMMARY, METRICS = "checkpoints", "pictures", "summary.json", "metrics.csv"
 
@@ -33,7 +33,9 @@ def run_of(checkpoint: Path) -> Path | None:
     return parent.parent if parent.name == CHECKPOINTS else None
 
 
-def find_checkpoint(given: str, run_dir: str | None, experiment: str) -> Path:
+def find_checkpoint(
+    given: str, run_dir: str | None, experiment: str, option: str = "--ckpt_path"
+) -> Path:
     """Checkpoint that a user means.
 
     Args:
@@ -41,6 +43,7 @@ def find_checkpoint(given: str, run_dir: str | None, experiment: str) -> Path:
             else of the experiment's newest run.
         run_dir: the run folder, if one was given.
         experiment: the experiment's name.
+        option: through which it was given, for messages.
 
     Raises:
         ConfigError: nothing there.
@@ -53,7 +56,7 @@ def find_checkpoint(given: str, run_dir: str | None, experiment: str) -> Path:
             path = runs[-1]
         else:
             raise ConfigError(
-                f"--ckpt_path {given}: no run of {experiment!r} under {Path('runs', experiment)}; "
+                f"{option} {given}: no run of {experiment!r} under {Path('runs', experiment)}; "
                 "give --run_dir, or the path of a checkpoint"
             )
     else:
@@ -62,10 +65,36 @@ def find_checkpoint(given: str, run_dir: str | None, experiment: str) -> Path:
             path = path / CHECKPOINTS / "best.ckpt"
     if not path.is_file():
         raise ConfigError(
-            f"--ckpt_path {given}: there is no file {path}; expected a checkpoint, a run folder, "
+            f"{option} {given}: there is no file {path}; expected a checkpoint, a run folder, "
             "'last' or 'best'"
         )
     return path
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Content of a run's checkpoint, on the CPU; no code in the file is run.
+
+    Raises:
+        ConfigError: a file that is damaged, that would run code, or that is not of this project.
+    """
+    # Slow to import, and not needed by those who only look for runs.
+    import torch
+
+    from zoo_lightning.sources.files import read_file
+
+    try:
+        read_file(path)
+        content = torch.load(path, weights_only=True, map_location="cpu")
+    except SourceError as error:
+        raise ConfigError(str(error)) from error
+    except Exception as error:  # the unpickler raises whatever a file leads it to
+        raise ConfigError(f"{path} is not a checkpoint of zoo_lightning ({error})") from error
+    if "zoo_lightning" not in content:
+        raise ConfigError(
+            f"{path} was not written by zoo_lightning; to start from foreign weights name the file "
+            "as a source"
+        )
+    return content
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
@@ -75,11 +104,22 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     temporary.replace(folder / SUMMARY)
 
 
-def earlier_metrics(folder: Path, until_step: int) -> list[dict[str, float]]:
-    """Rows of a run's ``metrics.csv`` up to a step, for a run that goes on from there."""
+def earlier_metrics(folder: Path, until_step: int) -> list[dict[str, int | float]]:
+    """Rows of a run's ``metrics.csv`` before a step, for a run that goes on from there.
+
+    Rows carry the number of steps done before them: what was logged in the first step has 0.
+    """
     file = folder / METRICS
     if not file.is_file():
         return []
     with file.open(newline="") as stream:
-        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(stream)]
-    return [row for row in rows if row.get("step", 0) <= until_step]
+        rows = [{k: _number(v) for k, v in row.items() if v} for row in csv.DictReader(stream)]
+    return [row for row in rows if row.get("step", 0) < until_step]
+
+
+def _number(text: str) -> int | float:
+    """An integer where it is written as one, so that it is written alike again."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import time
+from argparse import ArgumentError
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ActionConfigFile, set_parsing_settings
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
@@ -18,16 +19,18 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 # data and methods are imported so that short class names in YAML and on the command line resolve.
 from zoo_lightning import __version__, data, methods  # noqa: F401
-from zoo_lightning.callbacks.interrupt import InterruptCheckpoint
+from zoo_lightning.callbacks.interrupt import LastCheckpoint
 from zoo_lightning.callbacks.landmark_files import LandmarkFiles
 from zoo_lightning.callbacks.progress import StepProgress
-from zoo_lightning.errors import ConfigError
+from zoo_lightning.errors import ConfigError, cause_of
 from zoo_lightning.experiments import experiment_name, find_experiment
+from zoo_lightning.parsing import OneLineParser, one_line, option_names
 from zoo_lightning.run_folder import (
     CHECKPOINTS,
     earlier_metrics,
     find_checkpoint,
     new_run_folder,
+    read_checkpoint,
     run_of,
     write_summary,
 )
@@ -44,7 +47,11 @@ class ExperimentAction(ActionConfigFile):
         """Find the file, then do as ``--config`` does."""
         if option_string == "--experiment":
             values = str(find_experiment(values))
-        super().__call__(parser, cfg, values, option_string)
+        try:
+            super().__call__(parser, cfg, values, option_string)
+        except (TypeError, ValueError, ArgumentError, ConfigError) as error:
+            complaint = one_line(str(error), option_names(parser))
+            raise ConfigError(f"configuration {values}: {complaint}") from error
 
 
 class ZooCLI(LightningCLI):
@@ -57,6 +64,7 @@ class ZooCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Parser whose ``--config`` is also called ``--experiment``."""
         kwargs.setdefault("dump_header", [f"zoo_lightning=={__version__}"])
+        kwargs.setdefault("prog", "python -m zoo_lightning")
         parser = self.parser_class(**kwargs)
         parser.add_argument(
             "-c",
@@ -108,6 +116,7 @@ class ZooCLI(LightningCLI):
         self.experiment = "+".join(map(experiment_name, files)) or "custom"
         if options.ckpt_path:
             ckpt = find_checkpoint(options.ckpt_path, options.run_dir, self.experiment)
+            self.steps_before = read_checkpoint(ckpt)["global_step"]
             options.ckpt_path = str(ckpt)
             if options.run_dir is None and self.subcommand == "fit":
                 options.run_dir = str(run_of(ckpt) or "") or None
@@ -120,18 +129,23 @@ class ZooCLI(LightningCLI):
                 raise ConfigError(
                     "--ckpt_path goes on with a run, --init_from starts anew: give one"
                 )
-            init = find_checkpoint(options.init_from, None, self.experiment)
+            init = find_checkpoint(options.init_from, None, self.experiment, "--init_from")
             options.init_from = str(init)
         self.run_dir = Path(options.run_dir or new_run_folder(self.experiment))
 
     def instantiate_classes(self) -> None:
         """Build data, model, trainer; sources are read only if no checkpoint brings weights."""
         options = self.config[self.subcommand]
-        if options.ckpt_path or options.init_from:
-            with without_weights():
+        restored = options.ckpt_path or options.init_from
+        try:
+            with without_weights() if restored else nullcontext():
                 super().instantiate_classes()
-        else:
-            super().instantiate_classes()
+        except Exception as error:
+            # jsonargparse tries each type an option may have, and reports them all.
+            ours = cause_of(error)
+            if ours is None:
+                raise
+            raise ours from None
         if options.init_from:
             init_from(self.model, options.init_from)
 
@@ -154,21 +168,21 @@ class ZooCLI(LightningCLI):
         if options.fast_dev_run:
             return callbacks
         checkpoints = str(self.run_dir / CHECKPOINTS)
-        callbacks += [Timer(), InterruptCheckpoint(checkpoints)]
+        callbacks.append(Timer())
         if isinstance(self.model, LandmarkTask):
             callbacks.append(LandmarkFiles(str(self.run_dir)))
-        if not any(isinstance(callback, ModelCheckpoint) for callback in given):
+        if not any(map(_chooses_best, given)):
             callbacks.append(
                 ModelCheckpoint(
                     dirpath=checkpoints,
                     filename="best",
                     monitor=self.model.monitor,
                     mode=self.model.monitor_mode,
-                    save_last=True,
                     enable_version_counter=False,
+                    save_on_train_epoch_end=False,  # but right after the validation
                 )
             )
-        return callbacks
+        return [*callbacks, LastCheckpoint(checkpoints)]
 
     def _loggers(self) -> list[Logger] | bool:
         options = self.config[self.subcommand]
@@ -178,8 +192,7 @@ class ZooCLI(LightningCLI):
         csv = CSVLogger(str(self.run_dir), name="", version="")
         if options.ckpt_path and self.subcommand == "fit":
             # Lightning's writer deletes an earlier file; the run goes on, so do its metrics.
-            step = torch.load(options.ckpt_path, weights_only=True, mmap=True)["global_step"]
-            rows = earlier_metrics(self.run_dir, step)
+            rows = earlier_metrics(self.run_dir, self.steps_before)
             csv.experiment.metrics = rows
             csv.save()
         loggers: list[Logger] = [csv]
@@ -211,7 +224,8 @@ class ZooCLI(LightningCLI):
             return
         timer = next(c for c in self.trainer.callbacks if isinstance(c, Timer))
         seconds, steps = timer.time_elapsed("train"), self.trainer.global_step
-        best = Path(self.trainer.checkpoint_callback.best_model_path)
+        chosen = next(filter(_chooses_best, self.trainer.checkpoint_callbacks)).best_model_path
+        best = Path(chosen or self.run_dir / CHECKPOINTS / "last.ckpt")  # without any validation
         results = self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=str(best))
         self._finish(best, results, steps, seconds)
 
@@ -220,8 +234,8 @@ class ZooCLI(LightningCLI):
         self.model = model
         start = time.monotonic()
         results = self.trainer.test(model, **kwargs)
-        steps = torch.load(kwargs["ckpt_path"], weights_only=True, mmap=True)["global_step"]
-        self._finish(Path(kwargs["ckpt_path"]), results, steps, time.monotonic() - start)
+        seconds = time.monotonic() - start
+        self._finish(Path(kwargs["ckpt_path"]), results, self.steps_before, seconds)
 
     @rank_zero_only
     def _finish(self, checkpoint: Path, results: Any, steps: int, seconds: float) -> None:
@@ -244,6 +258,11 @@ class ZooCLI(LightningCLI):
         )
 
 
+def _chooses_best(callback: Callback) -> bool:
+    """Whether a callback keeps the checkpoint that is best by some metric."""
+    return isinstance(callback, ModelCheckpoint) and callback.monitor is not None
+
+
 def _data_seed(seed: bool | int) -> int:
     """Seed of the data: the run's, or 0 where the run's is drawn by chance."""
     return 0 if isinstance(seed, bool) else seed
@@ -253,9 +272,9 @@ def init_from(task: BaseTask, checkpoint: str) -> None:
     """Put the weights of a trained task into a new one.
 
     Raises:
-        ConfigError: the checkpoint's network differs.
+        ConfigError: the file is no checkpoint of ours, or its network differs.
     """
-    content = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+    content = read_checkpoint(Path(checkpoint))
     task.on_load_checkpoint(content)
     task.load_state_dict(content["state_dict"])
     task.weights_given = True
@@ -280,6 +299,7 @@ def run(args: ArgsType = None) -> None:
         seed_everything_default=0,
         trainer_defaults={"log_every_n_steps": 10},
         save_config_kwargs={"overwrite": True},
+        parser_class=OneLineParser,
         parser_kwargs={"parser_mode": "omegaconf+"},
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,

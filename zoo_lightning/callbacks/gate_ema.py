@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
+from zoo_lightning.errors import ConfigError
 from zoo_lightning.layers import AggregatedLayer
 
 if TYPE_CHECKING:
@@ -25,12 +26,15 @@ class GateEMA(Callback):
 
     Args:
         momentum: ``μ`` in (0, 1], the weight of the newest average; 0.1 in the authors' code.
+
+    Raises:
+        ConfigError: a momentum outside its range.
     """
 
     def __init__(self, momentum: float = 0.1) -> None:
         super().__init__()
         if not 0 < momentum <= 1:
-            raise ValueError(f"momentum of the gates' average must lie in (0, 1], got {momentum}")
+            raise ConfigError(f"gate_momentum must lie in (0, 1], got {momentum}")
         self.momentum = momentum
 
     @override

@@ -1,7 +1,8 @@
-"""Stopping on SIGINT and SIGTERM without losing a step."""
+"""The state of training in ``last.ckpt``; stopping on SIGINT and SIGTERM without losing a step."""
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from pathlib import Path
@@ -9,7 +10,8 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 
@@ -30,11 +32,14 @@ class TrainingInterrupted(BaseException):
         self.checkpoint = checkpoint
 
 
-class InterruptCheckpoint(Callback):
-    """Finishes the step in progress on SIGINT or SIGTERM, saves ``last.ckpt`` and stops.
+class LastCheckpoint(Checkpoint):
+    """Saves ``last.ckpt`` at every validation, at the end, and on SIGINT or SIGTERM, then stops.
 
-    A checkpoint in the middle of a step could hold half of an update; the one saved here continues
-    with exactly the weights of an uninterrupted run. A second signal does not wait.
+    Lightning's ``save_last`` saves only when the best checkpoint improves. A signal lets the step
+    in progress finish: a checkpoint in the middle of a step could hold half of an update; the one
+    saved here continues with exactly the weights of an uninterrupted run. A second signal does not
+    wait. It is a ``Checkpoint`` so that Lightning calls it last: what other callbacks have done
+    in a step, such as finding a new best one, is part of the state.
 
     Args:
         folder: where ``last.ckpt`` goes.
@@ -42,9 +47,13 @@ class InterruptCheckpoint(Callback):
 
     def __init__(self, folder: str) -> None:
         super().__init__()
-        self.folder = Path(folder)
+        self.path = Path(folder) / "last.ckpt"
         self.requested = 0
         self._before: dict[int, Any] = {}
+        self._steps = 0  # before the batch
+        self._stepped = False  # in the last batch
+        self._saved = -1
+        self._stopping = False
 
     def _handle(self, signal_number: int, frame: FrameType | None) -> None:
         if self.requested:
@@ -58,19 +67,67 @@ class InterruptCheckpoint(Callback):
                 self._before[number] = signal.signal(number, self._handle)
 
     @override
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        self._stop()
+        self._steps = trainer.global_step
+
+    @override
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
+        # Between two batches whose gradients are accumulated, a checkpoint would lose the former's.
+        self._stepped = trainer.global_step > self._steps
+        # A run that goes on does not make up for the validation that was due when it stopped.
+        if self._stepped and not validation_follows(trainer, batch_idx) and self._asked(trainer):
+            self._save(trainer)
+            self._stopping = True  # as soon as the step's metrics are logged
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or not self._stepped:
+            return
+        self._save(trainer)
+        self._stopping = self._asked(trainer)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer)
+        self._stop()
+
+    def _asked(self, trainer: pl.Trainer) -> bool:
         asked = bool(self.requested)
         if trainer.world_size > 1:  # all ranks must stop at the same step
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-        if asked:
-            path = self.folder / "last.ckpt"
-            trainer.save_checkpoint(path)
-            raise TrainingInterrupted(self.requested or signal.SIGTERM, path)
+        return asked
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if self._saved != trainer.global_step:
+            trainer.save_checkpoint(self.path)
+            self._saved = trainer.global_step
+
+    def _stop(self) -> None:
+        if self._stopping:
+            raise TrainingInterrupted(self.requested or signal.SIGTERM, self.path)
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
+
+
+def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether the Trainer validates right after the batch that has just ended."""
+    if not trainer.enable_validation or not math.isfinite(trainer.val_check_batch):
+        return False
+    every = trainer.check_val_every_n_epoch
+    if every is None:
+        return (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0
+    return (trainer.current_epoch + 1) % every == 0 and (
+        batch_idx + 1
+    ) % trainer.val_check_batch == 0

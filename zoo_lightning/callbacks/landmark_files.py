@@ -53,7 +53,7 @@ class LandmarkFiles(Callback):
         batch: dict[str, Any],
         *args: Any,
     ) -> None:
-        self._keep_faces(trainer, outputs, batch)
+        self._keep_faces(trainer.datamodule.val_set, trainer, outputs, batch)
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -73,7 +73,7 @@ class LandmarkFiles(Callback):
         batch: dict[str, Any],
         *args: Any,
     ) -> None:
-        self._keep_faces(trainer, outputs, batch)
+        self._keep_faces(trainer.datamodule.test_set, trainer, outputs, batch)
         errors = per_image_nme(outputs["original"], batch["original"], outputs["distance"])
         self._errors += zip(batch["name"], errors.tolist(), strict=True)
 
@@ -114,14 +114,17 @@ class LandmarkFiles(Callback):
             for name, points in self._predictions:
                 writer.writerow([name, *(f"{value:.3f}" for value in points.flatten())])
 
-    def _keep_faces(self, trainer: pl.Trainer, outputs: Any, batch: dict[str, Any]) -> None:
-        room = SHOWN - len(self._faces["images"])
-        if room <= 0 or not trainer.is_global_zero:
+    def _keep_faces(self, dataset: Any, trainer: pl.Trainer, outputs: Any, batch: Any) -> None:
+        """Keep faces spread evenly over the data set: neighbours often show the same person."""
+        if not trainer.is_global_zero:
             return
+        chosen = batch["index"] % max(len(dataset) // SHOWN, 1) == 0
+        room = SHOWN - len(self._faces["images"])
+        rows = chosen.nonzero().flatten()[: max(room, 0)]
         data = trainer.datamodule
-        self._faces["images"] += list(_to_uint8(batch["image"][:room], data.mean, data.std))
-        self._faces["true"] += list(batch["points"][:room].cpu().numpy())
-        self._faces["pred"] += list(outputs["input"][:room].detach().cpu().numpy())
+        self._faces["images"] += list(_to_uint8(batch["image"][rows], data.mean, data.std))
+        self._faces["true"] += list(batch["points"][rows].cpu().numpy())
+        self._faces["pred"] += list(outputs["input"][rows].detach().cpu().numpy())
 
     def _draw_faces(self, trainer: pl.Trainer, name: str) -> None:
         if trainer.is_global_zero and self._faces["images"]:

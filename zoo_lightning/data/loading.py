@@ -9,11 +9,14 @@ the number of workers.
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from zoo_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +32,15 @@ def sample_generator(seed: int, epoch: int, index: int) -> torch.Generator:
         seed * 0x9E3779B97F4A7C15 + epoch * 0xBF58476D1CE4E5B9 + index * 0x94D049BB133111EB
     ) % (2**63)
     return torch.Generator().manual_seed(mixed)
+
+
+def leave_signals_to_parent(worker: int) -> None:
+    """Let a loader process outlive Ctrl-C and SIGTERM, which reach the whole process group.
+
+    The training process finishes its step, saves and ends its loader processes itself.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class ShuffledSampler(DistributedSampler):
@@ -120,6 +132,9 @@ class ImageDataModule(pl.LightningDataModule):
         seed: of the order, the augmentation and the validation split.
         mean: subtracted from each channel of an image in [0, 1].
         std: what each channel is then divided by.
+
+    Raises:
+        ConfigError: a number below what makes sense.
     """
 
     train_set: Dataset
@@ -136,6 +151,12 @@ class ImageDataModule(pl.LightningDataModule):
         std: tuple[float, float, float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
+        sizes = {"image_size": image_size, "batch_size": batch_size}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ConfigError(f"`{name}` must be at least 1, found {value}.")
+        if num_workers is not None and num_workers < 0:
+            raise ConfigError(f"`num_workers` must be at least 0, found {num_workers}.")
         self.image_size = image_size
         self.batch_size = batch_size
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -151,6 +172,11 @@ class ImageDataModule(pl.LightningDataModule):
         """Endlessly reshuffled training batches; the incomplete last one of an epoch is dropped."""
         rank, world_size = self._ranks()
         size = len(self.train_set)  # type: ignore[arg-type]
+        if size < world_size:
+            raise DataError(
+                f"{size} training images are fewer than the {world_size} processes; add images or "
+                "lower trainer.devices."
+            )
         # A data set smaller than one batch is still one batch an epoch.
         batch_size = max(min(self.batch_size, size // world_size), 1)
         return ResumableLoader(
@@ -166,6 +192,7 @@ class ImageDataModule(pl.LightningDataModule):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": leave_signals_to_parent,
         }
 
     def _ordered_loader(self, dataset: Dataset) -> DataLoader:

@@ -45,8 +45,9 @@ class _ImageMean(Metric):
         # In float32 also under mixed precision: half floats resolve 1/8 pixel at 160 pixels.
         nme = per_image_nme(pred.float(), target.float(), distance.float())
         if nme.numel():
-            self.total += self._batch_mean(nme) * nme.numel()
-            self.images += nme.numel()
+            # Not in place: a validation before a fit leaves tensors that may not be written to.
+            self.total = self.total + self._batch_mean(nme) * nme.numel()
+            self.images = self.images + nme.numel()
 
     def compute(self) -> Tensor:
         """The mean over all images so far, over all processes."""

@@ -6,6 +6,7 @@ A concrete task adds a head, a loss and metrics. No mathematics of the method is
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as pl
@@ -79,6 +80,10 @@ class BaseTask(pl.LightningModule):
                 f"unknown optimizer {optimizer!r}; expected a name of timm.optim.list_optimizers()."
                 f"{nearest(optimizer, known)}"
             )
+        if lr < 0:
+            raise ConfigError(f"lr must be at least 0, got {lr}")
+        if not 0 < warmup < 1:
+            raise ConfigError(f"warmup must lie in (0, 1), got {warmup}")
         if schedule == "step" and not milestones:
             raise ConfigError("schedule 'step' needs milestones: the steps at which the rate drops")
         # Plain values, so that a checkpoint holds all it takes to build the task again.
@@ -155,14 +160,21 @@ class BaseTask(pl.LightningModule):
             return LambdaLR(optimizer, lambda step: 1.0)
         if options["schedule"] == "step":
             return MultiStepLR(optimizer, options["milestones"])
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self._total_steps()
+        if steps is None:
+            raise ConfigError(
+                f"schedule {options['schedule']!r} needs the training's length; set "
+                "trainer.max_steps or trainer.max_epochs, or schedule: constant"
+            )
         if options["schedule"] == "cosine":
             return CosineAnnealingLR(optimizer, steps)
         return OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],
             total_steps=steps,
-            pct_start=options["warmup"],
+            # A rise of exactly one step is a division by zero in torch; so very short runs rise
+            # over a little more.
+            pct_start=min(max(options["warmup"], 1.5 / steps), 0.9),
             cycle_momentum=False,
         )
 
@@ -170,8 +182,13 @@ class BaseTask(pl.LightningModule):
         """Add what is needed to build the task again and to know whether it may go on."""
         checkpoint["zoo_lightning"] = {
             "task": type(self).__name__,
-            "total_steps": int(self.trainer.estimated_stepping_batches),
+            "total_steps": self._total_steps(),
         }
+
+    def _total_steps(self) -> int | None:
+        """Optimiser steps of the whole training, ``None`` if it has no end."""
+        steps = self.trainer.estimated_stepping_batches
+        return int(steps) if math.isfinite(steps) else None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that does not belong to this task and configuration.
@@ -189,9 +206,8 @@ class BaseTask(pl.LightningModule):
         found, wanted = dict(checkpoint["hyper_parameters"]), dict(self.hparams)
         found["task"], wanted["task"] = ours["task"], type(self).__name__
         different = differences(found, wanted, everything=fitting)
-        steps = None
         if fitting and self.hparams["schedule"] in ("onecycle", "cosine"):
-            steps = int(self.trainer.estimated_stepping_batches)
+            steps = self._total_steps()
             if steps != ours["total_steps"]:
                 different.append(
                     f"length of the {self.hparams['schedule']} schedule is {ours['total_steps']} "

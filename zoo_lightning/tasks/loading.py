@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from zoo_lightning import methods, tasks
 from zoo_lightning.backbone import Backbone, ZooBackbone
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.run_folder import find_checkpoint
+from zoo_lightning.run_folder import find_checkpoint, read_checkpoint
 from zoo_lightning.sources.zoo import without_weights
 from zoo_lightning.tasks.base import BaseTask
 
@@ -27,9 +25,7 @@ def load_task(checkpoint: str | Path) -> BaseTask:
         ConfigError: no such file, or not a checkpoint of this package.
     """
     path = find_checkpoint(str(checkpoint), None, "")
-    content = torch.load(path, weights_only=True, map_location="cpu")
-    if "zoo_lightning" not in content:
-        raise ConfigError(f"{path} was not written by zoo_lightning")
+    content = read_checkpoint(path)
     options = dict(content["hyper_parameters"])
     described = options.pop("backbone")
     # Looked up among our own classes only: a checkpoint must not choose what code runs.

@@ -1,0 +1,320 @@
+"""Every mistake in what is given: one clear line, exit status 2, and nothing trained."""
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+SOURCES = "--model.init_args.backbone.init_args.sources"
+BACKBONE = "--model.init_args.backbone.init_args"
+FIT = ["fit", "--experiment", "tiny", "--run_dir", "run"]
+
+
+def assert_one_clear_line(result, *words: str) -> None:
+    """Exit status 2, one line of error at the very end, no traceback; it says what is needed."""
+    lines = result.err.strip().splitlines()
+    assert result.status == 2, result.err
+    assert lines[-1].startswith("error: ")
+    assert sum(line.startswith("error: ") for line in lines) == 1
+    assert not any(line.startswith(("Traceback", "usage:")) for line in lines)
+    for word in words:
+        assert str(word) in lines[-1]
+
+
+def assert_nothing_trained() -> None:
+    """No checkpoint anywhere below the present folder's runs."""
+    assert not list(Path("run").rglob("*.ckpt"))
+    assert not list(Path("runs").rglob("*.ckpt"))
+
+
+class Hostile:
+    """An object that, when a careless reader unpickles it, makes a folder."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.fixture
+def marker(tmp_path):
+    """A folder that exists only if code in a checkpoint was run."""
+    path = tmp_path / "marker"
+    yield path
+    assert not path.exists(), "code in a checkpoint was executed"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--experiment", "landmark"], ["unknown experiment 'landmark'", "'landmarks'"]),
+        ([f"{BACKBONE}.architecture=test_resnt"], ["'test_resnt'", "Did you mean 'test_resnet'?"]),
+        ([f"{BACKBONE}.architecture=no.such.net"], ["'no.such.net'", "expected a timm name"]),
+        ([f"{BACKBONE}.architecture=nf_resnet26"], ["cannot be aggregated"]),
+        ([f"{SOURCES}=[]"], ["at least one source"]),
+        ([f"{SOURCES}=[builtin:nowhere]"], ["No shipped source 'nowhere'", "Known"]),
+        ([f"{SOURCES}=[bultin:faces5]"], ["Unknown kind of weights 'bultin'", "'builtin'"]),
+        ([f"{SOURCES}=[nowhere.pth]"], ["nowhere.pth does not exist"]),
+        ([f"{SOURCES}=[random:x]"], ["expected random:SEED"]),
+        ([f'{SOURCES}=[{{"weight": "a"}}]'], ["Unknown key 'weight'", "'weights'"]),
+        ([f"{BACKBONE}.mode=light"], ["'full', 'lite'", "found 'light'"]),
+        ([f"{BACKBONE}.gate_init=[0.5]"], ["gate_init has 1 numbers for 2 sources"]),
+        ([f"{BACKBONE}.output=map"], ["pooled features"]),
+        (["--model.init_args.lrr=1"], ["unknown option 'lrr'", "Did you mean 'lr'?"]),
+        (["--model.lr=fast"], ["lr", "expected float", "found 'fast'"]),
+        (["--model.loss=wings"], ["loss", "'wing'", "found 'wings'"]),
+        (["--model.optimizer=adamv"], ["unknown optimizer 'adamv'", "Did you mean"]),
+        (["--model.schedule=step"], ["needs milestones"]),
+        (["--model.gate_momentum=0"], ["gate_momentum must lie in (0, 1]"]),
+        (["--model.warmup=1.5"], ["warmup must lie in (0, 1)", "1.5"]),
+        (["--model.lr=-1"], ["lr must be at least 0", "-1"]),
+        (["--model.normalization=eyes"], ["normalization", "'interocular', 'box'"]),
+        (["--trainer.max_steps=-1"], ["needs the training's length", "trainer.max_steps"]),
+        (["--trainer.max_stesp=3"], ["'--trainer.max_stesp'", "'--trainer.max_steps'"]),
+        (["--trainer.max_steps=many"], ["trainer.max_steps", "expected int", "found 'many'"]),
+        (["--ckpt_pth=x"], ["unknown option '--ckpt_pth'", "'--ckpt_path'"]),
+        (["--data.image_size=0"], ["`image_size` must be at least 1, found 0"]),
+        (["--data.num_workers=-1"], ["`num_workers` must be at least 0, found -1"]),
+        (["--data.num_points=7"], ["68 or 5 points", "7"]),
+        (["--data=DrawFaces"], ["unknown class 'DrawFaces'", "Did you mean 'DrawnFaces'?"]),
+        (["--model.class_path=LandmarksTask"], ["'LandmarksTask'", "Did you mean 'LandmarkTask'?"]),
+        (["--ckpt_path", "nowhere"], ["--ckpt_path nowhere", "no file", "'last' or 'best'"]),
+        (["--ckpt_path", "last"], ["no file run/checkpoints/last.ckpt"]),
+        (["--init_from", "nowhere"], ["--init_from nowhere", "no file"]),
+    ],
+    ids=lambda value: " ".join(value) if "--" in str(value[0]) else "",
+)
+def test_a_mistaken_option_is_named_before_anything_is_trained(tiny, command, options, words):
+    tiny()
+    assert_one_clear_line(command(*FIT, *options), *words)
+    assert_nothing_trained()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model: [", ["experiments/bad.yaml"]),
+        ("trainer:\n  max_step: 3\n", ["trainer.max_step", "trainer.max_steps"]),
+        ("modell:\n  init_args: {lr: 1}\n", ["modell", "Did you mean 'model'?"]),
+        ("model:\n  init_args: {lrr: 1}\n", ["'lrr'", "Did you mean 'lr'?"]),
+        ("just text", ["experiments/bad.yaml"]),
+    ],
+)
+def test_a_mistake_in_an_experiments_file_is_named(tiny, command, text, words):
+    tiny()
+    Path("experiments", "bad.yaml").write_text(text)
+    assert_one_clear_line(command(*FIT, "--experiment", "bad"), *words)
+    assert_nothing_trained()
+
+
+# Sources
+
+
+def state_of(architecture: str) -> dict[str, torch.Tensor]:
+    """Weights of a headless network."""
+    return timm.create_model(architecture, num_classes=0).state_dict()
+
+
+def test_a_source_of_another_architecture_is_named(tiny, command):
+    tiny()
+    torch.save(state_of("resnet18"), "other.pth")
+    assert_one_clear_line(command(*FIT, f"{SOURCES}=[random:1, other.pth]"), "'other'", "conv1")
+    assert_nothing_trained()
+
+
+def test_a_truncated_source_is_refused(tiny, command):
+    tiny()
+    torch.save(state_of("test_resnet"), "whole.pth")
+    whole = Path("whole.pth").read_bytes()
+    Path("half.pth").write_bytes(whole[: len(whole) // 2])
+    result = command(*FIT, f"{SOURCES}=[random:1, half.pth]")
+    assert_one_clear_line(result, "half.pth", "truncated or damaged", "again")
+    assert_nothing_trained()
+
+
+@pytest.mark.parametrize("protocol", ["torch", "pickle"])
+def test_code_in_a_source_is_refused_and_not_run(tiny, command, marker, protocol):
+    tiny()
+    content = {"state_dict": {**state_of("test_resnet"), "extra": Hostile(marker)}}
+    if protocol == "torch":
+        torch.save(content, "evil.pth")
+    else:
+        Path("evil.pth").write_bytes(pickle.dumps(content))
+    result = command(*FIT, f"{SOURCES}=[random:1, evil.pth]")
+    assert_one_clear_line(result, "evil.pth", "is refused", "state_dict()")
+    assert_nothing_trained()
+
+
+# Data
+
+
+@pytest.fixture
+def annotated(tiny, landmark_root):
+    """The experiment ``tiny`` on annotated image files of five points."""
+    sizes = {"image_size": 32, "batch_size": 4, "num_workers": 0, "val_fraction": 0.2}
+    data = {"class_path": "LandmarkCSV", "init_args": {"root": str(landmark_root), **sizes}}
+    tiny(data=data)
+    return landmark_root
+
+
+def drop_column(lines: list[str]) -> list[str]:
+    """Without y4."""
+    return [line.rpartition(",")[0] for line in lines]
+
+
+def put(column: int, value: str) -> object:
+    """Put another value into the third line."""
+
+    def change(lines: list[str]) -> list[str]:
+        cells = lines[2].split(",")
+        cells[column] = value
+        return [*lines[:2], ",".join(cells), *lines[3:]]
+
+    return change
+
+
+@pytest.mark.parametrize("table", ["train", "test"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (drop_column, ["line 1", "column 10", "'x4', expected nothing"]),
+        (put(2, "abc"), ["line 3", "column y0", "found 'abc'", "expected a number"]),
+        (put(2, ""), ["line 3", "column y0"]),
+        (put(10, "1,2,3"), ["line 3", "found 13 values, expected 11"]),
+        (put(0, "absent.png"), ["'absent.png'", "is not in"]),
+        (put(0, "../up.png"), ["'../up.png'", "leads out"]),
+        (lambda lines: lines[:1], ["no images"]),
+        (lambda lines: [], ["line 1", "expected 'image'"]),
+    ],
+    ids=["column", "text", "empty", "values", "absent", "outside", "no rows", "no lines"],
+)
+def test_a_fault_in_a_landmark_file_is_named_before_training(
+    annotated, command, table, change, words
+):
+    path = annotated / f"{table}.csv"
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+    assert_one_clear_line(command(*FIT), path, *words)
+    assert_nothing_trained()
+
+
+@pytest.mark.parametrize("table", ["train", "test"])
+@pytest.mark.parametrize("how", ["truncated", "text", "empty"])
+def test_a_broken_image_is_named_before_training(annotated, command, table, how):
+    image = next((annotated / "images").glob(f"{table}*"))
+    data = image.read_bytes()
+    image.write_bytes({"truncated": data[:300], "text": b"no image", "empty": b""}[how])
+    assert_one_clear_line(command(*FIT), image, "cannot be read", "replace it")
+    assert_nothing_trained()
+
+
+def test_a_test_file_of_another_number_of_points_is_refused(annotated, command):
+    path = annotated / "test.csv"
+    path.write_text(
+        "\n".join(",".join(line.split(",")[:9]) for line in path.read_text().splitlines())
+    )
+    assert_one_clear_line(command(*FIT), path, "4 points", "has 5")
+    assert_nothing_trained()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--data.root=nowhere"], ["The folder nowhere does not exist", "`root`"]),
+        (["--data.images=pictures"], ["pictures does not exist", "`images`"]),
+        (["--data.train_csv=trian.csv"], ["trian.csv", "Did you mean 'train.csv'?"]),
+        (["--data.val_fraction=2"], ["`val_fraction` must be between 0 and 1", "2"]),
+        (["--data.scheme=ibug68"], ["ibug68", "68", "5"]),
+        (["--data.group_pattern=["], ["`group_pattern`", "no regular expression"]),
+    ],
+)
+def test_a_wrong_folder_or_option_of_the_data_is_named(annotated, command, options, words):
+    assert_one_clear_line(command(*FIT, *options), *words)
+    assert_nothing_trained()
+
+
+def test_points_outside_their_image_are_allowed_and_counted(annotated, command):
+    path = annotated / "train.csv"
+    lines = put(1, "-3")(path.read_text().splitlines())
+    path.write_text("\n".join(put(2, "55")(lines)) + "\n")
+    done = command(*FIT, "--trainer.max_steps=1", "--trainer.val_check_interval=1")
+    assert done.status == 0, done.err
+
+
+def test_a_head_for_other_points_than_the_data_have_is_refused(tiny, command, annotated):
+    tiny()
+    steps = ["--trainer.max_steps=1", "--trainer.val_check_interval=1"]
+    assert command("fit", "--experiment", "tiny", "--run_dir", "faces68", *steps).status == 0
+    data = ["--data=LandmarkCSV", f"--data.root={annotated}", "--data.num_workers=0"]
+    found = command("test", "--experiment", "tiny", *data, "--ckpt_path", "faces68")
+    assert_one_clear_line(found, "num_points is 68 in the checkpoint, 5 here")
+
+
+# Checkpoints
+
+
+@pytest.fixture
+def run_of_lite(tiny, command):
+    """Folder of a finished lite run."""
+    tiny()
+    steps = ["--trainer.max_steps=1", "--trainer.val_check_interval=1"]
+    assert command("fit", "--experiment", "tiny", "--run_dir", "lite", *steps).status == 0
+    return Path("lite")
+
+
+@pytest.mark.parametrize("option", ["--ckpt_path", "--init_from"])
+@pytest.mark.parametrize("kind", ["truncated", "code", "foreign", "text", "empty"])
+def test_a_checkpoint_that_cannot_be_trusted_is_refused(run_of_lite, command, marker, option, kind):
+    best, bad = run_of_lite / "checkpoints/best.ckpt", Path("bad.ckpt")
+    content = torch.load(best, weights_only=True)
+    if kind == "truncated":
+        bad.write_bytes(best.read_bytes()[:20000])
+    elif kind == "code":
+        torch.save({**content, "extra": Hostile(marker)}, bad)
+    elif kind == "foreign":
+        torch.save({"state_dict": content["state_dict"]}, bad)
+    else:
+        bad.write_bytes(b"no checkpoint" if kind == "text" else b"")
+    words = {
+        "truncated": ["truncated or damaged"],
+        "code": ["is refused", "posix.mkdir"],
+        "foreign": ["not written by zoo_lightning", "as a source"],
+        "text": ["is not a checkpoint"],
+        "empty": ["is empty"],
+    }[kind]
+    assert_one_clear_line(command(*FIT, option, bad), "bad.ckpt", *words)
+    assert_nothing_trained()
+    if option == "--ckpt_path":
+        found = command("test", "--experiment", "tiny", "--ckpt_path", bad)
+        assert_one_clear_line(found, "bad.ckpt", *words)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([f"{BACKBONE}.mode=full"], ["backbone.mode is 'lite' in the checkpoint, 'full' here"]),
+        ([f"{BACKBONE}.align=none"], ["backbone.align is 'spatial'"]),
+        ([f"{SOURCES}=[random:1]"], ["backbone.sources are 2 in the checkpoint, 1 here"]),
+        (
+            ["--model.init_args.backbone=PlainBackbone", f"{BACKBONE}.architecture=test_resnet"],
+            ["backbone is ZooBackbone in the checkpoint, PlainBackbone here"],
+        ),
+        (["--data.num_points=5"], ["num_points is 68 in the checkpoint, 5 here"]),
+    ],
+)
+@pytest.mark.parametrize("subcommand", ["test", "validate", "predict"])
+def test_a_checkpoint_of_another_network_is_refused(
+    run_of_lite, command, subcommand, options, words
+):
+    found = command(subcommand, "--experiment", "tiny", "--ckpt_path", run_of_lite, *options)
+    assert_one_clear_line(found, *words, "--config RUN_DIR/config.yaml")
+
+
+def test_a_run_folder_without_checkpoints_is_named(run_of_lite, command):
+    shutil.rmtree(run_of_lite / "checkpoints")
+    found = command("test", "--experiment", "tiny", "--ckpt_path", run_of_lite)
+    assert_one_clear_line(found, "no file lite/checkpoints/best.ckpt")

@@ -1,0 +1,414 @@
+"""The command line: what each subcommand does, leaves behind, and takes as options."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+
+from zoo_lightning import __version__
+from zoo_lightning.experiments import known_experiments
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+EXPERIMENTS = sorted((REPOSITORY / "experiments").rglob("*.yaml"))
+FIT = ["fit", "--experiment", "tiny"]
+BACKBONE = "model.init_args.backbone.init_args"
+ONE_STEP = ["--trainer.max_steps=1", "--trainer.val_check_interval=1"]
+
+
+def read_config(folder: str) -> dict:
+    """The resolved configuration that a run has left."""
+    return yaml.safe_load(Path(folder, "config.yaml").read_text())
+
+
+def summary_of(folder: str | Path) -> dict:
+    """What a run says of itself."""
+    return json.loads(Path(folder, "summary.json").read_text())
+
+
+@pytest.fixture
+def finished(tiny, command):
+    """A finished run of eight steps in ``done``."""
+    tiny()
+    done = command(*FIT, "--run_dir", "done")
+    assert done.status == 0, done.err
+    return "done"
+
+
+# What answers at once
+
+
+@pytest.mark.parametrize("words", [["--version"], ["sources", "list"], ["--help"]])
+def test_what_needs_no_torch_does_not_import_it(program, words, tmp_path):
+    code = (
+        "import sys; from zoo_lightning.cli import main; status = main(sys.argv[1:]); "
+        "sys.exit(status or 'torch' in sys.modules or 'lightning' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        env=program.environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_the_version_is_printed(command):
+    assert command("--version").out == f"zoo_lightning {__version__}\n"
+
+
+def test_without_arguments_the_subcommands_and_experiments_are_listed(command):
+    found = command()
+    assert found.status == 0
+    assert all(word in found.out for word in ("fit", "validate", "test", "predict", "sources"))
+    assert all(name in found.out for name in known_experiments())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fitt"], "unknown subcommand 'fitt'. Did you mean 'fit'?"),
+        (["--versoin"], "Did you mean '--version'?"),
+        (["sources", "lst"], "'sources list'"),
+        (["fit"], "give --experiment NAME"),
+        (["test", "--experiment", "tiny"], "test needs --ckpt_path"),
+    ],
+)
+def test_a_mistyped_command_is_answered_in_one_line(tiny, command, words, message):
+    tiny()
+    found = command(*words)
+    assert found.status == 2
+    lines = found.err.strip().splitlines()
+    assert message in lines[-1]
+    assert [line for line in lines if line.startswith(("error", "usage"))] == lines[-1:]
+
+
+def test_the_help_of_a_subcommand_names_our_options(command):
+    found = command("fit", "--help")
+    assert found.status == 0
+    for option in ("--experiment", "--run_dir", "--init_from", "--wandb", "--ckpt_path"):
+        assert option in found.out
+
+
+def test_the_program_runs_as_a_process_of_its_own(tiny, program, tmp_path):
+    tiny(**{"trainer.enable_progress_bar": True})
+    done = subprocess.run(
+        [*program.words, *FIT, "--run_dir", "run", *ONE_STEP],
+        env=program.environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "step=1/1" in done.stdout  # the progress
+    assert "test/nme" in done.stdout  # the table
+    assert "run folder   run" in done.stdout
+    assert "parameters" in done.stderr + done.stdout
+
+
+# fit
+
+
+def test_fit_leaves_all_that_a_run_folder_holds(finished, tiny):
+    folder = Path(finished)
+    summary = summary_of(folder)
+    assert list(summary) == [
+        "experiment",
+        "method",
+        "seed",
+        "steps",
+        "seconds",
+        "checkpoint",
+        "parameters",
+        "test",
+    ]
+    assert (summary["experiment"], summary["method"]) == ("tiny", "lite")
+    assert (summary["seed"], summary["steps"]) == (0, 8)
+    assert summary["seconds"] > 0
+    assert summary["checkpoint"] == "checkpoints/best.ckpt"
+    assert summary["parameters"]["training"] > 2 * summary["parameters"]["folded"] > 0
+    assert set(summary["test"]) == {
+        "test/nme",
+        "test/failure_rate",
+        "test/auc",
+        "test/nme_box",
+    }
+    assert read_config(finished)["model"]["class_path"].endswith("LandmarkTask")
+    with (folder / "metrics.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert sum(bool(row["train/loss"]) for row in rows) == 8
+    assert sum(bool(row["val/nme"]) for row in rows) == 2
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    for name in ("val_faces", "test_faces", "error_curve"):
+        with Image.open(folder / "pictures" / f"{name}.png") as picture:
+            assert min(picture.size) > 100
+            assert np.asarray(picture.convert("L")).std() > 1
+    with (folder / "test_errors.csv").open(newline="") as stream:
+        errors = [float(row["nme"]) for row in csv.DictReader(stream)]
+    assert len(errors) == 6
+    assert np.mean(errors) == pytest.approx(summary["test"]["test/nme"], abs=1e-3)
+
+
+def test_a_checkpoint_holds_no_code_and_the_last_one_is_the_last(finished):
+    for name, steps in (("best", (4, 8)), ("last", (8,))):
+        content = torch.load(Path(finished, "checkpoints", f"{name}.ckpt"), weights_only=True)
+        assert content["global_step"] in steps
+        assert content["hyper_parameters"]["backbone"]["init_args"]["architecture"] == "test_resnet"
+
+
+def test_a_runs_folder_is_by_default_named_after_experiment_and_time(tiny, command):
+    tiny()
+    for _ in range(2):  # in the same second, perhaps
+        assert command(*FIT, *ONE_STEP).status == 0
+    runs = sorted(Path("runs", "tiny").iterdir())
+    assert len(runs) == 2
+    assert all(run.name[:15].replace("-", "").isdigit() for run in runs)
+
+
+def test_a_run_starts_from_its_own_resolved_configuration(finished, command):
+    again = command("fit", "--config", "done/config.yaml", "--run_dir", "again")
+    assert again.status == 0, again.err
+    assert summary_of("again")["test"] == summary_of(finished)["test"]
+
+
+def test_later_experiments_override_earlier_ones_and_options_override_both(tiny, command):
+    tiny()
+    Path("experiments", "other.yaml").write_text(
+        "trainer: {max_steps: 3}\nmodel: {init_args: {lr: 0.5, loss: l1}}\n"
+    )
+    options = ["--experiment", "other", "--model.init_args.lr=0.25", "--run_dir", "run"]
+    done = command(*FIT, *options)
+    assert done.status == 0, done.err
+    assert summary_of("run")["experiment"] == "tiny+other"
+    config = read_config("run")
+    assert config["trainer"]["max_steps"] == 3
+    assert config["model"]["init_args"]["loss"] == "l1"
+    assert config["model"]["init_args"]["lr"] == 0.25
+    assert config["data"]["init_args"]["image_size"] == 32
+
+
+def test_options_in_the_form_of_sweep_agents_take_effect(tiny, command):
+    tiny()
+    options = [
+        "--model.init_args.lr=0.001",
+        f"--{BACKBONE}.mode=full",
+        "--config",
+        '{"model.init_args.lr": 0.003}',
+        "--run_dir=run",
+    ]
+    done = command("fit", "--experiment=tiny", *options, *ONE_STEP)
+    assert done.status == 0, done.err
+    content = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    assert content["hyper_parameters"]["lr"] == 0.003
+    assert content["hyper_parameters"]["backbone"]["init_args"]["mode"] == "full"
+    assert summary_of("run")["method"] == "zoo"
+
+
+def test_the_present_folders_own_experiments_win(tiny, command):
+    path = tiny()
+    path.rename(path.with_name("landmarks.yaml"))
+    found = command("fit", "--experiment", "landmarks", "--print_config")
+    assert found.status == 0
+    config = yaml.safe_load(found.out)
+    assert config["data"]["init_args"]["train_size"] == 24
+    assert config["trainer"]["max_steps"] == 8
+
+
+def test_the_configuration_is_printed_without_training(tiny, command):
+    tiny()
+    found = command(*FIT, "--model.init_args.lr=0.5", "--print_config")
+    assert found.status == 0
+    assert yaml.safe_load(found.out)["model"]["init_args"]["lr"] == 0.5
+    assert not Path("runs").exists()
+
+
+def test_a_fast_development_run_leaves_nothing(tiny, command):
+    tiny()
+    assert command(*FIT, "--trainer.fast_dev_run=1").status == 0
+    assert not Path("runs").exists()
+
+
+def test_training_without_validation_tests_the_last_checkpoint(tiny, command):
+    tiny()
+    done = command(*FIT, "--trainer.limit_val_batches=0", "--run_dir", "run", *ONE_STEP)
+    assert done.status == 0, done.err
+    assert summary_of("run")["checkpoint"] == "checkpoints/last.ckpt"
+
+
+def test_an_offline_wandb_run_stays_inside_the_run_folder(tiny, program, tmp_path):
+    tiny()
+    done = subprocess.run(
+        [*program.words, *FIT, "--run_dir", "run", "--wandb", "true", *ONE_STEP],
+        env={**program.environment, "WANDB_MODE": "offline", "HOME": str(tmp_path / "home")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(Path("run", "wandb").glob("offline-run-*/*.wandb"))
+    assert not Path("wandb").exists()
+    assert Path("run", "config.yaml").is_file()
+    assert not Path("config.yaml").exists()
+
+
+# test, validate, predict
+
+
+@pytest.mark.parametrize("given", ["done", "done/checkpoints/best.ckpt"])
+def test_testing_repeats_the_very_figure_of_fit(finished, command, given):
+    found = command("test", "--experiment", "tiny", "--ckpt_path", given, "--run_dir", "tested")
+    assert found.status == 0, found.err
+    again, first = summary_of("tested"), summary_of(finished)
+    assert again["test"] == first["test"]
+    assert (again["method"], again["parameters"]) == (first["method"], first["parameters"])
+    checkpoint = Path("tested", again["checkpoint"]).resolve()
+    assert checkpoint == Path("done/checkpoints/best.ckpt").resolve()
+    assert summary_of(finished) == first  # untouched
+
+
+def test_testing_does_not_read_the_sources(tiny, command, tmp_path):
+    source = tmp_path / "source.pth"
+    torch.save(timm.create_model("test_resnet", num_classes=0).state_dict(), source)
+    tiny(**{f"{BACKBONE}.sources": [str(source), "random:2"]})
+    assert command(*FIT, "--run_dir", "run", *ONE_STEP).status == 0
+    source.unlink()
+    found = command("test", "--experiment", "tiny", "--ckpt_path", "run", "--run_dir", "tested")
+    assert found.status == 0, found.err
+    assert summary_of("tested")["test"] == summary_of("run")["test"]
+
+
+def test_validation_of_the_best_checkpoint_repeats_its_figure(finished, command):
+    found = command("validate", "--experiment", "tiny", "--ckpt_path", finished)
+    assert found.status == 0, found.err
+    assert "val/nme" in found.out
+    content = torch.load("done/checkpoints/best.ckpt", weights_only=True)
+    best = next(v["best_model_score"] for k, v in content["callbacks"].items() if "val/nme" in k)
+    assert f"{best.item():.4f}"[:6] in found.out
+
+
+@pytest.fixture
+def five_points(tiny, landmark_root):
+    """The experiment ``tiny`` on annotated image files of unequal sizes."""
+    files = sorted((landmark_root / "images").glob("test*"))
+    for number, file in enumerate(files):
+        with Image.open(file) as image:
+            image.resize((40 + 20 * number, 40)).save(file)
+    data = {"class_path": "LandmarkCSV", "init_args": {"root": str(landmark_root)}}
+    sizes = {"image_size": 32, "batch_size": 4, "num_workers": 0, "val_fraction": 0.2}
+    data["init_args"] |= sizes
+    tiny(data=data, **{"model.init_args.lr": 0.0})  # stays at the mean shape
+    return landmark_root
+
+
+def test_predictions_are_in_pixels_of_the_original_images(five_points, command):
+    assert command(*FIT, "--run_dir", "run", *ONE_STEP).status == 0
+    found = command(
+        "predict", "--experiment", "tiny", "--ckpt_path", "run", "--run_dir", "predicted"
+    )
+    assert found.status == 0, found.err
+    with Path("predicted", "predictions.csv").open(newline="") as stream:
+        rows = list(csv.reader(stream))
+    assert rows[0] == ["image", *(f"{axis}{k}" for k in range(5) for axis in "xy")]
+    assert [row[0] for row in rows[1:]] == [
+        "testa_00.png",
+        "testa_01.png",
+        "testb_00.png",
+        "testb_01.png",
+    ]
+    points = np.array([row[1:] for row in rows[1:]], float).reshape(4, 5, 2)
+    # The mean of points drawn evenly over a square of 40 pixels is near its middle; a wider image
+    # is padded above and below, so in its own pixels y stays near the middle and x moves out.
+    middles = points.mean(axis=1)
+    for number, (x, y) in enumerate(middles):
+        side = 40 + 20 * number
+        assert x == pytest.approx(side / 2, abs=0.15 * side)
+        assert y == pytest.approx(20, abs=0.15 * side)
+
+
+def test_testing_needs_the_test_file_alone(five_points, command):
+    assert command(*FIT, "--run_dir", "run", *ONE_STEP).status == 0
+    (five_points / "train.csv").unlink()
+    for image in (five_points / "images").glob("train*"):
+        image.unlink()
+    words = ["--experiment", "tiny", "--ckpt_path", "run", "--run_dir", "tested"]
+    found = command("test", *words)
+    assert found.status == 0, found.err
+    assert summary_of("tested")["test"] == summary_of("run")["test"]
+
+
+# Experiments
+
+
+def data_options(data: dict, write_csv, folder: Path) -> list[str]:
+    """Options by which an experiment runs on a few images that are made here."""
+    kind, options = data["class_path"], data["init_args"]
+    small = ["--data.batch_size=4", "--data.num_workers=0"]
+    rng = np.random.default_rng(0)
+    if kind == "DrawnFaces":
+        return [*small, *(f"--data.{part}_size=8" for part in ("train", "val", "test"))]
+    if kind == "LandmarkCSV":
+        points = 5 if "faces5" in options["root"] else 68
+        (folder / "images").mkdir()
+        for part in ("train", "test"):
+            names = [f"{part}{chr(97 + i)}.png" for i in range(10)]
+            for name in names:
+                pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / "images" / name)
+            write_csv(folder / f"{part}.csv", names, rng.uniform(5, 35, (10, points, 2)))
+    else:
+        for name in ("train/a", "train/b", "test/a", "test/b"):
+            (folder / name).mkdir(parents=True)
+            for index in range(6):
+                pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return [*small, f"--data.root={folder}"]
+
+
+def is_delta(path: Path) -> bool:
+    """Whether a file changes another experiment in place of being one."""
+    return path.parent.name == "methods"
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.relative_to(p.parents[1]).as_posix())
+def test_every_experiment_runs(path, tmp_path, monkeypatch, command, write_csv):
+    monkeypatch.chdir(tmp_path)
+    name = path.relative_to(REPOSITORY / "experiments").with_suffix("").as_posix()
+    first_line = path.read_text().partition("\n")[0]
+    assert first_line.startswith("# python -m zoo_lightning fit")
+    assert f"--experiment {name}" in first_line
+    names = ["landmarks", name] if is_delta(path) else [name]
+    monkeypatch.setattr("zoo_lightning.experiments.SHIPPED", (REPOSITORY / "experiments",))
+    base, config = (
+        yaml.safe_load((REPOSITORY / "experiments" / f"{each}.yaml").read_text())
+        for each in (names[0], names[-1])
+    )
+    folder = tmp_path / "data"
+    folder.mkdir()
+    options = data_options(base["data"], write_csv, folder)
+    sources = config["model"]["init_args"]["backbone"]["init_args"].get("sources") or []
+    if sources:  # they need not be shipped to prove the file
+        random = ", ".join(f"random:{number}" for number, _ in enumerate(sources))
+        options.append(f"--{BACKBONE}.sources=[{random}]")
+    words = [word for each in names for word in ("--experiment", each)]
+    done = command("fit", *words, *options, "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu")
+    assert done.status == 0, done.err
+
+
+def test_every_file_of_experiments_is_known_by_its_name():
+    names = {p.relative_to(REPOSITORY / "experiments").with_suffix("").as_posix()
+             for p in EXPERIMENTS}  # fmt: skip
+    assert names <= set(known_experiments())
+    assert os.path.isdir(REPOSITORY / "experiments")
