@@ -16,7 +16,7 @@ from zoo_lightning.layers.aggregation import SourceKernels, aggregate
 from zoo_lightning.layers.alignment import align_and_mix, identity_alignment
 from zoo_lightning.layers.gate import Gate, batch_average
 from zoo_lightning.layers.kernel_cache import KernelCache
-from zoo_lightning.layers.per_sample import ConvGeometry, mix
+from zoo_lightning.layers.per_sample import ConvGeometry, is_pointwise, mix, subsample
 from zoo_lightning.layers.planner import ONE_KERNEL, Request, plan, request
 from zoo_lightning.layers.products import autocast_off
 
@@ -200,7 +200,11 @@ class AggregatedLayer(nn.Module):
 
     def _compute(self, way: str, x: Tensor, gates: Tensor, geometry: ConvGeometry) -> Tensor:
         if way == ONE_KERNEL:
-            return F.conv2d(x, *self.kernel(gates), *geometry)
+            weight, bias = self.kernel(gates)
+            if is_pointwise(weight.shape[-2:], geometry) and geometry.groups == 1:
+                # Libraries are slow at strides in 1×1 convolutions, which use a part of x only.
+                x, geometry = subsample(x, geometry.stride), ConvGeometry()
+            return F.conv2d(x, weight, bias, *geometry)
         return aggregate(way, x, self.source_kernels(), gates, geometry)
 
     def _try(self, way: str, x: Tensor, gates: Tensor, geometry: ConvGeometry) -> None:

@@ -16,12 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo_lightning.layers.alignment import align, join_maps
+from zoo_lightning.layers.mixed_inputs import mix_inputs
 from zoo_lightning.layers.per_sample import (
     ConvGeometry,
     convolve_per_sample,
     is_channels_last,
+    is_pointwise,
     mix,
     output_size,
+    subsample,
 )
 from zoo_lightning.layers.products import autocast_off, product
 
@@ -77,13 +80,30 @@ def mixed_outputs(
 
     Arguments and result as in :func:`convolve`.
     """
-    kernels = kernels.aligned()
-    m, out_channels = kernels.weight.shape[:2]
+    weight, bias, _ = kernels.aligned()
+    m, out_channels = weight.shape[:2]
     groups, block = geometry.groups, out_channels // geometry.groups
-    y = F.conv2d(x, _side_by_side(kernels.weight, groups).to(x.dtype), None, *geometry)
+    gates = gates.to(x.dtype)
+    y = F.conv2d(x, _side_by_side(weight, groups).to(x.dtype), None, *geometry)
     y = y.reshape(len(x), groups, m, block, *y.shape[2:])
-    y = torch.einsum("bgmohw,bm->bgohw", y, gates.to(y.dtype)).flatten(1, 2)
-    return _add_bias(_like(y, x), kernels.bias, gates)
+    y = torch.einsum("bgmohw,bm->bgohw", y, gates).flatten(1, 2)
+    return _add_bias(_like(y, x), bias, gates)
+
+
+def mixed_inputs(
+    x: Tensor, kernels: SourceKernels, gates: Tensor, geometry: ConvGeometry
+) -> Tensor:
+    """Scale the unfolded inputs by every source's gate, then one product a source.
+
+    Arguments and result as in :func:`convolve`. Grouped convolutions mix outputs instead.
+    """
+    if geometry.groups > 1:
+        return mixed_outputs(x, kernels, gates, geometry)
+    weight, bias, _ = kernels.aligned()
+    columns, size = _columns(x, weight, geometry)
+    y = mix_inputs(columns.transpose(1, 2), weight.flatten(2).to(x.dtype), gates.to(x.dtype))
+    y = y.view(len(x), *size, -1).permute(0, 3, 1, 2)
+    return _add_bias(_like(y, x), bias, gates)
 
 
 def aligned_outputs(
@@ -113,6 +133,7 @@ def aligned_outputs(
     if gates.dim() == 1:
         alignment = alignment * gates.to(alignment.dtype).view(m, 1, 1, 1)
     columns, size = _columns(x, weight, geometry)
+    columns = columns.transpose(0, 1).flatten(1)
     y = product(weight.reshape(m * block, -1).to(x.dtype), columns)
     if gates.dim() == 2:
         y = y.view(m, block, len(x), -1) * gates.t().to(y.dtype)[:, None, :, None]
@@ -125,6 +146,7 @@ WAYS: dict[str, Callable[[Tensor, SourceKernels, Tensor, ConvGeometry], Tensor]]
     "grouped": partial(convolve, engine="grouped"),
     "looped": partial(convolve, engine="looped"),
     "unfolded": partial(convolve, engine="unfolded"),
+    "mixed_inputs": mixed_inputs,
     "mixed_outputs": mixed_outputs,
     "aligned_outputs": aligned_outputs,
 }
@@ -146,14 +168,13 @@ def aggregate(
 
 
 def _columns(x: Tensor, weight: Tensor, geometry: ConvGeometry) -> tuple[Tensor, tuple[int, int]]:
-    """Unfolded inputs of the whole batch, ``(C_in kh kw, B L)``, and the output's size."""
-    size = output_size(x.shape[2:], weight.shape[-2:], geometry)
-    if weight.shape[-2:] == (1, 1) and geometry.padding == (0, 0):
-        columns = x[:, :, :: geometry.stride[0], :: geometry.stride[1]].flatten(2)
-    else:
-        _, padding, dilation, _ = geometry
-        columns = F.unfold(x, weight.shape[-2:], dilation, padding, geometry.stride)
-    return columns.transpose(0, 1).flatten(1), size
+    """Unfolded inputs ``(B, C_in kh kw, L)``, and the output's size."""
+    kernel = weight.shape[-2:]
+    size = output_size(x.shape[2:], kernel, geometry)
+    if is_pointwise(kernel, geometry):
+        return subsample(x, geometry.stride).flatten(2), size
+    stride, padding, dilation, _ = geometry
+    return F.unfold(x, kernel, dilation, padding, stride), size
 
 
 def _side_by_side(weight: Tensor, groups: int) -> Tensor:
@@ -167,8 +188,9 @@ def _side_by_side(weight: Tensor, groups: int) -> Tensor:
 
 
 def _like(y: Tensor, x: Tensor) -> Tensor:
-    """Channels last if ``x`` is."""
-    return y.contiguous(memory_format=torch.channels_last) if is_channels_last(x) else y
+    """Channels last if ``x`` is, else contiguous."""
+    kind = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    return y.contiguous(memory_format=kind)
 
 
 def _add_bias(y: Tensor, bias: Tensor | None, gates: Tensor) -> Tensor:

@@ -16,7 +16,12 @@ import torch
 from torch import Tensor
 
 from zoo_lightning.layers.aggregation import WAYS, SourceKernels, aggregate
-from zoo_lightning.layers.per_sample import ConvGeometry, is_channels_last, output_size
+from zoo_lightning.layers.per_sample import (
+    ConvGeometry,
+    is_channels_last,
+    is_pointwise,
+    output_size,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,12 +99,11 @@ class Rates(NamedTuple):
         conv: a multiplication in a library's convolution of many positions.
         product: one in a large matrix product.
         batched: one in a product per sample.
-        move: writing and reading an element of a kernel per sample, once.
+        move: writing and reading an element of a kernel or an output, once.
         unfold: an element of the unfolded input, once.
         call: starting one operation.
-        conv_fill: positions at which a convolution per sample reaches half its rate.
-        batched_fill: the same for a product per sample.
-        grouped_fill: the same for a grouped convolution over the merged batch.
+        grouped: an element of input and output in a grouped convolution, by position and stride.
+        reorder: bringing an element of a grouped convolution's kernel into the library's order.
     """
 
     conv: float
@@ -108,67 +112,128 @@ class Rates(NamedTuple):
     move: float
     unfold: float
     call: float
-    conv_fill: float
-    batched_fill: float
-    grouped_fill: float
+    grouped: float
+    reorder: float
 
 
 RATES = {
-    # One AVX-512 core, float32, measured; more cores and other types change the ratios little.
-    "cpu": Rates(0.0095, 0.0105, 0.013, 0.29, 1.0, 10_000, 80, 12, 250),
-    # Not measured here: a mid-range GPU by its data sheet (10 TMAC/s, 500 GB/s, 5 µs a launch). A
-    # loop over samples is out of the question there; `benchmark` decides better.
-    "cuda": Rates(1e-4, 1e-4, 1.3e-4, 0.016, 0.016, 5_000, 2000, 12, 100),
+    # Measured, forward and backward, on one AVX-512 core in float32 with the batch of 16 of a
+    # ResNet-50, a MobileNetV3 and an EfficientNet-Lite; more cores change the ratios little.
+    "cpu": Rates(0.0095, 0.0105, 0.017, 0.29, 2.0, 10_000, 0.9, 7.0),
+    # Not measured: a mid-range GPU by its data sheet (10 TMAC/s, 500 GB/s, 5 µs a launch). A loop
+    # over samples is out of the question there; `benchmark` knows better.
+    "cuda": Rates(1e-4, 1e-4, 1.5e-4, 0.016, 0.032, 5_000, 0.02, 0.02),
 }
 
 
-def costs(asked: Request) -> dict[str, float]:
-    """Estimated nanoseconds of every candidate, forward and, in training, backward."""
-    rates = RATES.get(asked.device, RATES["cuda"])
-    m, groups = asked.sources, asked.geometry.groups
+class _Sizes(NamedTuple):
+    """Counts that all estimates use: ``L``, ``D``, ``C_out D``, passes, multiplications of one."""
+
+    positions: int
+    filter_size: int
+    kernel_size: int
+    passes: int
+    work: int
+
+
+def _sizes(asked: Request) -> _Sizes:
     height, width = output_size(asked.image, asked.kernel, asked.geometry)
     positions = max(1, height * width)
-    passes = 3 if asked.training else 1
-    filter_size = asked.in_channels // groups * asked.kernel[0] * asked.kernel[1]
+    filter_size = asked.in_channels // asked.geometry.groups * asked.kernel[0] * asked.kernel[1]
     kernel_size = asked.out_channels * filter_size
+    passes = 3 if asked.training else 1  # forward, and gradients of inputs and of kernels
     work = passes * kernel_size * asked.batch * positions
-    block = asked.out_channels // groups
-    align = passes * m * kernel_size * block * rates.product if asked.aligned else 0.0
-    align += passes * rates.call if asked.aligned else 0.0
-    outputs = passes * m * asked.out_channels * asked.batch * positions * rates.move
-    pointwise = asked.kernel == (1, 1) and asked.geometry.padding == (0, 0)
-    unfold = 0.0 if pointwise else passes * filter_size * groups * asked.batch * positions
-    unfold *= rates.unfold
+    return _Sizes(positions, filter_size, kernel_size, passes, work)
+
+
+def costs(asked: Request) -> dict[str, float]:
+    """Estimated nanoseconds of every candidate, forward and, in training, backward.
+
+    The factors say how far a library falls behind its own rate for large convolutions; they come
+    from the measurements named at ``RATES``.
+    """
+    rates, n = RATES.get(asked.device, RATES["cuda"]), _sizes(asked)
+    m, groups = asked.sources, asked.geometry.groups
+    align = 0.0
+    if asked.aligned:
+        block = asked.out_channels // groups
+        align = n.passes * (m * n.kernel_size * block * rates.product + rates.call)
     found: dict[str, float] = {}
     if asked.aligned and groups == 1:
-        found["aligned_outputs"] = (
-            m * work * rates.product
-            + passes * m * block * asked.out_channels * asked.batch * positions * rates.product
-            + outputs + unfold + 8 * passes * rates.call
-        )  # fmt: skip
+        found["aligned_outputs"] = _aligned_outputs_cost(asked, rates, n)
     if asked.shared:
         # Making the kernel reads all sources, and writes all their gradients, whatever the batch.
-        found[ONE_KERNEL] = (
-            align + m * passes * kernel_size * rates.move + work * rates.conv + passes * rates.call
-        )
-        return found
-    mixing = (4.5 if asked.training else 1.0) * asked.batch * kernel_size * rates.move + align
-    filling = 1 + rates.grouped_fill / positions if filter_size > asked.kernel[0] ** 2 else 1.0
-    found["grouped"] = mixing + work * rates.conv * filling + passes * 3 * rates.call
-    found["looped"] = (
-        mixing
-        + work * rates.conv * (1 + rates.conv_fill / positions)
-        + asked.batch * passes * 2 * rates.call
-    )
+        moved = m * n.passes * n.kernel_size * rates.move
+        return found | {ONE_KERNEL: align + moved + n.work * rates.conv + n.passes * rates.call}
+    # Kernels are made, made again, and give gradients of the sources and of the gates.
+    mixing = (4.5 if asked.training else 1.0) * asked.batch * n.kernel_size * rates.move + align
+    per_sample = _grouped_costs if groups > 1 else _ungrouped_costs
+    found |= {way: mixing + cost for way, cost in per_sample(asked, rates, n).items()}
     if groups == 1:
-        filling = 1 + rates.batched_fill / positions
-        calls = asked.batch if asked.device == "cpu" else 3
-        found["unfolded"] = mixing + work * rates.batched * filling + unfold
-        found["unfolded"] += calls * passes * rates.call
-        found["mixed_outputs"] = (
-            align + m * work * rates.conv * (1 + 10 / positions) + outputs + passes * rates.call
-        )
+        found |= {way: align + cost for way, cost in _mixing_costs(asked, rates, n).items()}
     return found
+
+
+def _aligned_outputs_cost(asked: Request, rates: Rates, n: _Sizes) -> float:
+    outputs = n.passes * asked.sources * asked.out_channels * asked.batch * n.positions
+    return (
+        asked.sources * n.work * rates.product
+        + outputs * (asked.out_channels * rates.product + rates.move)
+        + _unfolding(asked, rates, n)
+        + 8 * n.passes * rates.call
+    )
+
+
+def _unfolding(asked: Request, rates: Rates, n: _Sizes) -> float:
+    if is_pointwise(asked.kernel, asked.geometry):
+        return 0.0
+    return n.passes * n.filter_size * asked.batch * n.positions * rates.unfold
+
+
+def _ungrouped_costs(asked: Request, rates: Rates, n: _Sizes) -> dict[str, float]:
+    """Kernels per sample where all inputs meet all outputs, without making the kernels."""
+    calls = asked.batch if asked.device == "cpu" else 3
+    slow = 2.4 if asked.kernel == (1, 1) else 1.0
+    few = 3.0 if asked.in_channels < 8 else 1.0
+    grouped = n.work * rates.conv * slow * few * (1.5 + 50 / n.positions)
+    looped = n.work * rates.conv * slow * (1.5 + 150 / n.positions)
+    unfolded = n.work * rates.batched * (1 + 12 / n.positions)
+    return {
+        "grouped": grouped + 3 * n.passes * rates.call,
+        "looped": looped + 2 * n.passes * asked.batch * rates.call,
+        "unfolded": unfolded + _unfolding(asked, rates, n) + calls * n.passes * rates.call,
+    }
+
+
+def _grouped_costs(asked: Request, rates: Rates, n: _Sizes) -> dict[str, float]:
+    """Kernels per sample of grouped and depthwise convolutions, bound by memory, not by work."""
+    inputs = asked.in_channels * asked.image[0] * asked.image[1]
+    elements = asked.batch * (inputs + asked.out_channels * n.positions)
+    strided = 3.0 if max(asked.geometry.stride) > 1 else 1.0
+    kernels = asked.batch * n.kernel_size * rates.reorder
+    work = n.work * rates.conv
+    return {
+        "grouped": work
+        + n.passes * (strided * elements * rates.grouped + kernels + 3 * rates.call),
+        "looped": work
+        + n.passes
+        * (0.6 * elements * rates.grouped + 1.7 * kernels + 2 * asked.batch * rates.call),
+    }
+
+
+def _mixing_costs(asked: Request, rates: Rates, n: _Sizes) -> dict[str, float]:
+    """Every source on every sample: no kernels per sample, ``m`` times the multiplications."""
+    m, all_positions = asked.sources, asked.batch * n.positions
+    inputs = m * n.passes * n.filter_size * all_positions * rates.move
+    outputs = m * n.passes * asked.out_channels * all_positions * rates.move
+    conv = m * n.work * rates.conv * (1 + 10 / n.positions)
+    return {
+        "mixed_inputs": m * n.work * rates.product
+        + _unfolding(asked, rates, n)
+        + 1.2 * inputs
+        + 4 * m * n.passes * rates.call,
+        "mixed_outputs": 1.2 * conv + outputs + n.passes * rates.call,
+    }
 
 
 _TIMED: dict[Request, dict[str, float]] = {}

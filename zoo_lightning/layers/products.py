@@ -21,6 +21,10 @@ LEAST_DEPTH = 96
 LEAST_WORK = 2**18
 """Below so many multiplications one call's overhead (about 10 µs) costs what oneDNN gains."""
 
+COPY_ELEMENTS = 2**22
+"""Operands that lie the wrong way round are copied in parts of so many elements (16 MiB): memory
+that is used again at once, where one large copy would have to be mapped anew each time."""
+
 
 def autocast_off(device: torch.device) -> torch.autocast:
     """Context in which tensors keep the types they have."""
@@ -58,6 +62,19 @@ def _through_onednn(a: Tensor, b: Tensor) -> bool:
     return enabled and depth >= LEAST_DEPTH and work >= LEAST_WORK
 
 
+def _transposed_product(a: Tensor, b: Tensor) -> Tensor:
+    """``aᵀ b``, a part of the rows at a time where oneDNN would copy a whole large ``a``."""
+    a, b = a.transpose(-1, -2), b.transpose(-1, -2)
+    step = max(LEAST_DEPTH, COPY_ELEMENTS // a.shape[-2])
+    if a.dim() == 3 or a.numel() <= COPY_ELEMENTS or not _through_onednn(a, b):
+        return row_products(a, b)
+    total = None
+    for left, right in zip(a.split(step, dim=1), b.split(step, dim=1), strict=True):
+        part = row_products(left, right)
+        total = part if total is None else total.add_(part)
+    return total
+
+
 class _Product(torch.autograd.Function):
     """``a b`` whose gradients come out contiguous, as parameters want them."""
 
@@ -76,7 +93,7 @@ class _Product(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 grad_a = row_products(grad, b)
             if ctx.needs_input_grad[1]:
-                grad_b = row_products(a.transpose(-1, -2), grad.transpose(-1, -2))
+                grad_b = _transposed_product(a, grad)
         return grad_a, grad_b
 
 
