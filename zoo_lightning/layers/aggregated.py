@@ -17,7 +17,8 @@ from zoo_lightning.layers.alignment import align_and_mix, identity_alignment
 from zoo_lightning.layers.gate import Gate, batch_average
 from zoo_lightning.layers.kernel_cache import KernelCache
 from zoo_lightning.layers.per_sample import ConvGeometry, is_pointwise, mix, subsample
-from zoo_lightning.layers.planner import ONE_KERNEL, Request, plan, request
+from zoo_lightning.layers.planner import ONE_KERNEL, Request, request
+from zoo_lightning.layers.planner import plan as choose
 from zoo_lightning.layers.products import autocast_off
 
 if TYPE_CHECKING:
@@ -37,13 +38,13 @@ class AggregatedLayer(nn.Module):
         mode: ``full`` or ``lite``.
         aligned: whether the layer has a channel alignment.
         gate_start: see :class:`~zoo_lightning.layers.gate.Gate`.
+        plan: how to compute: ``auto``, ``benchmark`` or a way's name, see
+            :mod:`zoo_lightning.layers.planner`.
 
     Attributes:
         gate_ema: ``(m,)``, exponential moving average of the batch-average gates; what lite mode
             evaluates with and what a fold uses. It starts at the gates' own start.
         gate_updates: how often ``gate_ema`` was updated.
-        plan: how to compute: ``auto``, ``benchmark`` or a way's name, see
-            :mod:`zoo_lightning.layers.planner`.
     """
 
     def __init__(
@@ -55,11 +56,12 @@ class AggregatedLayer(nn.Module):
         mode: Mode = "full",
         aligned: bool = True,
         gate_start: Sequence[float] | None = None,
+        plan: str = "auto",
     ) -> None:
         super().__init__()
         num_sources, out_channels = weight.shape[:2]
         self.mode = mode
-        self.plan = "auto"
+        self.plan = plan
         self.weight = nn.Parameter(weight.detach().clone())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         blocks = identity_alignment(num_sources, out_channels, groups) if aligned else None
@@ -195,7 +197,7 @@ class AggregatedLayer(nn.Module):
             way = ONE_KERNEL  # which is kept from pass to pass
         else:
             asked = self.request(x, gates, geometry)
-            way = plan(self.plan, asked, lambda name: self._try(name, x, gates, geometry))
+            way = choose(self.plan, asked, lambda name: self._try(name, x, gates, geometry))
         return self._compute(way, x, gates, geometry)
 
     def _compute(self, way: str, x: Tensor, gates: Tensor, geometry: ConvGeometry) -> Tensor:

@@ -35,7 +35,7 @@ def align(weight: Tensor, alignment: Tensor) -> Tensor:
 
 
 def join_maps(alignment: Tensor) -> Tensor:
-    """All sources' maps side by side, ``[T_1 | ... | T_m]``: ``(m, g, o, o)`` to ``(g, o, m o)``."""
+    """Sources' maps side by side, ``[T_1 | ... | T_m]``: ``(m, g, o, o)`` to ``(g, o, m o)``."""
     m, groups, block, _ = alignment.shape
     return alignment.permute(1, 2, 0, 3).reshape(groups, block, m * block)
 

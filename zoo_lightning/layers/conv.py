@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.nn.functional as F
 from timm.layers import Conv2dSame, pad_same
 from torch import Tensor, nn
@@ -26,7 +25,7 @@ class ZooConv2d(AggregatedLayer):
             padding, dilation and groups it takes over.
         weight: ``(m, C_out, C_in / g, kh, kw)``.
         bias: ``(m, C_out)`` or ``None``.
-        options: ``mode``, ``aligned``, ``gate_start`` of :class:`AggregatedLayer`.
+        options: ``mode``, ``aligned``, ``gate_start``, ``plan`` of :class:`AggregatedLayer`.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ class ZooLinear(AggregatedLayer):
         like: the ordinary layer.
         weight: ``(m, out, in)``.
         bias: ``(m, out)`` or ``None``.
-        options: ``mode``, ``aligned``, ``gate_start`` of :class:`AggregatedLayer`.
+        options: ``mode``, ``aligned``, ``gate_start``, ``plan`` of :class:`AggregatedLayer`.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Convolution with a kernel per sample by mixing inputs: large matrix products, nothing per sample.
 
 ``y_b = Σ_i W_i (a_bi x_b)`` over unfolded inputs ``x``: ``m`` products of whole batches. Backwards,
-``U_i = W_iᵀ g`` serves inputs and gates alike, ``∂x_b = Σ_i a_bi U_ib`` and ``∂a_bi = ⟨U_ib, x_b⟩``,
-so that neither the sources' outputs nor any kernel per sample is ever kept.
+``U_i = W_iᵀ g`` serves inputs and gates alike, ``∂x_b = Σ_i a_bi U_ib`` and
+``∂a_bi = ⟨U_ib, x_b⟩``, so that neither the sources' outputs nor any kernel per sample is kept.
 """
 
 from __future__ import annotations

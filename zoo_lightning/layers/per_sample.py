@@ -44,7 +44,12 @@ def output_size(
 ) -> tuple[int, int]:
     """Height and width of a convolution's result, from those of its input and its kernel."""
     height, width = (
-        (image[axis] + 2 * geometry.padding[axis] - geometry.dilation[axis] * (kernel[axis] - 1) - 1)
+        (
+            image[axis]
+            + 2 * geometry.padding[axis]
+            - geometry.dilation[axis] * (kernel[axis] - 1)
+            - 1
+        )
         // geometry.stride[axis]
         + 1
         for axis in (0, 1)
@@ -242,7 +247,10 @@ class _PerSample(torch.autograd.Function):
         ctx.geometry, ctx.engine = geometry, engine
         parts = []
         with autocast_off(x.device):
-            worker, mixer = ENGINES[engine](x, weight.shape, geometry), _Mixer(weight, gates, x.dtype)
+            worker, mixer = (
+                ENGINES[engine](x, weight.shape, geometry),
+                _Mixer(weight, gates, x.dtype),
+            )
             for start, stop in _slices(x, weight.shape, geometry, engine):
                 kernels = mixer.kernels(start, stop)
                 parts.append(worker.forward(kernels))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from zoo_lightning.layers.aggregation import WAYS, SourceKernels, aggregate
+from zoo_lightning.layers.aggregation import WAYS, SourceKernels
 from zoo_lightning.layers.per_sample import (
     ConvGeometry,
     is_channels_last,
@@ -281,23 +281,3 @@ def _time(trial: Callable[[str], None], way: str, repeats: int = 3) -> float:
             torch.cuda.synchronize()
         taken.append(time.perf_counter_ns() - start)
     return median(taken[1:])
-
-
-def table(rows: list[tuple[str, Request, str]]) -> str:
-    """A network's plan for people to read, a line for each layer.
-
-    Args:
-        rows: name, request and chosen way of each layer.
-    """
-    lines = [f"{'layer':28} {'kernels':22} {'input':18} {'way':16} ms (estimated or timed)"]
-    for name, asked, way in rows:
-        height, width = asked.kernel
-        inputs = asked.in_channels // asked.geometry.groups
-        shape = f"{asked.sources}x{asked.out_channels}x{inputs}x{height}x{width}"
-        size = "x".join(map(str, (asked.batch, asked.in_channels, *asked.image)))
-        known = timings(asked) or costs(asked)
-        each = "  ".join(
-            f"{key} {value / 1e6:.2f}" for key, value in sorted(known.items(), key=lambda i: i[1])
-        )
-        lines.append(f"{name:28} {shape:22} {size:18} {way:16} {each}")
-    return "\n".join(lines)
