@@ -1,6 +1,6 @@
-"""Times training and evaluation steps: plain, the usual implementation, and this package's.
+r"""Times training and evaluation steps: plain, the usual implementation, and this package's.
 
-    python -m benchmarks.train_step --architecture resnet50 --batch 16 --size 112 --sources 5 \\
+    python -m benchmarks.train_step --architecture resnet50 --batch 16 --size 112 --sources 5 \
         --json FILE
     python -m benchmarks.train_step --sweep
 

@@ -43,18 +43,12 @@ def output_size(
     image: tuple[int, ...], kernel: tuple[int, ...], geometry: ConvGeometry
 ) -> tuple[int, int]:
     """Height and width of a convolution's result, from those of its input and its kernel."""
-    height, width = (
-        (
-            image[axis]
-            + 2 * geometry.padding[axis]
-            - geometry.dilation[axis] * (kernel[axis] - 1)
-            - 1
-        )
-        // geometry.stride[axis]
-        + 1
-        for axis in (0, 1)
-    )
-    return height, width
+
+    def along(axis: int) -> int:
+        reach = geometry.dilation[axis] * (kernel[axis] - 1) + 1
+        return (image[axis] + 2 * geometry.padding[axis] - reach) // geometry.stride[axis] + 1
+
+    return along(0), along(1)
 
 
 def is_channels_last(x: Tensor) -> bool:
