@@ -20,8 +20,8 @@ from zoo_lightning.layers.mixed_inputs import mix_inputs
 from zoo_lightning.layers.per_sample import (
     ConvGeometry,
     convolve_per_sample,
-    is_channels_last,
     is_pointwise,
+    like,
     mix,
     output_size,
     subsample,
@@ -70,7 +70,7 @@ def convolve(
     """
     kernels = kernels.aligned()
     y = convolve_per_sample(x, kernels.weight, gates, geometry, engine)
-    return _add_bias(y, kernels.bias, gates)
+    return _add_bias(like(y, x), kernels.bias, gates)
 
 
 def mixed_outputs(
@@ -87,7 +87,7 @@ def mixed_outputs(
     y = F.conv2d(x, _side_by_side(weight, groups).to(x.dtype), None, *geometry)
     y = y.reshape(len(x), groups, m, block, *y.shape[2:])
     y = torch.einsum("bgmohw,bm->bgohw", y, gates).flatten(1, 2)
-    return _add_bias(_like(y, x), bias, gates)
+    return _add_bias(like(y, x), bias, gates)
 
 
 def mixed_inputs(
@@ -103,7 +103,7 @@ def mixed_inputs(
     columns, size = _columns(x, weight, geometry)
     y = mix_inputs(columns.transpose(1, 2), weight.flatten(2).to(x.dtype), gates.to(x.dtype))
     y = y.view(len(x), *size, -1).permute(0, 3, 1, 2)
-    return _add_bias(_like(y, x), bias, gates)
+    return _add_bias(like(y, x), bias, gates)
 
 
 def aligned_outputs(
@@ -129,7 +129,7 @@ def aligned_outputs(
         scale = each[:, None, :, None].expand(-1, groups, -1, block).reshape(len(x), -1, 1, 1)
         maps = join_maps(alignment).reshape(groups * block, m * block, 1, 1)
         y = F.conv2d(y * scale.to(y.dtype), maps.to(y.dtype), groups=groups)
-        return _add_bias(_like(y, x), bias, each)
+        return _add_bias(like(y, x), bias, each)
     if gates.dim() == 1:
         alignment = alignment * gates.to(alignment.dtype).view(m, 1, 1, 1)
     columns, size = _columns(x, weight, geometry)
@@ -139,7 +139,7 @@ def aligned_outputs(
         y = y.view(m, block, len(x), -1) * gates.t().to(y.dtype)[:, None, :, None]
     y = product(join_maps(alignment)[0].to(x.dtype), y.view(m * block, -1))
     y = y.view(block, len(x), *size).transpose(0, 1)
-    return _add_bias(_like(y, x), bias, each)
+    return _add_bias(like(y, x), bias, each)
 
 
 WAYS: dict[str, Callable[[Tensor, SourceKernels, Tensor, ConvGeometry], Tensor]] = {
@@ -185,12 +185,6 @@ def _side_by_side(weight: Tensor, groups: int) -> Tensor:
     m, out_channels = weight.shape[:2]
     filters = weight.reshape(m, groups, out_channels // groups, -1).transpose(0, 1)
     return filters.reshape(m * out_channels, *weight.shape[2:])
-
-
-def _like(y: Tensor, x: Tensor) -> Tensor:
-    """Channels last if ``x`` is, else contiguous."""
-    kind = torch.channels_last if is_channels_last(x) else torch.contiguous_format
-    return y.contiguous(memory_format=kind)
 
 
 def _add_bias(y: Tensor, bias: Tensor | None, gates: Tensor) -> Tensor:

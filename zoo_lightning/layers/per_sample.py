@@ -56,6 +56,12 @@ def is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
+def like(y: Tensor, x: Tensor) -> Tensor:
+    """``y``, channels last if ``x`` is, else contiguous."""
+    kind = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    return y.contiguous(memory_format=kind)
+
+
 def is_pointwise(kernel: tuple[int, ...], geometry: ConvGeometry) -> bool:
     """Whether a convolution is a matrix product without unfolding."""
     return tuple(kernel) == (1, 1) and tuple(geometry.padding) == (0, 0)
@@ -65,9 +71,7 @@ def subsample(x: Tensor, stride: tuple[int, int]) -> Tensor:
     """Every ``stride``-th position of ``(B, C, H, W)``, in the memory format of ``x``."""
     if tuple(stride) == (1, 1):
         return x
-    chosen = x[:, :, :: stride[0], :: stride[1]]
-    kind = torch.channels_last if is_channels_last(x) else torch.contiguous_format
-    return chosen.contiguous(memory_format=kind)
+    return like(x[:, :, :: stride[0], :: stride[1]], x)
 
 
 class _Engine:
@@ -137,7 +141,7 @@ class _Grouped(_Engine):
         return grad_x, grad_kernels.view(kernels.shape)
 
     def input_gradient(self, total: Tensor) -> Tensor:
-        return total.view(self.x.shape)
+        return like(total.view(self.x.shape), self.x)
 
 
 class _Looped(_Engine):
