@@ -185,11 +185,21 @@ def test_a_layer_compiles_without_a_graph_break(mode, kernel):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["full", "lite"])
+def test_a_layer_in_evaluation_compiles_without_a_graph_break(mode):
+    layer, x = make(mode).eval(), torch.randn(3, 8, 6, 6)
+    expected = layer(x)
+    torch.compiler.reset()
+    found = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("mode", ["full", "lite"])
 def test_compiled_layers_do_not_compile_anew_at_every_step(mode):
     layer, x = make(mode), torch.randn(3, 8, 6, 6)
     torch.compiler.reset()
-    with torch._dynamo.config.patch(error_on_recompile=False, recompile_limit=3):
+    with torch._dynamo.config.patch(recompile_limit=3):
         step = torch.compile(layer, fullgraph=True, backend="aot_eager")
         for _ in range(6):
             step(x).sum().backward()
