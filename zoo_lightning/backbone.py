@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zoo_lightning.architecture import Architecture, Output, Trace, is_norm, trace
 from zoo_lightning.errors import ArchitectureError, ConfigError
-from zoo_lightning.layers import AggregatedLayer, Mode, ZooConv2d, ZooLinear
+from zoo_lightning.layers import PLANS, AggregatedLayer, Mode, ZooConv2d, ZooLinear
 from zoo_lightning.layers.folding import fold_state
 from zoo_lightning.sources.adapting import Adapted
 from zoo_lightning.sources.spec import Source, parse_sources
@@ -158,6 +158,8 @@ class ZooBackbone(Backbone):
             number for each source. Brought to a sum of 1.
         output: ``pooled``, ``map`` or ``stages``.
         in_chans: channels of the input image; sources' first kernels are adapted by timm's rule.
+        plan: how aggregated layers compute, which changes speed only: ``auto`` by a cost model,
+            ``benchmark`` by timing each shape once, or the same way everywhere by its name.
 
     Raises:
         ArchitectureError: a layer cannot be aggregated.
@@ -175,6 +177,7 @@ class ZooBackbone(Backbone):
         norm_weights: NormWeights | list[float] = "uniform",
         output: Output = "pooled",
         in_chans: int = 3,
+        plan: str = "auto",
     ) -> None:
         parsed = parse_sources(sources)
         super().__init__(Architecture(architecture, output, in_chans), parsed)
@@ -184,7 +187,9 @@ class ZooBackbone(Backbone):
             )
         _check_choice("mode", mode, ("full", "lite"))
         _check_choice("align", align, ("none", "spatial", "all"))
+        _check_choice("plan", plan, PLANS)
         self.mode: Mode = mode
+        self.plan = plan
         self.align = align
         self.gate_init = _check_numbers("gate_init", gate_init, parsed, 0.0, 1.0)
         self.config = plain_config(
@@ -194,6 +199,7 @@ class ZooBackbone(Backbone):
             align=align,
             gate_init=gate_init,
             norm_weights=norm_weights,
+            plan=plan,
         )
         shares = averaging_weights(norm_weights, self.gate_init, parsed)
         networks = self._source_networks()
@@ -243,7 +249,8 @@ class ZooBackbone(Backbone):
         aligned = self.align == "all" or (self.align == "spatial" and spatial)
         kind = ZooConv2d if isinstance(like, nn.Conv2d) else ZooLinear
         start = gate_start(self.gate_init, len(layers), norm_follows)
-        return kind(like, weight, bias, mode=self.mode, aligned=aligned, gate_start=start)
+        options = {"mode": self.mode, "aligned": aligned, "gate_start": start, "plan": self.plan}
+        return kind(like, weight, bias, **options)
 
     def aggregated_layers(self) -> dict[str, AggregatedLayer]:
         """All aggregated layers by their names in the network, in order."""

@@ -11,9 +11,10 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from zoo_lightning.layers import ConvGeometry, ZooConv2d, ZooLinear
-from zoo_lightning.layers.aggregation import WAYS, mix
+from zoo_lightning.layers.aggregation import WAYS, SourceKernels
 from zoo_lightning.layers.alignment import align, align_and_mix, identity_alignment
 from zoo_lightning.layers.gate import Gate, batch_average
+from zoo_lightning.layers.per_sample import mix
 
 
 @st.composite
@@ -49,22 +50,36 @@ def sample_by_sample(x, weight, bias, gates, geometry):
     return torch.cat(rows)
 
 
+def straight_forward(x, kernels, gates, geometry):
+    """The definition with the alignment written out."""
+    weight, bias, alignment = kernels
+    if alignment is not None:
+        dense = torch.stack([torch.block_diag(*blocks) for blocks in alignment])
+        weight = torch.einsum("mpo,moikl->mpikl", dense, weight)
+        bias = None if bias is None else torch.einsum("mpo,mo->mp", dense, bias)
+    return sample_by_sample(x, weight, bias, gates, geometry)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @settings(max_examples=60, deadline=None)
-@given(case=conv_cases())
-def test_every_way_equals_the_loop_over_samples_in_value_and_gradient(way, case):
+@given(case=conv_cases(), aligned=st.booleans(), last=st.booleans())
+def test_every_way_equals_the_loop_over_samples_in_value_and_gradient(way, case, aligned, last):
     conv, weight, bias, x = case
     geometry = ConvGeometry(conv.stride, conv.padding, conv.dilation, conv.groups)
     gates = torch.rand(len(x), len(weight), dtype=torch.double)
-    inputs = [t for t in (x, weight, gates, bias) if t is not None]
+    maps = identity_alignment(len(weight), weight.shape[1], conv.groups).double()
+    maps = maps + torch.randn_like(maps) if aligned else None
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    inputs = {"x": x, "gates": gates, "weight": weight, "bias": bias, "alignment": maps}
     results = []
-    for function in (sample_by_sample, WAYS[way]):
-        leaves = [t.clone().requires_grad_() for t in inputs]
-        y = function(leaves[0], leaves[1], leaves[3] if bias is not None else None, leaves[2],
-                     geometry)  # fmt: skip
-        weights = torch.linspace(-1, 1, y.numel(), dtype=torch.double).view_as(y)
-        results.append((y, torch.autograd.grad((y * weights).sum(), leaves)))
-    torch.testing.assert_close(results[0][0], results[1][0])
+    for function in (straight_forward, WAYS[way]):
+        leaves = {k: v.clone().requires_grad_() for k, v in inputs.items() if v is not None}
+        kernels = SourceKernels(*(leaves.get(k) for k in ("weight", "bias", "alignment")))
+        y = function(leaves["x"], kernels, leaves["gates"], geometry)
+        weights = torch.linspace(-1, 1, y.numel(), dtype=torch.double).view(y.shape)
+        results.append((y, torch.autograd.grad((y * weights).sum(), list(leaves.values()))))
+    torch.testing.assert_close(results[1][0], results[0][0])
     for expected, found in zip(results[0][1], results[1][1], strict=True):
         torch.testing.assert_close(found, expected)
 
@@ -269,12 +284,12 @@ def test_autocast_stays_close_to_float32(mode):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_channels_last_input_gives_the_same_result(way):
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_channels_last_input_gives_the_same_result_in_its_own_format(way, kernel):
     x = torch.randn(2, 4, 6, 6)
-    weight, gates = torch.randn(3, 4, 4, 3, 3), torch.rand(2, 3)
+    kernels, gates = SourceKernels(torch.randn(3, 4, 4, kernel, kernel)), torch.rand(2, 3)
     geometry = ConvGeometry(padding=(1, 1))
     last = x.to(memory_format=torch.channels_last)
-    expected = WAYS[way](x, weight, None, gates, geometry)
-    torch.testing.assert_close(
-        WAYS[way](last, weight, None, gates, geometry), expected, rtol=1e-4, atol=1e-4
-    )
+    expected = WAYS[way](x, kernels, gates, geometry)
+    found = WAYS[way](last, kernels, gates, geometry)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

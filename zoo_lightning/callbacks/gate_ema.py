@@ -47,7 +47,7 @@ class GateEMA(Callback):
         # One message for all layers: sums and counts side by side.
         zeros = [torch.zeros_like(layer.gate_ema) for layer in layers]
         sums = [z if x.gate_sum is None else x.gate_sum for x, z in zip(layers, zeros, strict=True)]
-        counts = sums[0].new_tensor([float(layer.gate_count) for layer in layers])
+        counts = torch.stack([sums[0].new_zeros(()) + layer.gate_count for layer in layers])
         joint: Any = trainer.strategy.reduce(torch.cat([*sums, counts]), reduce_op="sum")
         totals = joint[: -len(layers)].split([len(z) for z in zeros])
         for layer, total, count in zip(layers, totals, joint[-len(layers) :], strict=True):

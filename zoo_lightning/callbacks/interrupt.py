@@ -125,9 +125,9 @@ def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
     """Whether the Trainer validates right after the batch that has just ended."""
     if not trainer.enable_validation or not math.isfinite(trainer.val_check_batch):
         return False
-    every = trainer.check_val_every_n_epoch
+    every, batches = trainer.check_val_every_n_epoch, batch_idx + 1
     if every is None:
-        return (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0
-    return (trainer.current_epoch + 1) % every == 0 and (
-        batch_idx + 1
-    ) % trainer.val_check_batch == 0
+        batches = trainer.fit_loop.total_batch_idx + 1  # over all epochs
+    elif (trainer.current_epoch + 1) % every:
+        return False
+    return batches % trainer.val_check_batch == 0

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zoo_lightning.layers.products import product
+
 
 def identity_alignment(num_sources: int, out_channels: int, groups: int) -> Tensor:
     """Alignment that changes nothing: ``(m, g, o, o)``, identity blocks."""
@@ -27,15 +29,23 @@ def align(weight: Tensor, alignment: Tensor) -> Tensor:
     Returns:
         Same shape as ``weight``.
     """
+    block = alignment.shape[-1]
+    blocks = weight.reshape(-1, block, weight[0].numel() // weight.shape[1])
+    return product(alignment.flatten(0, 1), blocks).reshape(weight.shape)
+
+
+def join_maps(alignment: Tensor) -> Tensor:
+    """Sources' maps side by side, ``[T_1 | ... | T_m]``: ``(m, g, o, o)`` to ``(g, o, m o)``."""
     m, groups, block, _ = alignment.shape
-    return (alignment @ weight.reshape(m, groups, block, -1)).reshape(weight.shape)
+    return alignment.permute(1, 2, 0, 3).reshape(groups, block, m * block)
 
 
 def align_and_mix(weight: Tensor, alignment: Tensor, gates: Tensor) -> Tensor:
     """Aligned kernels mixed by one set of gates, in one matrix product over the joined sources.
 
     ``Σ_i a_i T_i W_i = [a_1 T_1 | ... | a_m T_m] [W_1; ...; W_m]``, so that the ``m`` aligned
-    kernels never exist.
+    kernels never exist. Backwards it is two products of the same size, one for the kernels and one
+    for the joined maps; the gates' gradient comes from the latter.
 
     Args:
         weight: ``(m, C_out, ...)``.
@@ -46,8 +56,10 @@ def align_and_mix(weight: Tensor, alignment: Tensor, gates: Tensor) -> Tensor:
         ``(C_out, ...)``.
     """
     m, groups, block, _ = alignment.shape
-    maps = alignment * gates.to(alignment.dtype).view(m, 1, 1, 1)
-    joined_maps = maps.permute(1, 2, 0, 3).reshape(groups, block, m * block)
-    kernels = weight.reshape(m, groups, block, -1).transpose(0, 1)
-    mixed = joined_maps @ kernels.reshape(groups, m * block, -1)
+    maps = join_maps(alignment * gates.to(alignment.dtype).view(m, 1, 1, 1))
+    if groups == 1:
+        mixed = product(maps[0], weight.reshape(m * block, -1))
+    else:
+        kernels = weight.reshape(m, groups, block, -1).transpose(0, 1)
+        mixed = product(maps, kernels.reshape(groups, m * block, -1))
     return mixed.reshape(weight.shape[1:])

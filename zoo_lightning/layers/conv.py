@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.nn.functional as F
 from timm.layers import Conv2dSame, pad_same
 from torch import Tensor, nn
 
 from zoo_lightning.layers.aggregated import AggregatedLayer
-from zoo_lightning.layers.aggregation import WAYS, ConvGeometry, choose
+from zoo_lightning.layers.per_sample import ConvGeometry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from zoo_lightning.layers.planner import Request
 
 
 class ZooConv2d(AggregatedLayer):
@@ -24,7 +25,7 @@ class ZooConv2d(AggregatedLayer):
             padding, dilation and groups it takes over.
         weight: ``(m, C_out, C_in / g, kh, kw)``.
         bias: ``(m, C_out)`` or ``None``.
-        options: ``mode``, ``aligned``, ``gate_start`` of :class:`AggregatedLayer`.
+        options: ``mode``, ``aligned``, ``gate_start``, ``plan`` of :class:`AggregatedLayer`.
     """
 
     def __init__(
@@ -42,6 +43,10 @@ class ZooConv2d(AggregatedLayer):
         padding = like.padding if numeric and not self.dynamic_same else (0, 0)
         self.geometry = ConvGeometry(like.stride, tuple(padding), like.dilation, like.groups)
 
+    def planned(self, x: Tensor, gates: Tensor, training: bool) -> Request:
+        """What the layer asks of the planner for an input ``(B, C_in, H, W)``."""
+        return self.request(self._pad(x), gates, self.geometry, training)
+
     def _pad(self, x: Tensor) -> Tensor:
         if self.dynamic_same:
             return pad_same(x, self.kernel_size, self.geometry.stride, self.geometry.dilation)
@@ -52,15 +57,10 @@ class ZooConv2d(AggregatedLayer):
 
     def pool(self, x: Tensor) -> Tensor:
         """Average over the map: ``(B, C_in, H, W)`` to ``(B, C_in)``."""
-        return x.mean(dim=(2, 3))
+        # Unlike a mean's, the gradient of a sum is not written out position by position.
+        return x.sum(dim=(2, 3)) / (x.shape[2] * x.shape[3])
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``."""
         gates = self.gates(x)
-        x = self._pad(x)
-        if gates.dim() == 1:
-            weight, bias = self.kernel(gates)
-            return F.conv2d(x, weight, bias, *self.geometry)
-        with torch.autocast(x.device.type, enabled=False):
-            weight, bias = self.aligned_weight()
-        return WAYS[choose(weight, self.geometry)](x, weight, bias, gates, self.geometry)
+        return self.aggregated(self._pad(x), gates, self.geometry)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo_lightning.layers.aggregation import mix
 from zoo_lightning.layers.alignment import align_and_mix
+from zoo_lightning.layers.per_sample import mix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

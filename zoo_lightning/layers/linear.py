@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo_lightning.layers.aggregated import AggregatedLayer
-from zoo_lightning.layers.aggregation import mix
+from zoo_lightning.layers.per_sample import ConvGeometry
+
+if TYPE_CHECKING:
+    from zoo_lightning.layers.planner import Request
 
 
 class ZooLinear(AggregatedLayer):
@@ -19,7 +21,7 @@ class ZooLinear(AggregatedLayer):
         like: the ordinary layer.
         weight: ``(m, out, in)``.
         bias: ``(m, out)`` or ``None``.
-        options: ``mode``, ``aligned``, ``gate_start`` of :class:`AggregatedLayer`.
+        options: ``mode``, ``aligned``, ``gate_start``, ``plan`` of :class:`AggregatedLayer`.
     """
 
     def __init__(
@@ -36,13 +38,13 @@ class ZooLinear(AggregatedLayer):
         gates = self.gates(x)
         if gates.dim() == 1:
             return F.linear(x, *self.kernel(gates))
-        with torch.autocast(x.device.type, enabled=False):
-            weight, bias = self.aligned_weight()
-        # Every source's output, then mixed: a product per source is cheaper than a matrix per
-        # sample, which would be written once and read once.
-        outputs = torch.einsum("b...c,moc->bm...o", x, weight.to(x.dtype))
-        y = torch.einsum("bm...o,bm->b...o", outputs, gates.to(outputs.dtype))
-        if bias is None:
-            return y
-        mixed = mix(bias, gates).to(y.dtype)
-        return y + mixed.reshape(len(mixed), *[1] * (y.dim() - 2), -1)
+        y = self.aggregated(self._as_image(x), gates, ConvGeometry())
+        return y.flatten(2).transpose(1, 2).reshape(*x.shape[:-1], -1)
+
+    def planned(self, x: Tensor, gates: Tensor, training: bool) -> Request:
+        """What the layer asks of the planner for an input ``(B, ..., in)``."""
+        return self.request(self._as_image(x), gates, ConvGeometry(), training)
+
+    def _as_image(self, x: Tensor) -> Tensor:
+        """``(B, ..., in)`` as ``(B, in, L, 1)``: a linear map is a 1×1 convolution."""
+        return x.reshape(len(x), -1, x.shape[-1]).transpose(1, 2)[..., None]

@@ -264,7 +264,8 @@ def _backbone_differences(
     shaping = ("architecture", "mode", "align", "output", "in_chans")
     before, now = found["init_args"], wanted["init_args"]
     for key in sorted(set(before) | set(now)):
-        if key == "sources" or not (everything or key in shaping):
+        # A plan changes speed only.
+        if key in ("sources", "plan") or not (everything or key in shaping):
             continue
         if before.get(key) != now.get(key):
             rows.append(

@@ -1,0 +1,88 @@
+"""Zoo-Tuning's layer in the usual manner, to measure the package's own against.
+
+Everything is computed anew in each forward pass: alignment by a grouped 1×1 convolution of the
+stacked kernels, aggregation by an einsum over the sources, and one grouped convolution over the
+batch merged into the channels. Lite keeps the moving average of its gates in the forward pass.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo_lightning.layers import AggregatedLayer, ZooConv2d
+
+
+class ReferenceConv2d(nn.Module):
+    """The same function of the same parameters as a ``ZooConv2d``, written as is usual.
+
+    Args:
+        layer: whose parameters, gates and geometry to copy.
+    """
+
+    def __init__(self, layer: ZooConv2d) -> None:
+        super().__init__()
+        own = copy.deepcopy(layer)
+        self.mode, self.geometry, self.pad = own.mode, own.geometry, own._pad
+        self.weight, self.bias, self.alignment = own.weight, own.bias, own.alignment
+        self.gate = own.gate
+        self.register_buffer("gate_ema", own.gate_ema)
+
+    def aligned(self, stacked: Tensor) -> Tensor:
+        """Kernels ``(m, C_out, ...)`` mapped by a grouped 1×1 convolution over ``m C_out``."""
+        if self.alignment is None:
+            return stacked
+        m, groups, block, _ = self.alignment.shape
+        image = stacked.flatten(0, 1).flatten(1).t()[..., None, None]  # (C_in k k, m C_out, 1, 1)
+        maps = self.alignment.reshape(m * groups * block, block, 1, 1)
+        mapped = F.conv2d(image.contiguous(), maps, groups=m * groups)
+        return mapped[..., 0, 0].t().reshape(stacked.shape)
+
+    def gates(self, x: Tensor) -> Tensor:
+        """Gates ``(B, m)``; in lite mode all rows are alike."""
+        if self.mode == "lite" and not self.training:
+            return self.gate_ema.expand(len(x), -1)
+        gates = self.gate(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        if self.mode == "full":
+            return gates
+        average = gates.mean(0)
+        with torch.no_grad():
+            self.gate_ema.mul_(0.9).add_(average, alpha=0.1)
+        return average.expand(len(x), -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``."""
+        gates = self.gates(x)
+        x = self.pad(x)
+        batch, out_channels = len(x), self.weight.shape[1]
+        kernels = torch.einsum("bm,moihw->boihw", gates, self.aligned(self.weight))
+        y = F.conv2d(
+            x.reshape(1, -1, *x.shape[2:]),
+            kernels.flatten(0, 1),
+            None,
+            *self.geometry[:3],
+            batch * self.geometry.groups,
+        )
+        y = y.view(batch, out_channels, *y.shape[2:])
+        if self.bias is None:
+            return y
+        bias = torch.einsum("bm,mo->bo", gates, self.aligned(self.bias))
+        return y + bias[..., None, None]
+
+
+def reference_network(network: nn.Module) -> nn.Module:
+    """Copy of a network with every aggregated convolution in the usual manner.
+
+    Raises:
+        TypeError: an aggregated layer is not a convolution.
+    """
+    network = copy.deepcopy(network)
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, ZooConv2d):
+            network.set_submodule(name, ReferenceConv2d(layer))
+        elif isinstance(layer, AggregatedLayer):
+            raise TypeError(f"layer {name!r} is a {type(layer).__name__}; no reference for it")
+    return network

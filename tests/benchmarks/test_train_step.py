@@ -1,0 +1,79 @@
+"""The speed benchmark: the usual implementation computes the same, and every figure is written."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.memory import measure_here  # noqa: E402
+from benchmarks.reference import reference_network  # noqa: E402
+from benchmarks.sweep import settings, write  # noqa: E402
+from benchmarks.train_step import ratios  # noqa: E402
+from benchmarks.variants import Setting  # noqa: E402
+from zoo_lightning.backbone import ZooBackbone  # noqa: E402
+
+KEYS = [
+    "train.full_vs_reference", "train.lite_vs_reference", "eval.full_vs_reference",
+    "eval.lite_vs_reference", "train.full_vs_plain", "train.lite_vs_plain", "eval.full_vs_plain",
+    "eval.folded_vs_plain", "memory.full_vs_reference", "memory.lite_vs_plain",
+]  # fmt: skip
+TINY = Setting("test_resnet", batch=2, size=32, sources=2)
+
+
+@pytest.mark.parametrize("mode", ["full", "lite"])
+@pytest.mark.parametrize("architecture", ["test_resnet", "mobilenetv3_small_050"])
+def test_the_usual_implementation_computes_the_same(mode, architecture):
+    backbone = ZooBackbone(architecture, ["random:1", "random:2"], mode=mode)
+    for layer in backbone.aggregated_layers().values():
+        if layer.alignment is not None:
+            with torch.no_grad():
+                layer.alignment.add_(torch.randn_like(layer.alignment), alpha=0.02)
+    usual, x = reference_network(backbone), torch.randn(2, 3, 64, 64)
+    scale = backbone(x).abs().max().item()
+    torch.testing.assert_close(usual(x), backbone(x), rtol=1e-3, atol=1e-3 * scale)
+    usual(x).square().mean().backward()
+    backbone(x).square().mean().backward()
+    theirs, ours = (
+        dict(n.named_parameters())["net.conv_stem.weight" if "mobile" in architecture else
+                                   "net.conv1.0.weight"].grad for n in (usual, backbone)
+    )  # fmt: skip
+    torch.testing.assert_close(theirs, ours, rtol=0.02, atol=0.02 * ours.abs().max().item())
+
+
+def test_the_command_writes_all_ratios(tmp_path):
+    file = tmp_path / "speed.json"
+    arguments = "--architecture test_resnet --batch 2 --size 32 --sources 2 --turns 1 --threads 1"
+    command = [sys.executable, "benchmarks/train_step.py", *arguments.split(), "--json", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(file.read_text())
+    assert all(result[key] > 0 for key in KEYS)
+    assert all(key in done.stdout for key in KEYS)
+
+
+def test_ratios_above_one_mean_faster_than_the_reference_and_slower_than_plain():
+    seconds = {"plain": 1.0, "reference_full": 8.0, "full": 2.0}
+    found = ratios({"train": seconds, "eval": {}, "memory": {}})
+    assert found == {"train.full_vs_reference": 4.0, "train.full_vs_plain": 2.0}
+
+
+def test_peak_memory_holds_at_least_the_parameters():
+    assert measure_here("full", TINY) > 0
+
+
+def test_the_sweep_varies_one_thing_at_a_time_and_writes_what_it_has(tmp_path):
+    base = Setting()
+    for axis, setting in settings(base):
+        changed = {k for k, v in vars(setting).items() if v != vars(base)[k]}
+        assert changed <= {axis}
+    row = {"axis": "batch", **vars(base), "batch": 8, "train.full_vs_plain": 2.0}
+    row |= {"train.lite_vs_plain": 1.5, "eval.full_vs_plain": 2.5}
+    row |= {"train.reference_full_vs_plain": 8.0, "train.reference_lite_vs_plain": 7.0}
+    write([row], tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"sweep.csv", "sweep.md", "sweep.png"}

@@ -1,0 +1,75 @@
+"""Every file under ``experiments`` runs, on a few images that are made here."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from zoo_lightning.experiments import known_experiments
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+EXPERIMENTS = sorted((REPOSITORY / "experiments").rglob("*.yaml"))
+BACKBONE = "model.init_args.backbone.init_args"
+
+
+def data_options(data: dict, write_csv, folder: Path) -> list[str]:
+    """Options by which an experiment runs on a few images that are made here."""
+    kind, options = data["class_path"], data["init_args"]
+    small = ["--data.batch_size=4", "--data.num_workers=0"]
+    rng = np.random.default_rng(0)
+    if kind == "DrawnFaces":
+        return [*small, *(f"--data.{part}_size=8" for part in ("train", "val", "test"))]
+    if kind == "LandmarkCSV":
+        points = 5 if "faces5" in options["root"] else 68
+        (folder / "images").mkdir()
+        for part in ("train", "test"):
+            names = [f"{part}{chr(97 + i)}.png" for i in range(10)]
+            for name in names:
+                pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / "images" / name)
+            write_csv(folder / f"{part}.csv", names, rng.uniform(5, 35, (10, points, 2)))
+    else:
+        for name in ("train/a", "train/b", "test/a", "test/b"):
+            (folder / name).mkdir(parents=True)
+            for index in range(6):
+                pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return [*small, f"--data.root={folder}"]
+
+
+def is_delta(path: Path) -> bool:
+    """Whether a file changes another experiment in place of being one."""
+    return path.parent.name == "methods"
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.relative_to(p.parents[1]).as_posix())
+def test_every_experiment_runs(path, tmp_path, monkeypatch, command, write_csv):
+    monkeypatch.chdir(tmp_path)
+    name = path.relative_to(REPOSITORY / "experiments").with_suffix("").as_posix()
+    first_line = path.read_text().partition("\n")[0]
+    assert first_line.startswith("# python -m zoo_lightning fit")
+    assert f"--experiment {name}" in first_line
+    names = ["landmarks", name] if is_delta(path) else [name]
+    monkeypatch.setattr("zoo_lightning.experiments.SHIPPED", (REPOSITORY / "experiments",))
+    base, config = (
+        yaml.safe_load((REPOSITORY / "experiments" / f"{each}.yaml").read_text())
+        for each in (names[0], names[-1])
+    )
+    folder = tmp_path / "data"
+    folder.mkdir()
+    options = data_options(base["data"], write_csv, folder)
+    sources = config["model"]["init_args"]["backbone"]["init_args"].get("sources") or []
+    if sources:  # they need not be shipped to prove the file
+        random = ", ".join(f"random:{number}" for number, _ in enumerate(sources))
+        options.append(f"--{BACKBONE}.sources=[{random}]")
+    words = [word for each in names for word in ("--experiment", each)]
+    done = command("fit", *words, *options, "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu")
+    assert done.status == 0, done.err
+
+
+def test_every_file_of_experiments_is_known_by_its_name():
+    names = {p.relative_to(REPOSITORY / "experiments").with_suffix("").as_posix()
+             for p in EXPERIMENTS}  # fmt: skip
+    assert names <= set(known_experiments())
