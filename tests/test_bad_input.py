@@ -237,12 +237,17 @@ def test_a_wrong_folder_or_option_of_the_data_is_named(annotated, command, optio
     assert_nothing_trained()
 
 
-def test_points_outside_their_image_are_allowed_and_counted(annotated, command):
+def test_points_outside_their_image_are_allowed_and_counted(annotated, command, caplog):
     path = annotated / "train.csv"
     lines = put(1, "-3")(path.read_text().splitlines())
-    path.write_text("\n".join(put(2, "55")(lines)) + "\n")
+    path.write_text("\n".join(put(4, "55")(lines)) + "\n")
     done = command(*FIT, "--trainer.max_steps=1", "--trainer.val_check_interval=1")
     assert done.status == 0, done.err
+    # Two points, x0 and y1, of one image, which is either trained on or validated on.
+    counted = [line for line in caplog.messages if "outside their image" in line]
+    assert len(counted) == 1
+    assert counted[0].startswith("2 of ")
+    assert "in 1 of " in counted[0]
 
 
 def test_a_head_for_other_points_than_the_data_have_is_refused(tiny, command, annotated):
