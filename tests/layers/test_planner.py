@@ -49,6 +49,23 @@ def test_results_do_not_depend_on_the_plan(mode, groups):
             torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("way", [ONE_KERNEL, *WAYS])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("last", [True, False])
+def test_large_layers_in_single_precision_agree_with_double(way, kernel, last):
+    # Large enough for oneDNN's products and for several slices of kernels.
+    mode = "lite" if way == ONE_KERNEL else "full"
+    layer = make(mode, kernel, channels=144, plan=way)
+    x = torch.randn(4, 144, 11, 11)
+    double = copy.deepcopy(layer).double()
+    double.plan = "mixed_outputs"
+    expected = results(double, x.double())
+    x = x.contiguous(memory_format=torch.channels_last) if last else x
+    for found, wanted in zip(results(layer, x), expected, strict=True):
+        scale = wanted.abs().max().item()
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-3, atol=1e-4 * scale)
+
+
 def test_a_network_of_any_plan_computes_the_same():
     x = torch.randn(2, 3, 64, 64)
     found = []
