@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import warnings
 from argparse import ArgumentError
 from contextlib import nullcontext
 from pathlib import Path
@@ -151,6 +152,8 @@ class ZooCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Trainer that writes into the run folder."""
+        if self.subcommand != "fit":  # nothing is saved then, and the folder may well be another
+            warnings.filterwarnings("ignore", message="The dirpath has changed")
         given = self._get(self.config_init, "trainer").callbacks or []
         given = given if isinstance(given, list) else [given]
         return super().instantiate_trainer(
