@@ -8,6 +8,7 @@ from torch import nn
 from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.callbacks.norm_recalibration import NormRecalibration
 from zoo_lightning.data import DrawnFaces
+from zoo_lightning.errors import ConfigError
 from zoo_lightning.tasks import LandmarkTask
 
 
@@ -44,5 +45,5 @@ def test_statistics_are_those_of_training_images_before_the_first_step(tmp_path)
 
 
 def test_fewer_than_one_batch_is_refused():
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ConfigError, match="at least 1"):
         NormRecalibration(batches=0)

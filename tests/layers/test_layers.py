@@ -41,12 +41,16 @@ def conv_cases(draw):
 
 
 def sample_by_sample(x, weight, bias, gates, geometry):
-    """The definition: one sample after the other, each with its own kernel."""
+    """The definition: one sample after the other, each with its own kernel.
+
+    Samples are made contiguous, since torch 2.15 gives wrong gradients for grouped convolutions of
+    ``x[i][None]`` where ``x`` lies channels last.
+    """
     rows = []
-    for sample, gate in zip(x, gates, strict=True):
+    for sample, gate in zip(x.split(1), gates, strict=True):
         kernel = sum(a * w for a, w in zip(gate, weight, strict=True))
         offset = None if bias is None else sum(a * b for a, b in zip(gate, bias, strict=True))
-        rows.append(F.conv2d(sample[None], kernel, offset, *geometry))
+        rows.append(F.conv2d(sample.contiguous(), kernel, offset, *geometry))
     return torch.cat(rows)
 
 

@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 from typing_extensions import override
 
+from zoo_lightning.errors import ConfigError
+
 
 class NormRecalibration(Callback):
     """Estimates batch-norm statistics of a new model over some training batches.
@@ -25,7 +27,7 @@ class NormRecalibration(Callback):
     def __init__(self, batches: int = 20) -> None:
         super().__init__()
         if batches < 1:
-            raise ValueError(f"batches must be at least 1, got {batches}")
+            raise ConfigError(f"batches must be at least 1, got {batches}")
         self.batches = batches
 
     @override
