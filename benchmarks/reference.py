@@ -36,7 +36,9 @@ class ReferenceConv2d(nn.Module):
         if self.alignment is None:
             return stacked
         m, groups, block, _ = self.alignment.shape
-        image = stacked.flatten(0, 1).flatten(1).t()[..., None, None]  # (C_in k k, m C_out, 1, 1)
+        image = stacked.reshape(m * groups * block, -1).t()[
+            ..., None, None
+        ]  # (C_in k k, m C_out, 1, 1)
         maps = self.alignment.reshape(m * groups * block, block, 1, 1)
         mapped = F.conv2d(image.contiguous(), maps, groups=m * groups)
         return mapped[..., 0, 0].t().reshape(stacked.shape)

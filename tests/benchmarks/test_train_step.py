@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.memory import measure_here  # noqa: E402
-from benchmarks.reference import reference_network  # noqa: E402
+from benchmarks.reference import ReferenceConv2d, reference_network  # noqa: E402
 from benchmarks.sweep import settings, write  # noqa: E402
 from benchmarks.train_step import ratios  # noqa: E402
 from benchmarks.variants import Setting  # noqa: E402
 from zoo_lightning.backbone import ZooBackbone  # noqa: E402
+from zoo_lightning.layers import ZooConv2d  # noqa: E402
 
 KEYS = [
     "train.full_vs_reference", "train.lite_vs_reference", "eval.full_vs_reference",
@@ -44,6 +46,16 @@ def test_the_usual_implementation_computes_the_same(mode, architecture):
                                    "net.conv1.0.weight"].grad for n in (usual, backbone)
     )  # fmt: skip
     torch.testing.assert_close(theirs, ours, rtol=0.02, atol=0.02 * ours.abs().max().item())
+
+
+@pytest.mark.parametrize("mode", ["full", "lite"])
+def test_the_usual_layer_aligns_biases_too(mode):
+    conv = nn.Conv2d(4, 6, 3, padding=1, groups=2)
+    weight = torch.randn(3, *conv.weight.shape)
+    layer = ZooConv2d(conv, weight, torch.randn(3, 6), mode=mode)
+    nn.init.normal_(layer.alignment)
+    x = torch.randn(2, 4, 5, 5)
+    torch.testing.assert_close(ReferenceConv2d(layer)(x), layer(x), rtol=1e-4, atol=1e-4)
 
 
 def test_the_command_writes_all_ratios(tmp_path):
