@@ -88,11 +88,13 @@ class Architecture:
         """
         if self.output != "stages" or not self.is_timm:
             return self.plain(state)
-        options: dict = {}
+        # HRNet's stages are its four branches, which its own heads see; timm's default is what its
+        # classifier makes of them.
+        options: dict = {"feature_location": ""} if self.name.startswith("hrnet") else {}
         if state is not None:
             overlay = {"state_dict": dict(state), "num_classes": 0, "url": "", "hf_hub_id": None}
             overlay["input_size"] = (self.in_chans, 224, 224)
-            options = {"pretrained": True, "pretrained_cfg_overlay": overlay}
+            options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
         # timm warns of the layers that stages leave out; leaving them out is what was asked for.
         builder = logging.getLogger("timm.models._builder")
         level = builder.level
@@ -151,11 +153,13 @@ class Trace:
         called: names of the leaf modules that ran, in order.
         before_norm: names of those whose output went straight into a norm layer.
         shapes: of the features: one shape, or one for each stage.
+        reductions: pixels of the image that a cell of each feature map spans; 0 without cells.
     """
 
     called: list[str] = field(default_factory=list)
     before_norm: set[str] = field(default_factory=set)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
+    reductions: list[int] = field(default_factory=list)
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -187,10 +191,13 @@ def trace(architecture: Architecture, network: nn.Module) -> Trace:
     network.eval()
     try:
         with torch.no_grad():
-            y = architecture.features(network, architecture.example_input(network))
+            image = architecture.example_input(network)
+            y = architecture.features(network, image)
     finally:
         network.train(training)
         for hook in hooks:
             hook.remove()
     seen.shapes = [tuple(t.shape[1:]) for t in (y if isinstance(y, (list, tuple)) else [y])]
+    height = image.shape[-2]
+    seen.reductions = [round(height / shape[1]) if len(shape) == 3 else 0 for shape in seen.shapes]
     return seen

@@ -42,6 +42,7 @@ class Backbone(nn.Module):
         loaded: what was matched of each source; empty if the weights come from a checkpoint.
         num_features: ``F`` of the pooled features or of the last feature map.
         feature_shapes: ``(F,)`` or ``(F, H, W)`` for each output, at the architecture's own size.
+        reductions: pixels of the image that a cell of each output spans; 0 for pooled features.
     """
 
     net: nn.Module
@@ -53,6 +54,7 @@ class Backbone(nn.Module):
         self.sources = list(sources)
         self.loaded: list[Adapted] = []
         self.feature_shapes: list[tuple[int, ...]] = []
+        self.reductions: list[int] = []
 
     @property
     def method(self) -> str:
@@ -72,37 +74,29 @@ class Backbone(nn.Module):
         """Weights of the equivalent ordinary network, under its ordinary names."""
         return {key: value.detach().clone() for key, value in self.net.state_dict().items()}
 
-    def fold(self, head: nn.Linear | None = None) -> nn.Module:
-        """Ordinary network that computes the same and needs no zoo_lightning.
+    def fold(self, head: nn.Module | None = None) -> nn.Module:
+        """Ordinary network that computes the same and holds no sources.
 
         Args:
-            head: a linear head on pooled features, put where timm has its classifier.
+            head: a module on the features. A linear one on pooled features is put where timm has
+                its classifier.
 
         Returns:
             A timm model with exactly timm's state-dict keys, or the module that the architecture's
-            function makes; with a head on such a module, a ``Sequential`` of both. In evaluation
-            mode.
-
-        Raises:
-            ConfigError: a head is given but the features are not pooled.
+            function makes; with a head that timm has no place for, a :class:`Headed` of both. In
+            evaluation mode.
         """
         device = next(self.parameters()).device
         folded = self.architecture.build()
         folded.load_state_dict(self.folded_state())
         if head is not None:
-            if self.architecture.output != "pooled":
-                raise ConfigError(
-                    f"a linear head folds into pooled features only; this backbone gives "
-                    f"{self.architecture.output!r}: fold it without the head"
-                )
             folded = self._with_head(folded, head)
         return folded.to(device).eval()
 
-    def _with_head(self, folded: nn.Module, head: nn.Linear) -> nn.Module:
-        if not self.architecture.is_timm:
-            copy = nn.Linear(head.in_features, head.out_features, bias=head.bias is not None)
-            copy.load_state_dict(head.state_dict())
-            return nn.Sequential(folded, copy)
+    def _with_head(self, folded: nn.Module, head: nn.Module) -> nn.Module:
+        pooled = self.architecture.output == "pooled"
+        if not (pooled and self.architecture.is_timm and isinstance(head, nn.Linear)):
+            return Headed(self.architecture, folded, copy.deepcopy(head))
         folded.reset_classifier(head.out_features)
         folded.get_classifier().load_state_dict(head.state_dict())
         return folded
@@ -137,6 +131,24 @@ class Backbone(nn.Module):
             f"parameters    {counts['training']:,} while training, {counts['folded']:,} folded"
         )
         return "\n".join(lines)
+
+
+class Headed(nn.Module):
+    """An ordinary network and the head on its features.
+
+    Args:
+        architecture: which features the head sees.
+        net: the network.
+        head: on its features.
+    """
+
+    def __init__(self, architecture: Architecture, net: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.architecture, self.net, self.head = architecture, net, head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The head's output for images ``(B, in_chans, H, W)``."""
+        return self.head(self.architecture.features(self.net, x))
 
 
 class ZooBackbone(Backbone):
@@ -206,7 +218,7 @@ class ZooBackbone(Backbone):
         for name, module in networks[0].named_modules():
             check_layer(name, module)
         seen = trace(self.architecture, networks[0])
-        self.feature_shapes = seen.shapes
+        self.feature_shapes, self.reductions = seen.shapes, seen.reductions
         self.net = self._aggregate(networks, seen, shares)
 
     @property

@@ -51,7 +51,8 @@ class PlainBackbone(Backbone):
             networks = [self.architecture.build(adapted.state) for adapted in self.loaded]
             shares = averaging_weights(weights, "auto", parsed)
             self.net = networks[0] if len(networks) == 1 else average_networks(networks, shares)
-        self.feature_shapes = trace(self.architecture, self.net).shapes
+        seen = trace(self.architecture, self.net)
+        self.feature_shapes, self.reductions = seen.shapes, seen.reductions
 
     @property
     def method(self) -> str:
