@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from zoo_lightning.metrics import landmarks
 from zoo_lightning.metrics.functional import error_auc, failure_rate, per_image_nme
 from zoo_lightning.metrics.landmarks import ErrorAUC, FailureRate, NormalizedMeanError
 
@@ -22,6 +23,8 @@ def test_values_are_those_of_the_pure_functions(batch):
     expected = [100 * nme.mean(), 100 * failure_rate(nme, 0.1), error_auc(nme, 0.1)]
     for metric, value in zip(METRICS, expected, strict=True):
         torch.testing.assert_close(metric()(*batch), value)
+    exact = ErrorAUC(rule="exact")(*batch)
+    torch.testing.assert_close(exact, error_auc(nme, 0.1, rule="exact"))
     assert 0 < expected[1] < 100
     assert 0 < expected[2] < 1
 
@@ -47,7 +50,7 @@ def test_summed_states_of_two_processes_give_the_value_of_one(metric, batch):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_half_precision_predictions_are_measured_in_single_precision(metric, batch):
+def test_half_precision_predictions_are_not_measured_in_half_precision(metric, batch):
     pred, target, distance = batch
     half, single = metric(), metric()
     half.update(pred.half(), target, distance)
@@ -80,3 +83,29 @@ def test_thresholds_are_respected(batch):
     strict, lax = FailureRate(0.02), FailureRate(1.0)
     assert strict(*batch) > 50
     assert lax(*batch) == 0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_points_that_do_not_count_change_nothing(metric, batch):
+    pred, target, distance = batch
+    visible = torch.ones(11, 5, dtype=torch.bool)
+    visible[:, 3:] = False
+    masked, cut = metric(), metric()
+    masked.update(pred, target, distance, visible)
+    cut.update(pred[:, :3], target[:, :3], distance)
+    torch.testing.assert_close(masked.compute(), cut.compute())
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_models_precision_does_not_reach_the_sums(metric, batch):
+    model = torch.nn.ModuleList([metric()]).to(torch.bfloat16).half()
+    assert model[0].total.dtype == torch.float64
+    assert model[0].images.dtype == torch.int64
+
+
+def test_sums_on_a_device_without_float64_are_float32(monkeypatch):
+    monkeypatch.setattr(landmarks, "sum_dtype", lambda device: torch.float32)
+    metric = torch.nn.ModuleList([NormalizedMeanError()]).to("cpu")[0]
+    assert metric.total.dtype == torch.float32
+    metric.reset()
+    assert metric.total.dtype == torch.float32

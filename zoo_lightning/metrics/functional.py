@@ -5,36 +5,108 @@ Errors are fractions of a normalising distance (between the eyes, or the box's s
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+Rule = Literal["simpson", "exact"]
+"""How the area under a cumulative error curve is computed, see :func:`error_auc`."""
 
-def per_image_nme(pred: Tensor, target: Tensor, distance: Tensor) -> Tensor:
+AUC_STEP = 1e-4
+"""Grid of Simpson's rule in the literature, as a fraction of the normalising distance."""
+
+
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """Type to measure and add up errors in: float64, but float32 on MPS, which has no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def per_point_error(
+    pred: Tensor, target: Tensor, distance: Tensor, visible: Tensor | None = None
+) -> Tensor:
+    """Normalised error of each point: ``|pred_k - target_k| / distance``.
+
+    Args:
+        pred: ``(B, K, 2)`` in pixels.
+        target: ``(B, K, 2)`` in pixels of the same image; anything where points do not count.
+        distance: ``(B,)`` normalising distances in the same pixels, greater than 0.
+        visible: ``(B, K)`` bool, points that count; ``None`` counts all.
+
+    Returns:
+        ``(B, K)`` fractions of the distance; NaN for points that do not count.
+
+    Raises:
+        ValueError: if shapes disagree or a distance is 0, negative, infinite or NaN.
+    """
+    error = _counted_distances(pred, target, visible) / _checked(distance, pred)[:, None]
+    return error if visible is None else error.masked_fill(~visible, torch.nan)
+
+
+def per_image_nme(
+    pred: Tensor, target: Tensor, distance: Tensor, visible: Tensor | None = None
+) -> Tensor:
     """Normalised mean error of each image: ``mean_k |pred_k - target_k| / distance``.
 
     Args:
         pred: ``(B, K, 2)`` in pixels.
-        target: ``(B, K, 2)`` in pixels of the same image.
+        target: ``(B, K, 2)`` in pixels of the same image; anything where points do not count.
         distance: ``(B,)`` normalising distances in the same pixels, greater than 0.
+        visible: ``(B, K)`` bool, points that the mean is over; ``None`` takes all.
 
     Returns:
         ``(B,)`` fractions of the distance.
 
     Raises:
-        ValueError: if shapes disagree or a distance is 0, negative, infinite or NaN.
+        ValueError: if shapes disagree, a distance is 0, negative, infinite or NaN, or no point of
+            an image counts.
     """
-    if pred.shape != target.shape or distance.shape != pred.shape[:1]:
+    lengths = _counted_distances(pred, target, visible)
+    distance = _checked(distance, pred)
+    if visible is None:
+        return lengths.mean(-1) / distance
+    counted = visible.sum(-1)
+    if not counted.all():
         raise ValueError(
-            f"Shapes disagree: pred {tuple(pred.shape)}, target {tuple(target.shape)}, "
-            f"distance {tuple(distance.shape)}; expected (B, K, 2), (B, K, 2), (B,)."
+            f"{int((counted == 0).sum())} of {len(counted)} images have no point that counts and "
+            "so no error; leave them out of the evaluation."
+        )
+    return lengths.sum(-1) / counted / distance
+
+
+def _counted_distances(pred: Tensor, target: Tensor, visible: Tensor | None) -> Tensor:
+    """Distances in pixels ``(B, K)``, 0 where points do not count, whatever their coordinates."""
+    if (
+        pred.ndim != 3
+        or pred.shape != target.shape
+        or (visible is not None and visible.shape != pred.shape[:2])
+    ):
+        raise ValueError(
+            f"Shapes disagree: pred {tuple(pred.shape)}, target {tuple(target.shape)}, visible "
+            f"{None if visible is None else tuple(visible.shape)}; expected (B, K, 2), (B, K, 2) "
+            "and (B, K) or None."
+        )
+    difference = pred - target
+    if visible is not None:
+        difference = difference.masked_fill(~visible[..., None], 0)
+    return difference.norm(dim=-1)
+
+
+def _checked(distance: Tensor, pred: Tensor) -> Tensor:
+    if distance.shape != pred.shape[:1]:
+        raise ValueError(
+            f"Shapes disagree: {tuple(distance.shape)} normalising distances for pred "
+            f"{tuple(pred.shape)}; expected (B,) for (B, K, 2)."
         )
     usable = torch.isfinite(distance) & (distance > 0)
     if not usable.all():
         raise ValueError(
             f"{int((~usable).sum())} of {distance.numel()} normalising distances are not positive "
-            "numbers; points without eyes are normalised by their box."
+            "numbers; normalise by another distance, such as the box's size, where points are "
+            "absent or coincide."
         )
-    return (pred - target).norm(dim=-1).mean(-1) / distance
+    return distance
 
 
 def failure_rate(nme: Tensor, threshold: float) -> Tensor:
@@ -50,21 +122,73 @@ def failure_rate(nme: Tensor, threshold: float) -> Tensor:
     return (~(nme <= threshold)).to(nme.dtype).mean()
 
 
-def error_auc(nme: Tensor, threshold: float) -> Tensor:
+def error_auc(
+    nme: Tensor, threshold: float, step: float = AUC_STEP, rule: Rule = "simpson"
+) -> Tensor:
     """Area under the cumulative error curve up to the threshold, divided by the threshold.
 
-    The curve is a step function: image i adds 1/N to it from its error e_i on, hence
-    (t - e_i) / (N t) to the area if e_i < t and nothing otherwise. The mean of max(0, 1 - e_i / t)
-    is therefore the exact integral; the Simpson sums of other evaluations approximate it.
+    Published areas are Simpson sums over the curve's values on a grid of 1e-4, hence the default.
+    The curve is a step function, so its integral is also known exactly. For each image the two
+    differ by at most 2/3 of a grid step (``step / threshold``, 0.001 at a threshold of 0.10), in
+    either direction and on average by nothing.
 
     Args:
         nme: ``(N,)`` fractions.
         threshold: fraction greater than 0.
+        step: of Simpson's grid, a fraction greater than 0; made a little smaller where the
+            threshold is not an even number of steps.
+        rule: ``simpson``, or ``exact`` for the integral of the step function.
 
     Returns:
         Scalar in [0, 1]; 1 if every error is 0.
+
+    Raises:
+        ValueError: for a threshold or step that is not greater than 0, or an unknown rule.
     """
-    return (1 - nme / threshold).clamp(min=0).mean()
+    return auc_share(nme, threshold, step, rule).mean()
+
+
+def auc_share(
+    nme: Tensor, threshold: float, step: float = AUC_STEP, rule: Rule = "simpson"
+) -> Tensor:
+    """What each image contributes to :func:`error_auc`, which is the mean of these.
+
+    Image i of N adds 1/N to the curve from its error e_i on. Both rules are linear in the curve:
+    the exact share of the image is ``max(0, 1 - e_i / t)``, Simpson's is the sum of the weights of
+    all grid points from e_i to t. So areas may be averaged over batches of any size.
+
+    Args:
+        nme: ``(N,)`` fractions; NaN contributes nothing.
+        threshold: as for :func:`error_auc`.
+        step: as for :func:`error_auc`.
+        rule: as for :func:`error_auc`.
+
+    Returns:
+        ``(N,)`` in [0, 1], of the type of ``nme``.
+
+    Raises:
+        ValueError: as :func:`error_auc`.
+    """
+    if not (threshold > 0 and step > 0):
+        raise ValueError(
+            f"A threshold and a step must be greater than 0, found {threshold} and {step}."
+        )
+    if rule == "exact":
+        return torch.where(nme < threshold, 1 - nme / threshold, 0)
+    if rule != "simpson":
+        raise ValueError(f"There is no rule {rule!r} for areas; known are simpson, exact.")
+    dtype = sum_dtype(nme.device)
+    # 1e-9: a threshold of 1000 steps is 1000 steps also where floats make it 1000.0000000000001.
+    intervals = 2 * max(math.ceil(threshold / step / 2 - 1e-9), 1)
+    index = torch.arange(intervals + 1, device=nme.device, dtype=dtype)
+    grid = threshold * (index / intervals)
+    weights = 2 + 2 * (index % 2)  # 2, 4, 2, ..., 4, 2
+    weights[0] = weights[-1] = 1
+    # Sums of whole numbers: exact in either type. Errors beyond the grid find the zero.
+    from_here_on = weights.flip(0).cumsum(0).flip(0) / (3 * intervals)
+    from_here_on = torch.cat([from_here_on, from_here_on.new_zeros(1)])
+    first = torch.searchsorted(grid, nme.to(dtype).contiguous())
+    return from_here_on[first].masked_fill(nme.isnan(), 0).to(nme.dtype)
 
 
 def cumulative_error_curve(nme: Tensor, grid: Tensor) -> Tensor:
