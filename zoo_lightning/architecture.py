@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from zoo_lightning.errors import ArchitectureError, ConfigError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 Output = Literal["pooled", "map", "stages"]
 
@@ -106,6 +106,13 @@ class Architecture:
         finally:
             builder.setLevel(level)
 
+    def used_keys(self, keys: Iterable[str]) -> list[str]:
+        """Those of the plain network's keys that :meth:`build`'s network has, in their order."""
+        if self.output != "stages" or not self.is_timm:
+            return list(keys)
+        built = self.build().state_dict()
+        return [key for key in keys if key in built or stage_key(key) in built]
+
     def features(self, network: nn.Module, x: Tensor) -> Tensor | list[Tensor]:
         """Run a network that :meth:`build` made: pooled features, feature map or stages."""
         if self.output == "map" and self.is_timm:
@@ -126,6 +133,11 @@ class Architecture:
             size = tuple(network.input_size)
         generator = torch.Generator().manual_seed(0)
         return torch.randn(1, *size, generator=generator)
+
+
+def stage_key(key: str) -> str:
+    """A plain network's key as timm's stages have it where they flatten the network."""
+    return key.replace(".", "_", 1)
 
 
 def _import_factory(path: str) -> Callable[[], nn.Module]:

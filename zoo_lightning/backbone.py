@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -293,10 +294,16 @@ def plain_config(
 
 
 def load_architecture(architecture: Architecture, sources: Sequence[Source]) -> list[Adapted]:
-    """Read the sources and fit them to an architecture's plain network."""
-    reference = architecture.plain().state_dict()
+    """Read the sources and fit them to an architecture's plain network.
+
+    What the network's stages do not use (a classifier's last layers), sources may lack; there the
+    plain network's random values remain.
+    """
+    initial = architecture.plain().state_dict()
+    reference = {key: initial[key] for key in architecture.used_keys(initial)}
     name = architecture.label if architecture.is_timm else None
-    return load_sources(sources, name, reference, architecture.in_chans, architecture.plain)
+    loaded = load_sources(sources, name, reference, architecture.in_chans, architecture.plain)
+    return [replace(each, state=initial | each.state) for each in loaded]
 
 
 def check_layer(name: str, module: nn.Module) -> None:

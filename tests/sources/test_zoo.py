@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from zoo_lightning.errors import ArchitectureError, SourceError
+from zoo_lightning.methods import PlainBackbone
 from zoo_lightning.sources.adapting import Adapted, MatchReport
 from zoo_lightning.sources.spec import Source, parse_sources
 from zoo_lightning.sources.zoo import (
@@ -101,3 +102,23 @@ def test_weights_are_wanted_again_after_an_error():
     with pytest.raises(ValueError, match="in the context"):
         fail()
     assert weights_wanted()
+
+
+@pytest.mark.parametrize("architecture", ["test_resnet", "convnext_atto", "hrnet_w18_small"])
+def test_stages_and_pooled_features_serve_each_other(tmp_path, architecture):
+    # HRNet's and ConvNeXt's stages lack layers before the classifier; ConvNeXt's are flattened.
+    pooled = PlainBackbone(architecture)
+    torch.save({"state_dict": pooled.net.state_dict()}, tmp_path / "pooled.pth")
+    stages = PlainBackbone(architecture, [str(tmp_path / "pooled.pth")], output="stages")
+    torch.save({"state_dict": stages.net.state_dict()}, tmp_path / "stages.pth")
+    again = PlainBackbone(architecture, [str(tmp_path / "stages.pth")], output="stages")
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for ours, theirs in zip(stages.eval()(images), again.eval()(images), strict=True):
+            assert torch.equal(ours, theirs)
+        if architecture == "test_resnet":
+            back = PlainBackbone(architecture, [str(tmp_path / "stages.pth")])
+            torch.testing.assert_close(back.eval()(images), pooled.eval()(images))
+        else:
+            with pytest.raises(SourceError, match=r"incre_modules|head\.norm"):
+                PlainBackbone(architecture, [str(tmp_path / "stages.pth")])

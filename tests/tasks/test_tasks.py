@@ -1,10 +1,10 @@
 """Tasks: losses, parameter groups, schedules, the head's start, and that they learn."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,11 +13,11 @@ from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.callbacks.gate_ema import GateEMA
 from zoo_lightning.data.classification import ImageFolders
 from zoo_lightning.data.drawn_faces import DrawnFaces
+from zoo_lightning.data.schemes import FACES5
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods import PlainBackbone
 from zoo_lightning.tasks import ClassificationTask, LandmarkTask
 from zoo_lightning.tasks.base import part_of
-from zoo_lightning.tasks.losses import LOSSES, l1, smooth_l1, wing
 
 
 def zoo(**options) -> ZooBackbone:
@@ -42,59 +42,6 @@ def trainer_for(folder, **options) -> pl.Trainer:
         "default_root_dir": str(folder),
     }
     return pl.Trainer(**(quiet | options))
-
-
-# Losses
-
-
-def fractions(*pixels: float) -> torch.Tensor:
-    """Fractions of the image ``(1, K, 2)`` from coordinates in a 256-pixel image."""
-    return torch.tensor(pixels).view(1, -1, 2) / 256
-
-
-def test_wing_is_logarithmic_below_its_width_and_linear_above():
-    # By hand: 10 ln(1 + 1/2) = 4.0547; at 10 pixels both branches give 10 ln 6 = 17.9176.
-    zero = fractions(0, 0)
-    assert wing(fractions(1, -1), zero).item() == pytest.approx(10 * math.log(1.5), rel=1e-5)
-    assert wing(fractions(9.9999, 9.9999), zero).item() == pytest.approx(17.9176, abs=1e-3)
-    assert wing(fractions(10.0001, 10.0001), zero).item() == pytest.approx(17.9176, abs=1e-3)
-    assert wing(fractions(30, 30), zero).item() == pytest.approx(20 + 17.9176, abs=1e-3)
-    assert wing(fractions(30, 0), zero).item() == pytest.approx((20 + 17.9176) / 2, abs=1e-3)
-
-
-def test_l1_and_smooth_l1_count_in_pixels_of_a_256_pixel_image():
-    zero = fractions(0, 0)
-    assert l1(fractions(3, -1), zero).item() == pytest.approx(2)
-    assert smooth_l1(fractions(0.5, 3), zero).item() == pytest.approx((0.125 + 2.5) / 2)
-
-
-def reference(name: str, error: np.ndarray) -> np.ndarray:
-    """The losses as their papers write them, of errors in pixels."""
-    size = np.abs(error)
-    if name == "l1":
-        return size
-    if name == "smooth_l1":
-        return np.where(size < 1, 0.5 * size**2, size - 0.5)
-    constant = 10 - 10 * np.log(1 + 10 / 2)
-    return np.where(size < 10, 10 * np.log(1 + size / 2), size - constant)
-
-
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_losses_agree_with_numpy(name):
-    rng = np.random.default_rng(0)
-    pred, target = rng.uniform(0, 1, (2, 4, 7, 2))
-    expected = reference(name, 256 * (pred - target)).mean()
-    found = LOSSES[name](torch.from_numpy(pred), torch.from_numpy(target))
-    assert found.item() == pytest.approx(expected, rel=1e-12)
-    assert LOSSES[name](torch.from_numpy(pred), torch.from_numpy(pred)).item() == 0
-
-
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_losses_have_finite_gradients_everywhere(name):
-    pred = torch.linspace(-0.1, 0.1, 42, dtype=torch.float64).view(1, 21, 2).requires_grad_()
-    LOSSES[name](pred, torch.zeros_like(pred)).backward()
-    assert torch.isfinite(pred.grad).all()
-    assert (pred.grad * pred.detach() >= 0).all()  # towards the target
 
 
 # Optimisation
@@ -202,6 +149,8 @@ def test_the_cosine_the_steps_and_the_constant_rate():
     assert cosine == pytest.approx(expected)
     steps = rates_over(landmarks(schedule="step", milestones=[2, 4], lr=0.1), 6)
     assert steps == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    shares = rates_over(landmarks(schedule="step", milestones=[0.5, 0.75], lr=0.1), 8)
+    assert shares == pytest.approx([0.1] * 4 + [0.01] * 2 + [0.001] * 2)
     assert rates_over(landmarks(schedule="constant", lr=0.1), 4) == [0.1] * 4
 
 
@@ -245,6 +194,7 @@ def test_optimisers_are_timms(optimizer):
     [
         ({"optimizer": "adamv"}, "Did you mean 'adam"),
         ({"schedule": "step"}, "milestones"),
+        ({"schedule": "step", "milestones": [0.0, 2]}, "milestones"),
         ({"lr": -1.0}, "lr must be"),
         ({"warmup": 1.0}, "warmup"),
     ],
@@ -279,7 +229,7 @@ def test_outputs_are_fractions_and_predictions_pixels():
     data.setup("test")
     batch = data.on_after_batch_transfer(next(iter(data.test_dataloader())), 0)
     with torch.no_grad():
-        fractions, found = task(batch["image"]), task.predict_step(batch)
+        fractions, found = task.points(batch["image"]), task.predict_step(batch)
     assert fractions.shape == (4, 5, 2)
     torch.testing.assert_close(found["input"], 32 * fractions)
     torch.testing.assert_close(found["original"], found["input"])  # drawn at the input's size
@@ -296,6 +246,99 @@ def test_coordinates_need_pooled_features():
         LandmarkTask(PlainBackbone("test_resnet", output="map"))
 
 
+def test_heat_maps_need_feature_maps():
+    with pytest.raises(ConfigError, match="stages"):
+        landmarks(head="heatmaps")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"loss": "adaptive_wing"}, "head: heatmaps"),
+        ({"head": "heatmaps", "decode": "argmax"}, "soft_argmax"),
+        ({"head": "heatmaps", "heatmap_stride": 3}, "power of two"),
+        ({"head": "heatmaps", "sigma": 0.0}, "sigma"),
+        ({"head": "heatmaps", "heatmap_weight": -1.0}, "heatmap_weight"),
+        ({"head": "heatmaps", "head_width": 0}, "head_width"),
+        ({"thresholds": (0.1, 0.0)}, "thresholds"),
+    ],
+)
+def test_options_of_heads_that_make_no_sense_are_refused(options, words):
+    output = "stages" if "head" in options else "pooled"
+    with pytest.raises(ConfigError, match=words):
+        landmarks(PlainBackbone("test_resnet", output=output), **options)
+
+
+def heat_maps(**options) -> LandmarkTask:
+    """A task of five points with heat maps from a network's stages."""
+    return landmarks(PlainBackbone("test_resnet", output="stages"), head="heatmaps", **options)
+
+
+def test_mirroring_a_network_that_sees_no_sides_changes_nothing(tmp_path):
+    # A network whose output for a mirrored image is the mirrored output averages two equal ones.
+    task = heat_maps(flip_test=True).eval()
+    task.flip = FACES5.flip
+    with torch.no_grad():
+        for parameter in task.head.final.parameters():
+            parameter.normal_()
+        images = torch.randn(2, 3, 64, 64)
+        found = task.points(images)
+        mirrored = task.points(images.flip(-1))[:, list(FACES5.flip)]
+    expected = torch.stack([1 - mirrored[..., 0], mirrored[..., 1]], dim=-1)
+    torch.testing.assert_close(found, expected)
+    task.flip_test = False
+    assert not torch.allclose(task.points(images), found, atol=1e-4)
+
+
+def test_averaging_with_the_mirror_image_needs_to_know_what_swaps(tmp_path):
+    task = landmarks(flip_test=True)
+    data = DrawnFaces(8, 4, 4, 32, 5, 4, 0)
+    data.scheme = replace(data.scheme, flip=None)
+    with pytest.raises(ConfigError, match="flip_pairs"):
+        trainer_for(tmp_path, max_steps=1).fit(task, datamodule=data)
+
+
+def test_points_that_do_not_count_do_not_move_the_weights():
+    task = landmarks()
+    batch = {
+        "image": torch.randn(2, 3, 32, 32),
+        "points": torch.rand(2, 5, 2) * 32,
+        "visible": torch.ones(2, 5, dtype=torch.bool),
+    }
+    batch["visible"][:, 3:] = False
+    gradients = []
+    for value in (0.0, float("nan")):
+        batch["points"][:, 3:] = value
+        task.zero_grad()
+        task.log = lambda *args, **kwargs: None
+        task.training_step(batch, 0).backward()
+        gradients.append(task.head.bias.grad.clone())
+    assert torch.equal(*gradients)
+    assert (gradients[0].view(5, 2)[3:] == 0).all()
+    assert (gradients[0].view(5, 2)[:3] != 0).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "wing", "heatmap_weight": 1.0},
+        {"loss": "heatmap_mse", "decode": "argmax"},
+        {"loss": "adaptive_wing", "decode": "taylor"},
+    ],
+    ids=lambda options: options["loss"],
+)
+def test_a_heat_map_task_learns(tmp_path, options):
+    torch.manual_seed(0)
+    data = DrawnFaces(64, 16, 4, 32, 5, 16, num_workers=0)
+    task = heat_maps(heatmap_stride=2, lr=4e-3, **options)
+    trainer = trainer_for(
+        tmp_path, max_steps=40, max_epochs=-1, check_val_every_n_epoch=None, val_check_interval=40
+    )
+    before = trainer.validate(task, datamodule=data, verbose=False)[0]["val/nme"]
+    trainer.fit(task, datamodule=data)
+    assert trainer.callback_metrics["val/nme"] < 0.5 * before
+
+
 def test_zoos_alone_get_the_gates_average():
     assert any(isinstance(each, GateEMA) for each in landmarks(zoo()).configure_callbacks())
     assert landmarks().configure_callbacks() == []
@@ -305,8 +348,27 @@ def test_folding_a_task_gives_its_own_output():
     task = landmarks(zoo()).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        expected = task(images).flatten(1)
+        expected = task(images)
         torch.testing.assert_close(task.fold()(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_hrnet_zoo_with_heat_maps_trains_folds_and_exports(tmp_path):
+    torch.manual_seed(0)
+    sources = ["random:1", "random:2"]
+    backbone = ZooBackbone("hrnet_w18_small", sources, mode="lite", output="stages")
+    task = landmarks(backbone, head="heatmaps", loss="heatmap_mse", decode="argmax")
+    data = DrawnFaces(4, 2, 2, 64, 5, 2, num_workers=0)
+    trainer = trainer_for(tmp_path, max_steps=2, max_epochs=-1, limit_val_batches=0)
+    trainer.fit(task, datamodule=data)
+    images = torch.randn(2, 3, 64, 64)
+    folded = task.eval().fold()
+    with torch.no_grad():
+        expected = task(images)
+        torch.testing.assert_close(folded(images), expected, rtol=1e-4, atol=1e-5)
+        exported = torch.export.export(folded, (images,)).module()
+        torch.testing.assert_close(exported(images), expected, rtol=1e-4, atol=1e-5)
+    assert expected.shape == (2, 5, 16, 16)
+    assert sum(p.numel() for p in folded.net.parameters()) == 1_477_920  # timm's, one network
 
 
 @pytest.mark.parametrize("mode", ["lite", "full"])

@@ -83,7 +83,7 @@ def adaptive_wing(
     alpha: float = 2.1,
     foreground: float = 10.0,
 ) -> Tensor:
-    """Adaptive Wing loss of heat maps with its weighted loss map (Wang et al., ICCV 2019, eq. 4, 7).
+    """Adaptive Wing loss of heat maps, weighted (Wang et al., ICCV 2019, equations 4 and 7).
 
     Like Wing where the true map is bright, like a square where it is dark; pixels in and beside a
     bright area count ``foreground + 1`` times.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from zoo_lightning.architecture import stage_key
 from zoo_lightning.errors import SourceError
 from zoo_lightning.sources.ordering import map_by_order
 
@@ -71,6 +72,27 @@ def score_prefixes(
                 break
             start = dot + 1
     return scores
+
+
+def unflatten_stages(
+    state: Mapping[str, Tensor], reference: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Give keys of a flattened network their plain names: ``stem_0.bias`` to ``stem.0.bias``.
+
+    timm flattens the first level of some networks when it is asked for their stages.
+    """
+    plain = {stage_key(key): key for key in reference}
+
+    def renamed(key: str) -> str:
+        start = 0
+        while key[start:] not in plain:
+            dot = key.find(".", start)
+            if dot < 0:
+                return key
+            start = dot + 1
+        return key if key[start:] in reference else key[:start] + plain[key[start:]]
+
+    return {renamed(key): tensor for key, tensor in state.items()}
 
 
 def is_stacked(found: Tensor, wanted: Tensor) -> bool:

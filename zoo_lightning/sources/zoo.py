@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zoo_lightning.layers.folding import fold_state, is_aggregated
 from zoo_lightning.sources.adapting import Adapted, adapt
+from zoo_lightning.sources.prefixes import unflatten_stages
 from zoo_lightning.sources.reading import check_architecture, read_weights
 from zoo_lightning.sources.spec import Source
 from zoo_lightning.sources.stems import adapt_statistics
@@ -42,7 +43,8 @@ def load_sources(
 ) -> list[Adapted]:
     """Read sources and fit each to the architecture.
 
-    A run of this project in lite or full mode is folded first, with its average gates.
+    A run of this project in lite or full mode is folded first, with its average gates; one of a
+    network's stages may serve for pooled features, and the other way round.
 
     Args:
         sources: The zoo.
@@ -66,6 +68,7 @@ def load_sources(
         state = weights.state
         if is_aggregated(state):  # a run of this project, in lite or full mode
             state = fold_state(state)
+        state = unflatten_stages(state, reference)
         adapted = adapt(state, reference, source, architecture)
         mean = adapt_statistics(weights.mean, in_chans)
         std = adapt_statistics(weights.std, in_chans)

@@ -44,7 +44,8 @@ class BaseTask(pl.LightningModule):
         schedule: ``onecycle`` (rise over the first ``warmup``, then cosine to zero), ``cosine``,
             ``step`` (a tenth at each of ``milestones``) or ``constant``.
         warmup: share of the training in which ``onecycle`` rises, in (0, 1).
-        milestones: optimiser steps at which ``step`` drops the rate.
+        milestones: where ``step`` drops the rate: optimiser steps, or below 1 shares of the
+            training.
         head_lr_factor: the head's learning rate as a multiple of ``lr``.
         gate_lr_factor: the gates' likewise.
         alignment_lr_factor: the alignments' likewise.
@@ -66,7 +67,7 @@ class BaseTask(pl.LightningModule):
         decay_all: bool = False,
         schedule: Schedule = "onecycle",
         warmup: float = 0.25,
-        milestones: list[int] | None = None,
+        milestones: list[float] | None = None,
         head_lr_factor: float = 1.0,
         gate_lr_factor: float = 1.0,
         alignment_lr_factor: float = 1.0,
@@ -86,6 +87,8 @@ class BaseTask(pl.LightningModule):
             raise ConfigError(f"warmup must lie in (0, 1), got {warmup}")
         if schedule == "step" and not milestones:
             raise ConfigError("schedule 'step' needs milestones: the steps at which the rate drops")
+        if not all(place > 0 for place in milestones or []):
+            raise ConfigError(f"milestones must be above 0, got {milestones}")
         # Plain values, so that a checkpoint holds all it takes to build the task again.
         described = {"class_path": type(backbone).__name__, "init_args": backbone.config}
         self.hparams["backbone"] = described
@@ -158,14 +161,17 @@ class BaseTask(pl.LightningModule):
         options = self.hparams
         if options["schedule"] == "constant":
             return LambdaLR(optimizer, lambda step: 1.0)
-        if options["schedule"] == "step":
-            return MultiStepLR(optimizer, options["milestones"])
         steps = self._total_steps()
+        places = options["milestones"] or []
+        if options["schedule"] == "step" and all(place >= 1 for place in places):
+            return MultiStepLR(optimizer, [int(place) for place in places])
         if steps is None:
             raise ConfigError(
                 f"schedule {options['schedule']!r} needs the training's length; set "
                 "trainer.max_steps or trainer.max_epochs, or schedule: constant"
             )
+        if options["schedule"] == "step":
+            return MultiStepLR(optimizer, [int(p if p >= 1 else p * steps) for p in places])
         if options["schedule"] == "cosine":
             return CosineAnnealingLR(optimizer, steps)
         return OneCycleLR(

@@ -103,7 +103,7 @@ class LandmarkTask(BaseTask):
                 heatmap_weight,
                 head_width,
             )
-        self.errors: dict[str, LandmarkErrors] = {}
+        self.errors = nn.ModuleDict()  # a module, so that it moves to the device with the task
         self.flip: tuple[int, ...] | None = None
 
     def setup(self, stage: str) -> None:
@@ -131,8 +131,9 @@ class LandmarkTask(BaseTask):
         others = [name for name in known if name != self.normalization]
         subsets = getattr(data, "subset_names", ())
         for part in ("val", "test"):
-            metric = LandmarkErrors(points, self.normalization, self.thresholds, others, subsets)
-            self.errors[part] = metric.to(self.device)
+            self.errors[part] = LandmarkErrors(
+                points, self.normalization, self.thresholds, others, subsets
+            )
 
     def on_fit_start(self) -> None:
         """Let a new head of coordinates start from the training set's mean shape."""
@@ -153,10 +154,6 @@ class LandmarkTask(BaseTask):
     def points(self, images: Tensor) -> Tensor:
         """Points ``(B, K, 2)``, fractions of the image, from normalised images."""
         return self.head.points(self._output(images))
-
-    def fold(self) -> nn.Module:
-        """Ordinary network: points as ``(B, 2 K)`` fractions, or heat maps ``(B, K, h, w)``."""
-        return super().fold()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch."""
