@@ -5,7 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo_lightning.plots import plot_error_curve, plot_landmarks, save_figure
+from zoo_lightning.metrics.functional import error_auc
+from zoo_lightning.plots import (
+    Faces,
+    plot_error_curve,
+    plot_landmarks,
+    plot_ranked_faces,
+    save_figure,
+)
 
 
 def rendered(figure):
@@ -71,6 +78,45 @@ def test_images_that_do_not_fit_are_refused(faces, wrong):
         plot_landmarks(*given[wrong])
 
 
+def test_true_points_that_do_not_count_get_no_circle(faces):
+    images, points = faces
+    visible = torch.tensor([[True] * 5, [True, False] * 2 + [True], [False] * 5])
+    figure = plot_landmarks(images, points, points + 2, visible=visible)
+    rendered(figure)
+    for axes, mask in zip(figure.axes, visible, strict=False):
+        circles = [line for line in axes.lines if line.get_marker() == "o"]
+        crosses = [line for line in axes.lines if line.get_marker() == "x"]
+        assert {len(line.get_xdata()) for line in circles} == {int(mask.sum())}
+        assert {len(line.get_xdata()) for line in crosses} == {5}
+
+
+def test_faces_are_ranked_in_three_labelled_rows(faces):
+    images, points = faces
+    visible = torch.ones(3, 5, dtype=torch.bool)
+    visible[0, 0] = False
+    one = Faces(images[:1], points[:1], points[:1] + 9, [30.0])
+    three = Faces(images, points, points + 1, [1.0, 2.0, 3.25], visible)
+    figure = plot_ranked_faces(three, three, one)
+    rendered(figure)
+    grid = np.array(figure.axes).reshape(3, 3)
+    assert [row[0].get_ylabel() for row in grid] == ["best", "median", "worst"]
+    assert [axes.get_title() for axes in grid[0]] == ["1.0 %", "2.0 %", "3.2 %"]
+    assert [len(axes.images) for axes in grid[2]] == [1, 0, 0]
+    assert [len(axes.collections[0].get_segments()) for axes in grid[0]] == [4, 5, 5]
+
+
+def test_a_row_without_faces_or_of_different_lengths_is_refused(faces):
+    images, points = faces
+    good = Faces(images, points, points, [1.0, 2.0, 3.0])
+    bad = (
+        Faces(images[:0], points[:0], points[:0], []),
+        Faces(images, points[:2], points, [1.0] * 3),
+    )
+    for one in bad:
+        with pytest.raises(ValueError, match="images"):
+            plot_ranked_faces(good, one, good)
+
+
 def test_error_curves_end_at_the_share_of_images_below_the_threshold():
     errors = np.array([0.01, 0.03, 0.2, 0.04])
     figure = plot_error_curve({"adaptive": errors, "lite": torch.tensor([0.5])}, threshold=0.1)
@@ -81,8 +127,20 @@ def test_error_curves_end_at_the_share_of_images_below_the_threshold():
     assert second.get_ydata()[-1] == 0
     assert first.get_linestyle() != second.get_linestyle()
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert f"{float(error_auc(torch.from_numpy(errors), 0.1)):.3f}" == "0.550"
     assert labels[0] == "adaptive: AUC 0.550, failures 25.0 %"
     assert labels[1] == "lite: AUC 0.000, failures 100.0 %"
+
+
+def test_many_curves_differ_without_colour_and_are_not_hidden_by_their_legend():
+    figure = plot_error_curve({f"subset {i}": [0.01 * i, 0.05] for i in range(9)})
+    axes = figure.axes[0]
+    assert len({(str(line._dash_pattern), line.get_linewidth()) for line in axes.lines}) == 9
+    assert axes.get_legend() is None
+    rendered(figure)
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= axes.get_window_extent().x1
+    assert box.x1 <= figure.bbox.x1
 
 
 def test_a_curve_without_errors_is_refused():

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from zoo_lightning.metrics.functional import error_auc, failure_rate
@@ -28,21 +30,42 @@ if TYPE_CHECKING:
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 
 
+@dataclass(frozen=True)
+class Faces:
+    """Images with their points and errors, as one row of :func:`plot_ranked_faces`.
+
+    Args:
+        images: ``(B, H, W, 3)`` or ``(B, 3, H, W)``, uint8 or floats in [0, 1].
+        true: ``(B, K, 2)`` in the images' pixels.
+        pred: ``(B, K, 2)`` in the images' pixels.
+        errors: ``(B,)`` normalised mean errors, percent.
+        visible: ``(B, K)`` bool, points that count; ``None`` counts all.
+    """
+
+    images: ArrayLike
+    true: ArrayLike
+    pred: ArrayLike
+    errors: Sequence[float]
+    visible: ArrayLike | None = None
+
+
 def plot_landmarks(
     images: ArrayLike,
     true: ArrayLike | None,
     pred: ArrayLike | None = None,
     errors: Sequence[float] | None = None,
     titles: Sequence[str] | None = None,
+    visible: ArrayLike | None = None,
 ) -> Figure:
     """Grid of images with true points as circles and predicted points as crosses.
 
     Args:
         images: ``(B, H, W, 3)`` or ``(B, 3, H, W)``, uint8 or floats in [0, 1].
         true: ``(B, K, 2)`` in the images' pixels; ``None`` if unknown.
-        pred: ``(B, K, 2)`` in the images' pixels.
+        pred: ``(B, K, 2)`` in the images' pixels; all of them are drawn.
         errors: normalised mean error of each image, percent, written above it.
         titles: written above each image.
+        visible: ``(B, K)`` bool; true points that do not count get no circle.
 
     Returns:
         The figure, about 2 inches an image.
@@ -50,50 +73,129 @@ def plot_landmarks(
     Raises:
         ValueError: if there are no images or the lengths differ.
     """
-    pixels = _channels_last(images)
-    marks = [points for points in (true, pred, errors, titles) if points is not None]
-    if not len(pixels) or any(len(points) != len(pixels) for points in marks):
-        raise ValueError(
-            f"{len(pixels)} images with {[len(points) for points in marks]} points, errors or "
-            "titles; expected as many of each as images, and at least one."
-        )
+    pixels = channels_last(images)
+    marks = [points for points in (true, pred, errors, titles, visible) if points is not None]
+    _check_lengths(pixels, marks)
     columns = min(math.ceil(math.sqrt(len(pixels))), 8)
     rows = math.ceil(len(pixels) / columns)
-    figure = _figure(2.1 * columns, 2.3 * rows + 0.3)
+    titled = titles is not None or errors is not None
+    figure = new_figure(2.1 * columns, (2.3 if titled else 2.1) * rows + 0.4)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
     for i, axes in enumerate(grid[: len(pixels)]):
-        height, width = pixels.shape[1:3]
-        # Coordinates have their origin at the pixel's corner, as everywhere in the package.
-        axes.imshow(pixels[i], extent=(0, width, height, 0), interpolation="nearest")
-        if true is not None:
-            _mark(axes, true[i], "o", "true")
-        if pred is not None:
-            _mark(axes, pred[i], "x", "predicted")
-        axes.set(xlim=(0, width), ylim=(height, 0))
+        shown = slice(None) if visible is None else np.asarray(visible[i], dtype=bool)
+        _draw_face(
+            axes,
+            pixels[i],
+            None if true is None else np.asarray(true[i], dtype=float)[shown],
+            None if pred is None else np.asarray(pred[i], dtype=float),
+        )
         words = [] if titles is None else [str(titles[i])]
         words += [] if errors is None else [f"{float(errors[i]):.1f} %"]
         axes.set_title("  ".join(words), fontsize=8)
-    handles, labels = grid[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, facecolor="0.6")
+    _point_legend(figure, grid[0])
     return figure
 
 
-def _mark(axes: Axes, points: ArrayLike, marker: str, label: str) -> None:
-    x, y = np.asarray(points, dtype=float).T
-    if marker == "o":
+def plot_ranked_faces(best: Faces, median: Faces, worst: Faces) -> Figure:
+    """Three rows of faces, the best, the middle and the worst ones, with the error of each.
+
+    A thin line joins each true point that counts to its prediction, since in the worst faces they
+    are too far apart to be matched by eye.
+
+    Args:
+        best: faces with the smallest errors.
+        median: faces with errors around the median.
+        worst: faces with the largest errors.
+
+    Returns:
+        The figure, about 2 inches an image.
+
+    Raises:
+        ValueError: if a row has no images or its lengths differ.
+    """
+    rows = {"best": best, "median": median, "worst": worst}
+    columns = max(len(faces.errors) for faces in rows.values())
+    figure = new_figure(2.1 * columns + 0.3, 2.3 * len(rows) + 0.3)
+    grid = figure.subplots(len(rows), max(columns, 1), squeeze=False)
+    for row, (label, faces) in zip(grid, rows.items(), strict=True):
+        pixels = channels_last(faces.images)
+        _check_lengths(pixels, [faces.true, faces.pred, faces.errors])
+        for axes in row[len(pixels) :]:
+            axes.set_axis_off()
+        for i, axes in enumerate(row[: len(pixels)]):
+            true, pred = (np.asarray(each[i], dtype=float) for each in (faces.true, faces.pred))
+            if faces.visible is not None:
+                counted = np.asarray(faces.visible[i], dtype=bool)
+                true, pred = true[counted], pred[counted]
+            _draw_face(axes, pixels[i], true, pred, joined=True)
+            axes.set_title(f"{float(faces.errors[i]):.1f} %", fontsize=9)
+        row[0].set_ylabel(label, fontsize=11)
+    _point_legend(figure, grid[0, 0])
+    return figure
+
+
+def _check_lengths(pixels: np.ndarray, others: Sequence[Sequence]) -> None:
+    if not len(pixels) or any(len(other) != len(pixels) for other in others):
+        raise ValueError(
+            f"{len(pixels)} images with {[len(other) for other in others]} points, errors, titles "
+            "or masks; expected as many of each as images, and at least one."
+        )
+
+
+def _draw_face(
+    axes: Axes,
+    pixels: np.ndarray,
+    true: np.ndarray | None,
+    pred: np.ndarray | None,
+    joined: bool = False,
+) -> None:
+    """One image and its points, without ticks and frame."""
+    draw_image(axes, pixels)
+    if joined and true is not None and pred is not None:
+        lines = np.stack([true, pred], axis=1)
+        axes.add_collection(LineCollection(lines, colors="black", linewidths=1.4))
+        axes.add_collection(LineCollection(lines, colors="white", linewidths=0.6))
+    if true is not None:
         # A dark ring around a light one stands out on any skin and any background.
-        size = 4.5 if len(x) < 30 else 3
-        axes.plot(x, y, "o", mfc="none", mec="black", mew=1.6, ms=size)
-        axes.plot(x, y, "o", mfc="none", mec="white", mew=0.8, ms=size, label=label)
-    else:
-        axes.plot(x, y, "x", color="black", mew=1.8, ms=4)
-        axes.plot(x, y, "x", color="#ffb000", mew=0.9, ms=3.6, label=label)
+        size = 4.5 if len(true) < 30 else 2.7
+        axes.plot(*true.T, "o", mfc="none", mec="black", mew=1.2, ms=size)
+        axes.plot(*true.T, "o", mfc="none", mec="white", mew=0.6, ms=size, label="true")
+    if pred is not None:
+        size = 4 if len(pred) < 30 else 2.7
+        axes.plot(*pred.T, "x", color="black", mew=1.5, ms=size + 0.4)
+        axes.plot(*pred.T, "x", color="#ffb000", mew=0.7, ms=size, label="predicted")
 
 
-def _channels_last(images: ArrayLike) -> np.ndarray:
+def draw_image(axes: Axes, pixels: np.ndarray, **options: object) -> None:
+    """Show pixels with the package's coordinates: the origin at the first pixel's corner."""
+    height, width = pixels.shape[:2]
+    axes.imshow(pixels, extent=(0, width, height, 0), interpolation="nearest", **options)
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _point_legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=2,
+            markerscale=2,
+            facecolor="0.25",  # the marks are made for photographs, not for white paper
+            labelcolor="white",
+        )
+
+
+def channels_last(images: ArrayLike) -> np.ndarray:
+    """Images as ``(B, H, W, 3)``, uint8 or floats in [0, 1].
+
+    Raises:
+        ValueError: if they are no ``(B, H, W, 3)`` and no ``(B, 3, H, W)``.
+    """
     pixels = np.asarray(images)
     if pixels.ndim != 4 or 3 not in (pixels.shape[1], pixels.shape[3]):
         raise ValueError(f"Expected images (B, H, W, 3) or (B, 3, H, W), found {pixels.shape}.")
@@ -105,6 +207,8 @@ def _channels_last(images: ArrayLike) -> np.ndarray:
 def plot_error_curve(errors: Mapping[str, ArrayLike], threshold: float = 0.1) -> Figure:
     """Cumulative error curves, with area under the curve and failure rate in the legend.
 
+    Areas are Simpson sums, as in :func:`~zoo_lightning.metrics.functional.error_auc`.
+
     Args:
         errors: for each label the images' errors ``(N,)``, fractions of the normalising distance.
         threshold: largest error shown; area and failure rate refer to it.
@@ -114,7 +218,8 @@ def plot_error_curve(errors: Mapping[str, ArrayLike], threshold: float = 0.1) ->
     """
     if not errors or any(np.size(values) == 0 for values in errors.values()):
         raise ValueError("Nothing to plot: give at least one label with at least one error.")
-    figure = _figure(5.2, 3.8)
+    beside = len(errors) > 3  # where a legend inside would hide curves
+    figure = new_figure(8.2 if beside else 5.2, 3.8)
     axes = figure.subplots()
     for i, (label, values) in enumerate(errors.items()):
         nme = torch.as_tensor(np.asarray(values, dtype=float))
@@ -124,6 +229,7 @@ def plot_error_curve(errors: Mapping[str, ArrayLike], threshold: float = 0.1) ->
             100 * x,
             100 * y,
             linestyle=_DASHES[i % len(_DASHES)],
+            linewidth=1.8 if i < len(_DASHES) else 0.9,
             drawstyle="steps-post",
             label=f"{label}: AUC {auc:.3f}, failures {100 * failures:.1f} %",
         )
@@ -134,7 +240,10 @@ def plot_error_curve(errors: Mapping[str, ArrayLike], threshold: float = 0.1) ->
         ylabel="images with at most this error (%)",
     )
     axes.grid(alpha=0.3)
-    axes.legend(loc="best", fontsize=8)
+    if beside:
+        figure.legend(loc="outside right upper", fontsize=8, handlelength=3.5)
+    else:
+        axes.legend(loc="best", fontsize=8, handlelength=3)
     return figure
 
 
@@ -146,8 +255,9 @@ def _steps(nme: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     return np.r_[0.0, below, threshold], np.r_[0.0, heights, last]
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches that pyplot knows nothing of."""
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=160)
     FigureCanvasAgg(figure)
     return figure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,49 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from typing_extensions import override
 
-from zoo_lightning.metrics.functional import per_image_nme
-from zoo_lightning.plots import plot_error_curve, plot_landmarks, save_figure
+from zoo_lightning.landmark_plots import (
+    CONNECTIONS,
+    combine_heatmaps,
+    plot_heatmaps,
+    plot_point_errors,
+)
+from zoo_lightning.metrics.functional import per_image_nme, per_point_error
+from zoo_lightning.plots import (
+    Faces,
+    plot_error_curve,
+    plot_landmarks,
+    plot_ranked_faces,
+    save_figure,
+)
 from zoo_lightning.run_folder import PICTURES
 
 SHOWN = 12
-"""Faces in a picture."""
+"""Faces in a picture of validation."""
+
+HEATED = 6
+"""Faces in a picture of heat maps."""
+
+RANKED = 6
+"""Faces in each row of the picture of the best, the middle and the worst."""
 
 
 class LandmarkFiles(Callback):
-    """Pictures of validation and test faces, the cumulative error curve, and CSV of predictions.
+    """Pictures of validation and test faces and of their errors, and CSV of errors and predictions.
 
-    Writes ``pictures/val_faces.png`` at every validation; ``pictures/test_faces.png``,
-    ``pictures/error_curve.png`` and ``test_errors.csv`` (error of each test image, percent) after a
-    test; ``predictions.csv`` (``image,x0,y0,...`` in pixels of the original images) after
-    ``predict``. With several processes each sees its share; the first one's share is shown.
+    At every validation: ``pictures/val_faces.png``, faces spread evenly over the data set.
+
+    After a test: ``pictures/test_faces.png`` (best, median and worst faces),
+    ``pictures/error_curve.png`` (cumulative, of all images and of each subset),
+    ``pictures/point_errors.png`` (of each point, on the mean face), ``test_errors.csv``
+    (``image,nme`` and a 0/1 column for each subset), ``point_errors.csv`` (``point,nme``). All
+    errors are in percent of the distance that the task normalises by.
+
+    From tasks that give heat maps also ``pictures/val_heatmaps.png`` and ``pictures/heatmaps.png``.
+
+    After ``predict``: ``predictions.csv`` (``image,x0,y0,...`` in pixels of the original images).
+
+    With several processes each sees its share of the images; the first one's share is shown and
+    written.
 
     Args:
         folder: of the run.
@@ -36,13 +65,13 @@ class LandmarkFiles(Callback):
     def __init__(self, folder: str) -> None:
         super().__init__()
         self.folder = Path(folder)
-        self._faces: dict[str, list] = {}
-        self._errors: list[tuple[str, float]] = []
+        self._sample = _SpreadFaces()
+        self._results = _TestResults()
         self._predictions: list[tuple[str, np.ndarray]] = []
 
     @override
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._faces = {"images": [], "true": [], "pred": []}
+        self._sample = _SpreadFaces()
 
     @override
     def on_validation_batch_end(
@@ -53,16 +82,21 @@ class LandmarkFiles(Callback):
         batch: dict[str, Any],
         *args: Any,
     ) -> None:
-        self._keep_faces(trainer.datamodule.val_set, trainer, outputs, batch)
+        if trainer.is_global_zero:
+            self._sample.add(trainer.datamodule, trainer.datamodule.val_set, outputs, batch)
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self._draw_faces(trainer, "val_faces.png")
+        sample = self._sample
+        if not trainer.is_global_zero or trainer.sanity_checking or not sample.images:
+            return
+        figure = plot_landmarks(sample.images, sample.true, sample.pred, visible=sample.visible)
+        save_figure(figure, self.folder / PICTURES / "val_faces.png")
+        self._draw_heatmaps("val_heatmaps.png")
 
     @override
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._faces, self._errors = {"images": [], "true": [], "pred": []}, []
+        self._sample, self._results = _SpreadFaces(), _TestResults()
 
     @override
     def on_test_batch_end(
@@ -73,22 +107,49 @@ class LandmarkFiles(Callback):
         batch: dict[str, Any],
         *args: Any,
     ) -> None:
-        self._keep_faces(trainer.datamodule.test_set, trainer, outputs, batch)
-        errors = per_image_nme(outputs["original"], batch["original"], outputs["distance"])
-        self._errors += zip(batch["name"], errors.tolist(), strict=True)
+        if trainer.is_global_zero:
+            self._results.add(outputs, batch)
+            if "heatmaps" in outputs:
+                self._sample.add(trainer.datamodule, trainer.datamodule.test_set, outputs, batch)
 
     @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._draw_faces(trainer, "test_faces.png")
-        if not trainer.is_global_zero:
+        results, data = self._results, trainer.datamodule
+        if not trainer.is_global_zero or not results.names:
             return
+        subsets = tuple(getattr(data, "subset_names", ()))
         label = getattr(pl_module.backbone, "method", "model")
-        errors = np.array([error for _, error in self._errors])
-        save_figure(plot_error_curve({label: errors}), self.folder / PICTURES / "error_curve.png")
-        with (self.folder / "test_errors.csv").open("w", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["image", "nme"])
-            writer.writerows([name, f"{100 * error:.4f}"] for name, error in self._errors)
+        threshold = getattr(pl_module, "thresholds", (0.10,))[0]
+        point_errors = results.point_errors()
+        figures = {
+            "test_faces.png": plot_ranked_faces(*results.ranked(data.test_set)),
+            "error_curve.png": plot_error_curve(results.curves(label, subsets), threshold),
+        }
+        if np.isfinite(point_errors).any():  # not so after a training that diverged
+            lines = CONNECTIONS.get(getattr(data.scheme, "name", ""), ())
+            figures["point_errors.png"] = plot_point_errors(
+                results.mean_shape(), point_errors, lines
+            )
+        for name, figure in figures.items():
+            save_figure(figure, self.folder / PICTURES / name)
+        self._draw_heatmaps("heatmaps.png")
+        _write_csv(
+            self.folder / "test_errors.csv", ["image", "nme", *subsets], results.rows(len(subsets))
+        )
+        _write_csv(
+            self.folder / "point_errors.csv",
+            ["point", "nme"],
+            ([k, f"{error:.4f}"] for k, error in enumerate(point_errors)),
+        )
+
+    def _draw_heatmaps(self, name: str) -> None:
+        sample = self._sample
+        if sample.heat:
+            count = len(sample.heat)
+            figure = plot_heatmaps(
+                sample.images[:count], np.stack(sample.heat)[:, None], sample.pred[:count]
+            )
+            save_figure(figure, self.folder / PICTURES / name)
 
     @override
     def on_predict_batch_end(
@@ -99,38 +160,140 @@ class LandmarkFiles(Callback):
         batch: dict[str, Any],
         *args: Any,
     ) -> None:
-        points = outputs["original"].cpu().numpy()
-        self._predictions += zip(batch["name"], points, strict=True)
+        self._predictions += zip(batch["name"], _numpy(outputs["original"]), strict=True)
 
     @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero or not self._predictions:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         count = len(self._predictions[0][1])
-        with (self.folder / "predictions.csv").open("w", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["image", *(f"{axis}{k}" for k in range(count) for axis in "xy")])
-            for name, points in self._predictions:
-                writer.writerow([name, *(f"{value:.3f}" for value in points.flatten())])
+        _write_csv(
+            self.folder / "predictions.csv",
+            ["image", *(f"{axis}{k}" for k in range(count) for axis in "xy")],
+            (
+                [name, *(f"{value:.3f}" for value in points.flatten())]
+                for name, points in self._predictions
+            ),
+        )
 
-    def _keep_faces(self, dataset: Any, trainer: pl.Trainer, outputs: Any, batch: Any) -> None:
-        """Keep faces spread evenly over the data set: neighbours often show the same person."""
-        if not trainer.is_global_zero:
-            return
+
+class _SpreadFaces:
+    """A few faces spread evenly over a data set: neighbours often show the same person."""
+
+    def __init__(self) -> None:
+        self.images: list[np.ndarray] = []
+        self.true: list[np.ndarray] = []
+        self.pred: list[np.ndarray] = []
+        self.visible: list[np.ndarray] = []
+        self.heat: list[np.ndarray] = []
+        """Of the first faces, all points' heat maps in one ``(h, w)``; empty without heat maps."""
+
+    def add(self, data: Any, dataset: Any, outputs: Any, batch: dict[str, Any]) -> None:
+        """Keep the faces of a batch whose turn it is."""
         chosen = batch["index"] % max(len(dataset) // SHOWN, 1) == 0
-        room = SHOWN - len(self._faces["images"])
-        rows = chosen.nonzero().flatten()[: max(room, 0)]
-        data = trainer.datamodule
-        self._faces["images"] += list(_to_uint8(batch["image"][rows], data.mean, data.std))
-        self._faces["true"] += list(batch["points"][rows].cpu().numpy())
-        self._faces["pred"] += list(outputs["input"][rows].detach().cpu().numpy())
+        rows = chosen.nonzero().flatten()[: max(SHOWN - len(self.images), 0)]
+        if "heatmaps" in outputs:
+            heated = rows[: max(HEATED - len(self.images), 0)]
+            self.heat += list(combine_heatmaps(_numpy(outputs["heatmaps"][heated])))
+        self.images += list(_to_uint8(batch["image"][rows], data.mean, data.std))
+        self.true += list(_numpy(batch["points"][rows]))
+        self.pred += list(_numpy(outputs["input"][rows]))
+        self.visible += list(_visible(batch)[rows].cpu().numpy())
 
-    def _draw_faces(self, trainer: pl.Trainer, name: str) -> None:
-        if trainer.is_global_zero and self._faces["images"]:
-            faces = self._faces
-            figure = plot_landmarks(faces["images"], faces["true"], faces["pred"])
-            save_figure(figure, self.folder / PICTURES / name)
+
+class _TestResults:
+    """What is kept of each test image, which is everything but its pixels."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.indices: list[int] = []
+        self.errors: list[float] = []
+        self.pred: list[np.ndarray] = []
+        self.subsets: list[np.ndarray] = []
+        # Sums over the images, and in how many of them each point counts.
+        self._point_errors = self._shapes = self._counts = 0
+
+    def add(self, outputs: Any, batch: dict[str, Any]) -> None:
+        """Take a batch in."""
+        visible = _visible(batch).cpu()
+        pred, true, distance = (
+            tensor.detach().cpu().double()
+            for tensor in (outputs["original"], batch["original"], outputs["distance"])
+        )
+        self.names += batch["name"]
+        self.indices += batch["index"].tolist()
+        self.errors += per_image_nme(pred, true, distance, visible).tolist()
+        self.pred += list(_numpy(outputs["input"]))
+        if "subsets" in batch:
+            self.subsets += list(_numpy(batch["subsets"]).astype(bool))
+        points = per_point_error(pred, true, distance, visible)
+        self._point_errors += torch.where(visible, points, 0).sum(dim=0).numpy()
+        self._shapes += torch.where(visible[..., None], _in_box(true, visible), 0).sum(0).numpy()
+        self._counts += visible.sum(dim=0).numpy()
+
+    def point_errors(self) -> np.ndarray:
+        """``(K,)`` percent, NaN for points that never count."""
+        counts = np.where(self._counts == 0, np.nan, self._counts)
+        return 100 * self._point_errors / counts
+
+    def mean_shape(self) -> np.ndarray:
+        """``(K, 2)`` mean of the true points, each face's box having the same place and size."""
+        counts = np.where(self._counts == 0, np.nan, self._counts)
+        return self._shapes / counts[:, None]
+
+    def curves(self, label: str, subsets: Sequence[str]) -> dict[str, np.ndarray]:
+        """Errors of all images, and of each subset that has some."""
+        errors = np.array(self.errors)
+        curves = {f"{label}, all images" if subsets else label: errors}
+        for column, name in enumerate(subsets):
+            member = np.array([each[column] for each in self.subsets])
+            if member.any():
+                curves[name] = errors[member]
+        return curves
+
+    def rows(self, subsets: int) -> Iterable[list]:
+        """Of ``test_errors.csv``."""
+        for i, (name, error) in enumerate(zip(self.names, self.errors, strict=True)):
+            member = self.subsets[i].astype(int) if subsets else ()
+            yield [name, f"{100 * error:.4f}", *member]
+
+    def ranked(self, dataset: Any) -> list[Faces]:
+        """The best, the middle and the worst faces, read anew from the data set."""
+        order = np.argsort(self.errors)  # NaN last
+        count = min(RANKED, max(len(order) // 3, 1))
+        middle = (len(order) - count) // 2
+        parts = order[:count], order[middle : middle + count], order[-count:]
+        return [self._faces(dataset, part) for part in parts]
+
+    def _faces(self, dataset: Any, positions: np.ndarray) -> Faces:
+        samples = [dataset[self.indices[i]] for i in positions]
+        return Faces(
+            images=[sample["image"].numpy().transpose(1, 2, 0) for sample in samples],
+            true=[sample["points"].numpy() for sample in samples],
+            pred=[self.pred[i] for i in positions],
+            errors=[100 * self.errors[i] for i in positions],
+            visible=[_visible(sample).numpy() for sample in samples],
+        )
+
+
+def _visible(sample: dict[str, Any]) -> Tensor:
+    """Which points count, ``(..., K)`` bool: all of them where the data do not say."""
+    points = sample["points"]
+    everything = torch.ones(points.shape[:-1], dtype=torch.bool, device=points.device)
+    return sample.get("visible", everything)
+
+
+def _in_box(points: Tensor, visible: Tensor) -> Tensor:
+    """Points ``(B, K, 2)`` relative to the centre and the size of the box of those that count."""
+    low = points.masked_fill(~visible[..., None], torch.inf).amin(dim=1, keepdim=True)
+    high = points.masked_fill(~visible[..., None], -torch.inf).amax(dim=1, keepdim=True)
+    # The longer side: unlike the area, it is not 0 for two points on a level.
+    size = (high - low).amax(dim=-1, keepdim=True).clamp(min=1e-6)
+    return (points - (low + high) / 2) / size
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().float().cpu().numpy()
 
 
 def _to_uint8(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
@@ -138,3 +301,11 @@ def _to_uint8(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     scale, shift = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (std, mean))
     pixels = ((images * scale + shift) * 255).round().clamp(0, 255)
     return pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _write_csv(path: Path, header: list[str], rows: Iterable[list]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
