@@ -20,7 +20,7 @@ def test_ibug_flip_swaps_what_is_left_and_right_of_the_face():
 
 
 def test_mirrored_mean_shape_of_real_faces_is_nearly_the_mean_shape(shared_data):
-    from zoo_lightning.data.landmarks import read_landmark_csv
+    from zoo_lightning.data.formats.plain_csv import read_landmark_csv
 
     for name, scheme, side in (("faces68", IBUG68, 160), ("faces5", FACES5, 80)):
         mean = read_landmark_csv(shared_data / name / "train.csv").points.mean(0)
@@ -30,22 +30,9 @@ def test_mirrored_mean_shape_of_real_faces_is_nearly_the_mean_shape(shared_data)
         assert left < right
 
 
-def test_interocular_distance_of_ibug_is_between_outer_eye_corners():
-    points = np.zeros((2, 68, 2), np.float32)
-    points[:, 45] = [3, 4]
-    assert IBUG68.interocular(points).tolist() == [5, 5]
-
-
-def test_interocular_distance_without_eyes_is_nan():
-    assert np.isnan(LandmarkScheme("x", 3).interocular(np.zeros((4, 3, 2)))).all()
-
-
-def test_inter_pupil_distance_uses_the_mean_of_each_group():
+def test_own_eyes_take_the_place_of_a_schemes_eyes():
     scheme = scheme_for(68, eyes=[list(range(36, 42)), list(range(42, 48))])
-    points = np.zeros((68, 2), np.float32)
-    points[36:42, 0] = np.arange(6)
-    points[42:48, 0] = 10
-    assert scheme.interocular(points) == 7.5
+    assert scheme.eyes == IBUG68.pupils
     assert scheme.flip == IBUG68.flip
 
 
