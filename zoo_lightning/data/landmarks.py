@@ -51,7 +51,7 @@ class LandmarkCSV(LandmarkData):
         group_pattern: regular expression; what remains of a file's stem after removing what it
             matches is the person, who is wholly trained on or wholly validated on. An empty
             pattern takes each image for a person of its own.
-        options: of ``LandmarkData``.
+        kwargs: options of ``LandmarkData``.
 
     Raises:
         ConfigError: for options outside their range or against the data.
@@ -70,7 +70,7 @@ class LandmarkCSV(LandmarkData):
         image_size: int = 64,
         batch_size: int = 32,
         group_pattern: str = r"_?\d+$",
-        **options: Any,
+        **kwargs: Any,
     ) -> None:
         self.files = {"train": Path(root) / train_csv, "test": Path(root) / test_csv}
         self.image_folder = Path(root) / images
@@ -81,7 +81,7 @@ class LandmarkCSV(LandmarkData):
             image_size=image_size,
             batch_size=batch_size,
             group_pattern=group_pattern,
-            **options,
+            **kwargs,
         )
 
     def read(self, part: Part) -> LandmarkTable:
@@ -99,7 +99,7 @@ class HRNetCSV(LandmarkData):
         images: image folder inside ``root``, which the names in the CSV files are relative to.
         subsets: names of parts of the test set, and for each a file inside ``root`` that lists its
             faces.
-        options: of ``LandmarkData``.
+        kwargs: options of ``LandmarkData``.
 
     Raises:
         ConfigError: for options outside their range or against the data.
@@ -114,7 +114,7 @@ class HRNetCSV(LandmarkData):
         test_csv: str = "test.csv",
         images: str = "images",
         subsets: dict[str, str] | None = None,
-        **options: Any,
+        **kwargs: Any,
     ) -> None:
         self.files = {"train": Path(root) / train_csv, "test": Path(root) / test_csv}
         self.image_folder = Path(root) / images
@@ -124,7 +124,7 @@ class HRNetCSV(LandmarkData):
             num_points=header.num_points,
             given_distance=header.sized,
             subset_names=tuple(self.subset_files),
-            **options,
+            **kwargs,
         )
 
     def read(self, part: Part) -> LandmarkTable:
@@ -160,21 +160,19 @@ class W300(LandmarkData):
     Args:
         root: folder of these folders.
         test: the test set.
-        options: of ``LandmarkData``.
+        kwargs: options of ``LandmarkData``.
 
     Raises:
         ConfigError: for options outside their range or against the data.
         DataError: for files that are absent or wrong.
     """
 
-    def __init__(
-        self, root: str, test: Literal["full", "private"] = "full", **options: Any
-    ) -> None:
+    def __init__(self, root: str, test: Literal["full", "private"] = "full", **kwargs: Any) -> None:
         self.files = {"train": Path(root), "test": Path(root)}
         self.image_folder = Path(root)
         self.test = test
         super().__init__(
-            num_points=68, given_distance=False, subset_names=tuple(TEST[test]), **options
+            num_points=68, given_distance=False, subset_names=tuple(TEST[test]), **kwargs
         )
 
     def read(self, part: Part) -> LandmarkTable:
@@ -188,19 +186,19 @@ class WFLW(LandmarkData):
 
     Args:
         root: folder of the two.
-        options: of ``LandmarkData``.
+        kwargs: options of ``LandmarkData``.
 
     Raises:
         ConfigError: for options outside their range or against the data.
         DataError: for files that are absent or wrong.
     """
 
-    def __init__(self, root: str, **options: Any) -> None:
+    def __init__(self, root: str, **kwargs: Any) -> None:
         lists = Path(root) / "WFLW_annotations" / "list_98pt_rect_attr_train_test"
         self.files = {part: lists / f"list_98pt_rect_attr_{part}.txt" for part in ("train", "test")}
         self.image_folder = Path(root) / "WFLW_images"
         super().__init__(
-            num_points=WFLW_POINTS, given_distance=False, subset_names=ATTRIBUTES, **options
+            num_points=WFLW_POINTS, given_distance=False, subset_names=ATTRIBUTES, **kwargs
         )
 
     def read(self, part: Part) -> LandmarkTable:
@@ -217,7 +215,7 @@ class COFW(LandmarkData):
         root: folder of the files.
         train_mat: file name inside ``root``; needed for training and validation only.
         test_mat: file name inside ``root``; needed for testing only.
-        options: of ``LandmarkData``.
+        kwargs: options of ``LandmarkData``.
 
     Raises:
         ConfigError: for options outside their range or against the data.
@@ -229,10 +227,10 @@ class COFW(LandmarkData):
         root: str,
         train_mat: str = "COFW_train_color.mat",
         test_mat: str = "COFW_test_color.mat",
-        **options: Any,
+        **kwargs: Any,
     ) -> None:
         self.files = {"train": Path(root) / train_mat, "test": Path(root) / test_mat}
-        super().__init__(num_points=COFW_POINTS, given_distance=False, subset_names=(), **options)
+        super().__init__(num_points=COFW_POINTS, given_distance=False, subset_names=(), **kwargs)
 
     def read(self, part: Part) -> LandmarkTable:
         """Read images and points of one part."""
@@ -247,7 +245,7 @@ class COCOKeypoints(LandmarkData):
         train_json: file name inside ``root``; needed for training and validation only.
         test_json: file name inside ``root``; needed for testing only.
         images: image folder inside ``root``, which the files' ``file_name`` are relative to.
-        options: of ``LandmarkData``.
+        kwargs: options of ``LandmarkData``.
 
     Raises:
         ConfigError: for options outside their range or against the data.
@@ -261,7 +259,7 @@ class COCOKeypoints(LandmarkData):
         train_json: str = "train.json",
         test_json: str = "test.json",
         images: str = "images",
-        **options: Any,
+        **kwargs: Any,
     ) -> None:
         self.files = {"train": Path(root) / train_json, "test": Path(root) / test_json}
         self.image_folder = Path(root) / images
@@ -269,7 +267,7 @@ class COCOKeypoints(LandmarkData):
             num_points=read_coco_num_points(first_of(self.files)),
             given_distance=False,
             subset_names=(),
-            **options,
+            **kwargs,
         )
 
     def read(self, part: Part) -> LandmarkTable:
