@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from zoo_lightning.data.codec import to_original
+from zoo_lightning.data.distances import group_distance
 from zoo_lightning.data.drawn_faces import DrawnFaces, draw_face, drawn_sample, five_points
 from zoo_lightning.data.face_shape import TEMPLATE
 from zoo_lightning.data.schemes import FACES5, IBUG68
@@ -35,7 +36,7 @@ def test_the_face_fills_most_of_the_image_and_stays_inside():
 
 def test_shapes_vary_in_pose_and_proportions():
     points = np.stack([draw_face(np.random.default_rng(i), 64)[1] for i in range(60)])
-    eyes = IBUG68.interocular(points)
+    eyes = group_distance(points, IBUG68.eyes)
     assert eyes.max() > 1.5 * eyes.min()
     nose = (points[:, 30, 0] - points[:, 0, 0]) / (points[:, 16, 0] - points[:, 0, 0])
     assert nose.min() < 0.35
@@ -86,14 +87,18 @@ def module():
 
 def test_samples_have_the_format_of_annotated_files(module):
     train = next(iter(module.train_dataloader()))
-    assert set(train) == {"image", "points", "index"}
+    assert set(train) == {"image", "points", "visible", "index"}
     assert train["image"].shape == (4, 3, 32, 32)
     assert train["image"].dtype == torch.uint8
     test = next(iter(module.test_dataloader()))
-    extra = {"original", "to_original", "interocular", "box", "name"}
+    extra = {"original", "to_original", "distances", "subsets", "name"}
     assert set(test) == set(train) | extra
     assert torch.equal(to_original(test["points"], test["to_original"]), test["original"])
-    assert (test["interocular"] > 0).all()
+    assert tuple(test["distances"]) == module.normalizations
+    assert all((distances > 0).all() for distances in test["distances"].values())
+    assert test["visible"].all()
+    assert module.subset_names == ()
+    assert test["subsets"].shape == (2, 0)
     assert test["name"] == ["drawn-test-0", "drawn-test-1"]
     assert module.scheme is FACES5
     assert module.num_points == 5

@@ -5,9 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo_lightning.data import landmarks
+from zoo_lightning.data import landmark_data
 from zoo_lightning.data.codec import to_original
-from zoo_lightning.data.landmarks import LandmarkCSV, person_of, random_subset, split_by_group
+from zoo_lightning.data.formats.plain_csv import read_landmark_csv
+from zoo_lightning.data.landmarks import LandmarkCSV
+from zoo_lightning.data.splitting import person_of, random_subset, split_by_group
 from zoo_lightning.errors import ConfigError, DataError
 
 
@@ -23,16 +25,16 @@ def data(landmark_root):
 @pytest.fixture
 def log(monkeypatch):
     lines = []
-    monkeypatch.setattr(landmarks, "rank_zero_info", lines.append)
+    monkeypatch.setattr(landmark_data, "rank_zero_info", lines.append)
     return lines
 
 
 def people(dataset):
-    return {person_of(path.name, r"_?\d+$") for path in dataset.images.paths}
+    return {person_of(path.name, r"_?\d+$") for path in dataset.images.sources}
 
 
 def names(dataset):
-    return [path.name for path in dataset.images.paths]
+    return [path.name for path in dataset.images.sources]
 
 
 def test_number_of_points_and_scheme_are_known_from_construction(data):
@@ -116,7 +118,7 @@ def test_people_of_the_real_sets_are_recognised(shared_data):
     module = LandmarkCSV(str(shared_data / "faces68"))
     assert module.num_points == 68
     for name, count in (("faces68", 230), ("faces5", 3254)):
-        table = landmarks.read_landmark_csv(shared_data / name / "train.csv")
+        table = read_landmark_csv(shared_data / name / "train.csv")
         assert len({person_of(image, module.group_pattern) for image in table.names}) == count
 
 
@@ -138,7 +140,7 @@ def test_training_samples_are_input_pixels_with_points(data):
     module = data()
     module.setup("fit")
     batch = next(iter(module.train_dataloader()))
-    assert set(batch) == {"image", "points", "index"}
+    assert set(batch) == {"image", "points", "visible", "index"}
     assert batch["image"].shape == (4, 3, 32, 32)
     assert batch["image"].dtype == torch.uint8
     assert batch["points"].shape == (4, 5, 2)
@@ -149,15 +151,19 @@ def test_evaluation_samples_lead_back_to_the_original_image(data):
     module = data()
     module.setup("test")
     batch = next(iter(module.test_dataloader()))
-    original = landmarks.read_landmark_csv(module.test_csv).points
+    original = read_landmark_csv(module.files["test"]).points
     assert (batch["original"].numpy() == original).all()
     back = to_original(batch["points"], batch["to_original"])
     torch.testing.assert_close(back, batch["original"], rtol=0, atol=1e-4)
     eyes = np.linalg.norm(original[:, 0] - original[:, 1], axis=-1)
     boxes = np.sqrt(np.prod(original.max(1) - original.min(1), axis=-1))
-    assert np.allclose(batch["interocular"], eyes)
-    assert np.allclose(batch["box"], boxes)
-    assert batch["box"].dtype == batch["interocular"].dtype == torch.float32
+    distances = batch["distances"]
+    assert tuple(distances) == module.normalizations
+    assert np.allclose(distances["interocular"], eyes)
+    assert np.allclose(distances["box"], boxes)
+    assert all(values.dtype == torch.float32 for values in distances.values())
+    assert batch["visible"].all()
+    assert batch["subsets"].shape == (4, 0)
     assert batch["name"][1] == "testa_01.png"
     assert batch["index"].tolist() == [0, 1, 2, 3]
 
@@ -180,8 +186,8 @@ def test_a_wide_image_is_padded_and_its_points_still_lead_back(data, landmark_ro
 def test_points_without_eyes_have_no_interocular_distance(data):
     module = data(flip_pairs=[(0, 1)])
     module.setup("test")
-    assert module.test_set[0]["interocular"].isnan()
-    assert module.test_set[0]["box"] > 0
+    assert module.normalizations == ("box", "diagonal", "height")
+    assert tuple(module.test_set[0]["distances"]) == module.normalizations
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -204,7 +210,7 @@ def test_without_augmentation_training_images_are_the_same_every_epoch(data):
 
 def test_images_of_unknown_points_are_not_mirrored(data, landmark_root, log, write_csv):
     for name in ("train", "test"):
-        table = landmarks.read_landmark_csv(landmark_root / f"{name}.csv")
+        table = read_landmark_csv(landmark_root / f"{name}.csv")
         write_csv(landmark_root / f"{name}.csv", table.names, table.points[:, :4])
     module = data()
     assert module.scheme.name == "unknown"
@@ -213,7 +219,7 @@ def test_images_of_unknown_points_are_not_mirrored(data, landmark_root, log, wri
 
 
 def test_points_outside_their_image_are_counted_once_per_split(data, landmark_root, log, write_csv):
-    table = landmarks.read_landmark_csv(landmark_root / "test.csv")
+    table = read_landmark_csv(landmark_root / "test.csv")
     table.points[1, :2] = [[-3, 5], [5, 50]]
     write_csv(landmark_root / "test.csv", table.names, table.points)
     data().setup("test")
@@ -255,7 +261,7 @@ def test_an_error_that_cannot_be_normalised_names_its_image(data, landmark_root,
     points = np.random.default_rng(0).uniform(5, 35, (2, 5, 2))
     points[1, 0] = points[1, 1]
     write_csv(landmark_root / "test.csv", ["testa_00.png", "testa_01.png"], points)
-    with pytest.raises(DataError, match=r"eyes .* 'testa_01\.png'"):
+    with pytest.raises(DataError, match=r"eyes\) is 0 pixels in 'testa_01\.png'"):
         data().setup("test")
 
 

@@ -75,7 +75,9 @@ def augment(
     options: Augmentation,
     flip: tuple[int, ...] | None,
     generator: torch.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
+    visible: np.ndarray | None = None,
+    extent: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vary one training image and move its points with it.
 
     Args:
@@ -85,16 +87,21 @@ def augment(
         options: how far to vary.
         flip: permutation of the points under mirroring; ``None`` never mirrors.
         generator: of the sample.
+        visible: ``(K,)`` bool, the points that count; ``None`` for all.
+        extent: fraction of the image's side that unvaried fills the result; what surrounds it comes
+            into sight when the image is turned, shifted or shrunk.
 
     Returns:
-        Image ``(size, size, 3)`` uint8 and points ``(K, 2)`` float32 in its pixels.
+        Image ``(size, size, 3)`` uint8, points ``(K, 2)`` float32 in its pixels, and which of them
+        count, ``(K,)`` bool.
     """
     draw = torch.rand(32, generator=generator).tolist()
     mirrored = flip is not None and draw[0] < options.flip
-    affine = random_affine(image.shape[0], size, options, mirrored, draw[1:5])
+    affine = random_affine(image.shape[0], size, options, mirrored, draw[1:5], extent)
     points = transform_points(points, affine).astype(np.float32)
+    visible = np.ones(len(points), bool) if visible is None else visible
     if mirrored:
-        points = points[list(flip)]
+        points, visible = points[list(flip)], visible[list(flip)]
     warped = warp(image, affine, size)
     if draw[5] < options.blur:
         warped = warped.filter(ImageFilter.GaussianBlur(size * 0.01 * (0.3 + 0.7 * draw[6])))
@@ -105,11 +112,16 @@ def augment(
         pixels = add_noise(pixels, 0.08 * draw[16], generator)
     if draw[17] < options.occlusion:
         pixels = cover(pixels, draw[18:25])
-    return pixels, points
+    return pixels, points, visible
 
 
 def random_affine(
-    side: int, size: int, options: Augmentation, mirrored: bool, draw: list[float]
+    side: int,
+    size: int,
+    options: Augmentation,
+    mirrored: bool,
+    draw: list[float],
+    extent: float = 1.0,
 ) -> np.ndarray:
     """Rotation and scale about the image's centre, then shift, then mirroring.
 
@@ -119,6 +131,7 @@ def random_affine(
         options: ranges.
         mirrored: whether left and right are swapped.
         draw: four numbers in [0, 1).
+        extent: fraction of the source's side that fills the result where the scale is 1.
 
     Returns:
         ``(2, 3)`` source pixels to result pixels.
@@ -126,7 +139,7 @@ def random_affine(
     angle = math.radians(options.rotation * (2 * draw[0] - 1))
     low, high = options.scale
     # Between the factors on a logarithmic scale: as often twice as large as half as large.
-    scale = low * (high / low) ** draw[1] * size / side
+    scale = low * (high / low) ** draw[1] * size / (side * extent)
     cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
     shift_x, shift_y = (options.shift * (2 * number - 1) for number in draw[2:4])
     linear = np.array([[cosine, -sine], [sine, cosine]])

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from torch.utils.data import Dataset
 
 from zoo_lightning.data.augmentation import Augmentation, augment
+from zoo_lightning.data.distances import face_distances, normalizations_of
 from zoo_lightning.data.face_finish import (
     occlude,
     paint_back_hair,
@@ -35,13 +36,14 @@ from zoo_lightning.data.face_painting import (
     rgb,
 )
 from zoo_lightning.data.face_shape import individual_face, random_projection
+from zoo_lightning.data.landmark_table import LandmarkTable
 from zoo_lightning.data.loading import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ImageDataModule,
     sample_generator,
 )
-from zoo_lightning.data.samples import train_sample, truth_of
+from zoo_lightning.data.samples import Truth, train_sample
 from zoo_lightning.data.schemes import FACES5, IBUG68, LandmarkScheme
 from zoo_lightning.errors import ConfigError
 
@@ -173,14 +175,21 @@ class DrawnSet(Dataset):
         if not 0 <= index < self.length:
             raise IndexError(index)
         pixels, points = self._drawn(index)
+        visible = np.ones(len(points), bool)
         if self.split != "train":
-            name = f"drawn-{self.split}-{index}"
-            return truth_of(points, np.eye(2, 3), self.scheme, name, index).sample(pixels)
+            return self._truth(points, visible, index).sample(pixels)
         if self.options is not None:
             generator = sample_generator(self.seed, epoch, index)
             flip = self.scheme.flip
-            pixels, points = augment(pixels, points, self.size, self.options, flip, generator)
-        return train_sample(pixels, points, index)
+            pixels, points, _ = augment(pixels, points, self.size, self.options, flip, generator)
+        return train_sample(pixels, points, visible, index)
+
+    def _truth(self, points: np.ndarray, visible: np.ndarray, index: int) -> Truth:
+        name = f"drawn-{self.split}-{index}"
+        table, names = LandmarkTable([name], points[None]), normalizations_of(self.scheme)
+        distances = face_distances(table, visible[None], self.scheme, names)
+        sizes = {key: float(values[0]) for key, values in distances.items()}
+        return Truth(points, points, visible, np.eye(2, 3), sizes, [], name, index)
 
 
 class DrawnFaces(ImageDataModule):
@@ -224,6 +233,8 @@ class DrawnFaces(ImageDataModule):
         if min(train_size, val_size, test_size) < 1:
             raise ConfigError("`train_size`, `val_size` and `test_size` must be at least 1.")
         self.scheme = schemes[num_points]
+        self.normalizations = normalizations_of(self.scheme)
+        self.subset_names: tuple[str, ...] = ()
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         self.augmentation = Augmentation() if augment is True else augment or None
 

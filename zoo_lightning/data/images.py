@@ -1,15 +1,17 @@
-"""Image files to square uint8 arrays: opening, checking and caching them.
+"""Images to square uint8 arrays: opening, checking, cropping and caching them.
 
-Each image is padded with black to a centred square and resized, so that no face is distorted.
-Coordinates are continuous, the origin is the top left corner of the top left pixel.
+Each image is padded with black to a centred square, or the square around a face is cut out of it,
+black where that leaves the image; then it is resized, so that no face is distorted. Coordinates are
+continuous, the origin is the top left corner of the top left pixel.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -84,6 +86,40 @@ def fit_square(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BILINEAR)
 
 
+def region_transform(region: np.ndarray, side: int) -> np.ndarray:
+    """The affine map of ``crop_region``.
+
+    Args:
+        region: centre x, centre y and side of a square, original pixels.
+        side: of the result, pixels.
+
+    Returns:
+        ``(2, 3)`` float64, original pixels to pixels of the result.
+    """
+    x, y, length = (float(number) for number in region)
+    scale = side / length
+    return np.array([[scale, 0, side / 2 - scale * x], [0, scale, side / 2 - scale * y]])
+
+
+def crop_region(image: Image.Image, region: np.ndarray, side: int) -> Image.Image:
+    """Cut out a square and resize it; ``region_transform`` is its map of points.
+
+    Args:
+        image: RGB of any size; black outside.
+        region: centre x, centre y and side of the square, pixels, not necessarily whole numbers.
+        side: of the result, pixels.
+    """
+    x, y, length = (float(number) for number in region)
+    # Whole pixels around the square, and as many more as the resizing filter reaches beyond it.
+    reach = math.ceil(max(length / side, 1)) + 1
+    left, top = (math.floor(centre - length / 2) - reach for centre in (x, y))
+    frame = math.ceil(length) + 1 + 2 * reach
+    cut = image.crop((left, top, left + frame, top + frame))
+    start_x, start_y = x - length / 2 - left, y - length / 2 - top
+    box = (start_x, start_y, start_x + length, start_y + length)
+    return cut.resize((side, side), Image.Resampling.BILINEAR, box)
+
+
 def inverse_affine(affine: np.ndarray) -> np.ndarray:
     """Inverse of a ``(2, 3)`` affine map, ``(2, 3)``."""
     linear = np.linalg.inv(affine[:, :2])
@@ -110,70 +146,119 @@ def image_size(path: Path) -> tuple[int, int]:
     return size
 
 
-class SquareImages:
-    """Images of files as squares, decoded once and kept if they fit, else decoded on demand.
+LARGEST_REGION = 16
+"""Times the longer side of its image that a square may be; beyond it, it is taken for a mistake."""
 
-    All files are checked on construction: decoded if they are kept, else by their headers.
+
+class SquareImages:
+    """Images as squares, decoded once and kept if they fit, else decoded on demand.
+
+    All are checked on construction: decoded if they are kept, else by their headers.
 
     Args:
-        paths: of the image files.
+        sources: image files, or images ``(H, W)`` or ``(H, W, 3)`` uint8.
         side: of the squares, pixels.
         cache_mb: megabytes that the decoded squares may take; 0 keeps none.
-        enlarge: whether images smaller than ``side`` are enlarged to it, or keep their own side.
+        enlarge: whether what is smaller than ``side`` is enlarged to it, or keeps its own side.
+        regions: ``(N, 3)`` centre x, centre y and side of the square to cut out of each image,
+            original pixels; ``None`` pads whole images to squares.
 
     Raises:
-        DataError: naming the files that are absent or unreadable.
+        DataError: naming the files that are absent or unreadable, or whose square lies outside.
     """
 
     def __init__(
-        self, paths: Sequence[Path], side: int, cache_mb: float, enlarge: bool = True
+        self,
+        sources: Sequence[Path | np.ndarray],
+        side: int,
+        cache_mb: float,
+        enlarge: bool = True,
+        regions: np.ndarray | None = None,
     ) -> None:
-        self.paths = list(paths)
+        self.sources = list(sources)
         self.side = side
         self.enlarge = enlarge
+        self.regions = regions
         self.kept: list[np.ndarray] | None = None
         self.sizes: list[tuple[int, int]]
         """Original width and height of each image, pixels."""
-        if len(self.paths) * side * side * 3 <= cache_mb * 2**20:
-            decoded = _for_each(self._decode, self.paths)
+        indices = range(len(self.sources))
+        if len(self.sources) * side * side * 3 <= cache_mb * 2**20:
+            decoded = _for_each(self._decode, indices)
             self.kept = [square for square, _ in decoded]
             self.sizes = [size for _, size in decoded]
         else:
-            self.sizes = _for_each(image_size, self.paths)
+            self.sizes = _for_each(self._check, indices)
 
-    def _decode(self, path: Path) -> tuple[np.ndarray, tuple[int, int]]:
-        image = open_rgb(path)
-        return np.asarray(fit_square(image, self.side_of(image.size))), image.size
+    def _decode(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
+        source = self.sources[index]
+        if isinstance(source, np.ndarray):
+            image = Image.fromarray(source).convert("RGB")
+        else:
+            image = open_rgb(source)
+        side = self._side(index, image.size)
+        if self.regions is None:
+            return np.asarray(fit_square(image, side)), image.size
+        self._check_region(index, image.size)
+        return np.asarray(crop_region(image, self.regions[index], side)), image.size
 
-    def side_of(self, size: tuple[int, int]) -> int:
-        """Side of the square that an image of this original size becomes, pixels."""
-        return self.side if self.enlarge else min(self.side, max(size))
+    def _check(self, index: int) -> tuple[int, int]:
+        source = self.sources[index]
+        size = source.shape[1::-1] if isinstance(source, np.ndarray) else image_size(source)
+        if self.regions is not None:
+            self._check_region(index, size)
+        return size
+
+    def _check_region(self, index: int, size: tuple[int, int]) -> None:
+        x, y, length = self.regions[index].tolist()
+        if length > LARGEST_REGION * max(size) or not (
+            -length / 2 < x < size[0] + length / 2 and -length / 2 < y < size[1] + length / 2
+        ):
+            source = self.sources[index]
+            name = f"number {index + 1}" if isinstance(source, np.ndarray) else str(source)
+            raise DataError(
+                f"The face's square of {length:.1f} pixels around ({x:.1f}, {y:.1f}) does not fit "
+                f"the image {name} of {size[0]}x{size[1]} pixels; correct the face's box or scale, "
+                "or set `box` to points or image."
+            )
+
+    def _side(self, index: int, size: tuple[int, int]) -> int:
+        if self.enlarge:
+            return self.side
+        longer = max(size) if self.regions is None else math.ceil(self.regions[index, 2])
+        return min(self.side, max(longer, 1))
 
     def transform(self, index: int) -> np.ndarray:
         """``(2, 3)`` map of original pixels to the square's pixels."""
         size = self.sizes[index]
-        return square_transform(size, self.side_of(size))
+        side = self._side(index, size)
+        if self.regions is None:
+            return square_transform(size, side)
+        return region_transform(self.regions[index], side)
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.sources)
 
     def __getitem__(self, index: int) -> np.ndarray:
         """``(side, side, 3)`` uint8, not to be written to."""
-        return self._decode(self.paths[index])[0] if self.kept is None else self.kept[index]
+        return self._decode(index)[0] if self.kept is None else self.kept[index]
 
 
-def _for_each(read: Callable[[Path], object], paths: Iterable[Path]) -> list:
-    """Read files in parallel; one error names the first of all files that cannot be read."""
+T = TypeVar("T")
 
-    def attempt(path: Path) -> object:
+
+def _for_each(read: Callable[[T], object], items: Iterable[T]) -> list:
+    """Read images in parallel; one error names the first of all that cannot be read."""
+
+    def attempt(item: T) -> object:
         try:
-            return read(path)
+            return read(item)
         except DataError as error:
             return error
 
     # Pillow decodes without holding the interpreter's lock.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(attempt, paths))
+        results = list(pool.map(attempt, items))
     errors = [result for result in results if isinstance(result, DataError)]
     if errors:
         more = f" {len(errors) - 1} more images cannot be used." if len(errors) > 1 else ""

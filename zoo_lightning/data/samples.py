@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-
-from zoo_lightning.data.images import inverse_affine, transform_points
-
-if TYPE_CHECKING:
-    from zoo_lightning.data.schemes import LandmarkScheme
 
 
 def to_chw(pixels: np.ndarray) -> torch.Tensor:
@@ -19,18 +14,27 @@ def to_chw(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def train_sample(pixels: np.ndarray, points: np.ndarray, index: int) -> dict[str, Any]:
+def train_sample(
+    pixels: np.ndarray, points: np.ndarray, visible: np.ndarray, index: int
+) -> dict[str, Any]:
     """A training sample.
 
     Args:
         pixels: ``(S, S, 3)`` uint8.
         points: ``(K, 2)`` in the image's pixels.
+        visible: ``(K,)`` bool, the points that count.
         index: position in the training set.
 
     Returns:
-        ``image`` uint8 ``(3, S, S)``, ``points`` float32 ``(K, 2)`` in its pixels, ``index``.
+        ``image`` uint8 ``(3, S, S)``, ``points`` float32 ``(K, 2)`` in its pixels, ``visible`` bool
+        ``(K,)``, ``index``.
     """
-    return {"image": to_chw(pixels), "points": _float(points), "index": index}
+    return {
+        "image": to_chw(pixels),
+        "points": _float(points),
+        "visible": torch.from_numpy(np.array(visible, bool)),
+        "index": index,
+    }
 
 
 @dataclass(frozen=True)
@@ -40,18 +44,20 @@ class Truth:
     Args:
         original: ``(K, 2)`` true points in pixels of the original image.
         points: ``(K, 2)`` the same in pixels of the network's input.
+        visible: ``(K,)`` bool, the points that count.
         to_original: ``(2, 3)`` map of input pixels to original pixels.
-        interocular: distance between the eyes, original pixels; NaN without eyes.
-        box: ``sqrt(w * h)`` of the tight box around the points, original pixels.
+        distances: by the normalisations' names, original pixels.
+        subsets: S times whether the face belongs to each of the data's S subsets.
         name: of the image.
         index: position in the data set.
     """
 
     original: np.ndarray
     points: np.ndarray
+    visible: np.ndarray
     to_original: np.ndarray
-    interocular: float
-    box: float
+    distances: dict[str, float]
+    subsets: list[bool]
     name: str
     index: int
 
@@ -62,33 +68,16 @@ class Truth:
             pixels: ``(S, S, 3)`` uint8.
         """
         return {
-            **train_sample(pixels, self.points, self.index),
+            **train_sample(pixels, self.points, self.visible, self.index),
             "original": _float(self.original),
             "to_original": _float(self.to_original),
-            "interocular": torch.tensor(self.interocular, dtype=torch.float32),
-            "box": torch.tensor(self.box, dtype=torch.float32),
+            "distances": {
+                name: torch.tensor(distance, dtype=torch.float32)
+                for name, distance in self.distances.items()
+            },
+            "subsets": torch.tensor(self.subsets, dtype=torch.bool),
             "name": self.name,
         }
-
-
-def box_size(points: np.ndarray) -> np.ndarray:
-    """``sqrt(w * h)`` of the tight box around points ``(..., K, 2)``, ``(...)``."""
-    return np.sqrt(np.prod(np.ptp(points, axis=-2), axis=-1))
-
-
-def truth_of(
-    original: np.ndarray, to_input: np.ndarray, scheme: LandmarkScheme, name: str, index: int
-) -> Truth:
-    """Compute what evaluation needs from the true points and the map to the network's input."""
-    return Truth(
-        original,
-        transform_points(original, to_input),
-        inverse_affine(to_input),
-        float(scheme.interocular(original)),
-        float(box_size(original)),
-        name,
-        index,
-    )
 
 
 def _float(array: np.ndarray) -> torch.Tensor:

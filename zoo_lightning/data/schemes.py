@@ -6,14 +6,15 @@ Nothing here knows about images or files; a scheme is only facts about the order
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, TypeAlias
 
 from zoo_lightning.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+Groups: TypeAlias = "tuple[tuple[int, ...], tuple[int, ...]]"
+"""Two groups of points, whose means are a distance apart."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,19 @@ class LandmarkScheme:
             that undoes itself. ``None`` if unknown: such images must not be mirrored.
         eyes: two groups of indices; the distance between the groups' means is the inter-ocular
             distance. ``None`` if the points have no eyes.
+        pupils: two groups of indices; the distance between the groups' means is the inter-pupil
+            distance. ``None`` if the points have no pupils.
 
     Raises:
-        ConfigError: if ``flip`` is no self-inverse permutation of K points or an eye index is not
-            among the K points.
+        ConfigError: if ``flip`` is no self-inverse permutation of K points or an index of an eye or
+            pupil is not among the K points.
     """
 
     name: str
     num_points: int
     flip: tuple[int, ...] | None = None
-    eyes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    eyes: Groups | None = None
+    pupils: Groups | None = None
 
     def __post_init__(self) -> None:
         known = set(range(self.num_points))
@@ -50,27 +54,24 @@ class LandmarkScheme:
                 raise ConfigError(
                     f"The flip of scheme {self.name!r} does not undo itself; points swap in pairs."
                 )
-        if self.eyes is not None:
-            if len(self.eyes) != 2 or not all(self.eyes):
-                raise ConfigError(
-                    f"`eyes` must be two groups of indices, such as [[36], [45]], found "
-                    f"{[list(group) for group in self.eyes]}."
-                )
-            _check_indices("eyes", (index for group in self.eyes for index in group), known)
+        for option, groups in (("eyes", self.eyes), ("pupils", self.pupils)):
+            if groups is not None:
+                check_groups(option, groups, self.num_points)
 
-    def interocular(self, points: np.ndarray) -> np.ndarray:
-        """Distance between the eyes, in the unit of the points.
 
-        Args:
-            points: ``(..., K, 2)``.
+def check_groups(option: str, groups: Sequence[Sequence[int]], num_points: int) -> None:
+    """Check that an option names two groups of the points.
 
-        Returns:
-            ``(...)`` float32; NaN everywhere if the scheme has no eyes.
-        """
-        if self.eyes is None:
-            return np.full(points.shape[:-2], np.nan, np.float32)
-        left, right = (points[..., list(group), :].mean(-2) for group in self.eyes)
-        return np.linalg.norm(left - right, axis=-1).astype(np.float32)
+    Raises:
+        ConfigError: naming the option, if it does not.
+    """
+    if len(groups) != 2 or not all(groups):
+        raise ConfigError(
+            f"`{option}` must be two groups of indices, such as [[36], [45]], found "
+            f"{[list(group) for group in groups]}."
+        )
+    known = set(range(num_points))
+    _check_indices(option, (index for group in groups for index in group), known)
 
 
 def _check_indices(option: str, indices: Iterable[int], known: set[int]) -> None:
@@ -123,13 +124,69 @@ IBUG68 = LandmarkScheme(
         ],
     ),
     ((36,), (45,)),
+    (tuple(range(36, 42)), tuple(range(42, 48))),
 )
-"""300-W order; the inter-ocular distance is between the outer corners of the eyes."""
+"""300-W order; the inter-ocular distance is between the outer corners of the eyes, the inter-pupil
+distance between the means of each eye's points."""
 
-FACES5 = LandmarkScheme("faces5", 5, flip_from_pairs(5, [(0, 1), (3, 4)]), ((0,), (1,)))
+WFLW98 = LandmarkScheme(
+    "wflw98",
+    98,
+    flip_from_pairs(
+        98,
+        [
+            *_row(0, 32),  # jaw
+            *[(33 + i, 46 - i) for i in range(5)],  # brows: upper edge, from the outer end inwards
+            *[(38 + i, 50 - i) for i in range(4)],  # and lower edge, back to the outer end
+            *_row(55, 59),  # nostrils; 51 to 54 are the bridge
+            *[(60 + i, 72 - i) for i in range(5)],  # eyes: outer corner, upper lid, inner corner
+            *[(65, 75), (66, 74), (67, 73)],  # and lower lid
+            *_row(76, 82),  # lips: outer upper, outer lower, inner upper, inner lower
+            *_row(83, 87),
+            *_row(88, 92),
+            *_row(93, 95),
+            (96, 97),  # pupils
+        ],
+    ),
+    ((60,), (72,)),
+    ((96,), (97,)),
+)
+"""WFLW order; the inter-ocular distance is between the outer corners of the eyes."""
+
+COFW29 = LandmarkScheme(
+    "cofw29",
+    29,
+    flip_from_pairs(
+        29,
+        [
+            *[(0, 1), (2, 3), (4, 6), (5, 7)],  # brows: outer and inner ends, edges
+            *[(8, 9), (10, 11), (12, 14), (13, 15)],  # eyes: outer and inner corners, lids
+            *[(16, 17), (18, 19), (22, 23)],  # pupils, nostrils, corners of the mouth
+        ],
+    ),
+    ((8,), (9,)),
+    ((16,), (17,)),
+)
+"""COFW order; the inter-ocular distance is between the outer corners of the eyes."""
+
+AFLW19 = LandmarkScheme(
+    "aflw19",
+    19,
+    flip_from_pairs(19, [*_row(0, 5), *_row(6, 11), *_row(12, 14), *_row(15, 17)]),
+    ((6,), (11,)),
+    ((7,), (10,)),
+)
+"""AFLW without its ears: brows, eyes (corner, centre, corner), nose, mouth, chin, each from the
+image's left to its right. Errors on AFLW are usually divided by a distance that is given."""
+
+FACES5 = LandmarkScheme(
+    "faces5", 5, flip_from_pairs(5, [(0, 1), (3, 4)]), ((0,), (1,)), ((0,), (1,))
+)
 """Left eye, right eye, nose, left and right corner of the mouth; left is the image's left."""
 
-SCHEMES: dict[str, LandmarkScheme] = {scheme.name: scheme for scheme in (IBUG68, FACES5)}
+SCHEMES: dict[str, LandmarkScheme] = {
+    scheme.name: scheme for scheme in (IBUG68, WFLW98, COFW29, AFLW19, FACES5)
+}
 
 
 def scheme_for(
@@ -142,7 +199,7 @@ def scheme_for(
 
     Args:
         num_points: K of the data.
-        name: a key of ``SCHEMES``; ``None`` recognises 5 and 68 points.
+        name: a key of ``SCHEMES``; ``None`` recognises 5, 19, 29, 68 and 98 points.
         flip_pairs: the user's own pairs of points that swap under mirroring. They describe an order
             of points of the user's own, so nothing else is then recognised by the number of points.
             An empty list says that mirroring moves no point to another.

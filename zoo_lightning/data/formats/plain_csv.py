@@ -5,38 +5,15 @@ Reading refuses whatever is not exactly that, and says where.
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo_lightning.data.images import escapes
-from zoo_lightning.errors import DataError, nearest
+from zoo_lightning.data.formats.text import csv_rows, image_name
+from zoo_lightning.data.landmark_table import LandmarkTable
+from zoo_lightning.errors import DataError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@dataclass(frozen=True)
-class LandmarkTable:
-    """Annotations of N images.
-
-    Args:
-        names: of the images, relative to their folder.
-        points: ``(N, K, 2)`` float32, pixels of the original images.
-    """
-
-    names: list[str]
-    points: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def take(self, rows: np.ndarray) -> LandmarkTable:
-        """The given rows, in the given order."""
-        return LandmarkTable([self.names[row] for row in rows], self.points[rows])
+EXPECTED = "a header `image,x0,y0,...` and a line per image"
 
 
 def read_num_points(path: str | Path) -> int:
@@ -45,7 +22,7 @@ def read_num_points(path: str | Path) -> int:
     Raises:
         DataError: if the file is absent or its header is not ``image,x0,y0,...``.
     """
-    rows = _rows(Path(path))
+    rows = csv_rows(Path(path), EXPECTED)
     return _check_header(next(rows, (1, []))[1], path)
 
 
@@ -62,7 +39,7 @@ def read_landmark_csv(path: str | Path) -> LandmarkTable:
             with more or fewer values, a value that is no finite number, or an image's name that
             leads out of the image folder.
     """
-    rows = _rows(Path(path))
+    rows = csv_rows(Path(path), EXPECTED)
     num_points = _check_header(next(rows, (1, []))[1], path)
     names, values = [], []
     for line, row in rows:
@@ -77,44 +54,11 @@ def read_landmark_csv(path: str | Path) -> LandmarkTable:
             numbers = [float("nan")]
         if not np.isfinite(sum(numbers)):
             raise DataError(_not_a_number(path, line, row))
-        name = row[0].strip()
-        if not name or escapes(name):
-            raise DataError(
-                f"{path}, line {line}: the image name {name!r} is empty or leads out of the image "
-                "folder; give a path relative to that folder, without '..'."
-            )
-        names.append(name.replace("\\", "/"))
+        names.append(image_name(row[0], f"{path}, line {line}"))
         values.append(numbers)
     if not names:
         raise DataError(f"{path} has a header but no images; add a line per image.")
     return LandmarkTable(names, np.array(values, np.float32).reshape(len(names), num_points, 2))
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of every line that is not empty."""
-    if not path.is_file():
-        raise DataError(_absent(path))
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            for row in reader:
-                if any(row):
-                    yield reader.line_num, row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path} cannot be read as comma-separated UTF-8 text ({error}); save it as such."
-        ) from error
-
-
-def _absent(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"The folder {path.parent} does not exist; set `root` to the data's folder."
-    files = sorted(file.name for file in path.parent.glob("*.csv"))
-    found = f"there are {', '.join(files[:5])}" if files else "there is no CSV file at all"
-    return (
-        f"{path} does not exist; in its folder {found}.{nearest(path.name, files)} "
-        "Expected a header `image,x0,y0,...` and a line per image."
-    )
 
 
 def _check_header(header: list[str], path: str | Path) -> int:

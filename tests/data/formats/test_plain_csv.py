@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from zoo_lightning.data.landmark_csv import read_landmark_csv, read_num_points
+from zoo_lightning.data.formats.plain_csv import read_landmark_csv, read_num_points
 from zoo_lightning.errors import DataError
 
 GOOD = "image,x0,y0,x1,y1\na.png,1,2,3.5,4\nsub/b.png,-1,2e1,3,4\n"

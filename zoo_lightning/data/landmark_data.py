@@ -1,0 +1,284 @@
+"""What the data modules of annotated faces share: splits, crops, checks, samples."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
+
+from zoo_lightning.data.augmentation import NO_AUGMENTATION, Augmentation
+from zoo_lightning.data.distances import (
+    face_distances,
+    groups_between,
+    normalizations_of,
+    tight_box,
+)
+from zoo_lightning.data.images import SquareImages, check_present
+from zoo_lightning.data.landmark_sets import EvaluationSet, TrainSet
+from zoo_lightning.data.loading import IMAGENET_MEAN, IMAGENET_STD, ImageDataModule
+from zoo_lightning.data.schemes import LandmarkScheme, scheme_for
+from zoo_lightning.data.splitting import person_of, random_subset, split_by_group
+from zoo_lightning.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zoo_lightning.data.landmark_table import LandmarkTable
+
+CACHE_RATIO = 1.5
+"""Training images are cached at this multiple of the input's side: the warp that follows is
+bilinear, sharp enough when it enlarges and free of aliasing when it shrinks."""
+
+CONTEXT = 1.4
+"""Training crops are cached with this multiple of the face's square, so that turned and shifted
+faces have surroundings. It holds the corners of a square turned by 30 degrees."""
+
+
+class LandmarkData(ImageDataModule, ABC):
+    """Faces with landmarks in files: a part to train on, split for validation, and a part to test.
+
+    The test part is never trained on and alone is enough for testing. Everything is checked before
+    the first step. A subclass says how a part is read, and where its images are.
+
+    Args:
+        num_points: K of the data.
+        given_distance: whether a distance to divide errors by comes with the data.
+        subset_names: of the parts that evaluation can tell apart.
+        image_size: side of the network's input, pixels.
+        batch_size: samples per step and process.
+        num_workers: loader processes; ``None`` takes one less than the cores, at most 4.
+        seed: of the order, the augmentation and the validation split.
+        val_fraction: of the training part's faces, kept for validation, in (0, 1).
+        group_pattern: regular expression; what remains of a file's stem after removing what it
+            matches is the person, who is wholly trained on or wholly validated on. An empty
+            pattern takes each image for a person of its own.
+        train_fraction: of the faces left for training, that are used, in (0, 1]; a smaller fraction
+            is a subset of a larger one. Validation stays the same.
+        scheme: name of a landmark scheme (``ibug68``, ``wflw98``, ``cofw29``, ``aflw19``,
+            ``faces5``); ``None`` recognises them by the number of points.
+        flip_pairs: own pairs of points that swap under mirroring, in place of a scheme.
+        eyes: two groups of indices whose means are the inter-ocular distance apart.
+        distance_between: two groups of indices whose means are the distance ``custom`` apart.
+        normalizations: distances to compute for evaluation; ``None`` computes all that the data
+            have of ``interocular``, ``interpupil``, ``box``, ``diagonal``, ``height``, ``given``
+            and ``custom``.
+        augment: how far training images are varied; ``true`` for the defaults, ``false`` for none.
+        count_occluded: whether hidden points that are labelled count in training and evaluation.
+        box: square that is cut out around a face: the one ``given`` in the files, one around the
+            ``points``, or the whole ``image``; ``auto`` takes the given one if there is one.
+        margin: factor on the side of the face's square; whole images have none.
+        cache_mb: megabytes of decoded images to keep, per split; beyond it they are decoded each
+            time.
+        mean: subtracted from each channel of an image in [0, 1].
+        std: what each channel is then divided by.
+
+    Raises:
+        ConfigError: for options outside their range or against the data.
+        DataError: for files that are absent or wrong; on construction only if the number of points
+            cannot be read.
+    """
+
+    BOX_WITHOUT_GIVEN: Literal["points", "image"] = "points"
+    """What ``box: auto`` means for files without squares."""
+
+    files: dict[str, Path]
+    """What each part, ``train`` and ``test``, is read from, for reading and for messages."""
+
+    image_folder: Path
+    """What images' names are relative to. A subclass sets both before it calls ``__init__``."""
+
+    def __init__(
+        self,
+        num_points: int,
+        given_distance: bool = False,
+        subset_names: tuple[str, ...] = (),
+        image_size: int = 256,
+        batch_size: int = 16,
+        num_workers: int | None = None,
+        seed: int = 0,
+        val_fraction: float = 0.1,
+        group_pattern: str = "",
+        train_fraction: float = 1.0,
+        scheme: str | None = None,
+        flip_pairs: list[tuple[int, int]] | None = None,
+        eyes: tuple[list[int], list[int]] | None = None,
+        distance_between: tuple[list[int], list[int]] | None = None,
+        normalizations: list[str] | None = None,
+        augment: bool | Augmentation = True,
+        count_occluded: bool = True,
+        box: Literal["auto", "given", "points", "image"] = "auto",
+        margin: float = 1.25,
+        cache_mb: float = 1024.0,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__(image_size, batch_size, num_workers, seed, mean, std)
+        _check_options(val_fraction, train_fraction, group_pattern, margin)
+        self.val_fraction = val_fraction
+        self.group_pattern = group_pattern
+        self.train_fraction = train_fraction
+        self.count_occluded = count_occluded
+        self.box = box
+        self.margin = margin
+        self.cache_mb = cache_mb
+        self._num_points = num_points
+        self.scheme = scheme_for(num_points, scheme, flip_pairs, eyes)
+        self.augmentation = _augmentation(augment, self.scheme)
+        self.distance_between = groups_between(num_points, distance_between)
+        self.normalizations = normalizations_of(
+            self.scheme, given_distance, self.distance_between, normalizations
+        )
+        self.subset_names = tuple(subset_names)
+
+    @property
+    def num_points(self) -> int:
+        """K, known from construction on."""
+        return self._num_points
+
+    @abstractmethod
+    def read(self, part: Literal["train", "test"]) -> LandmarkTable:
+        """Read the annotations of one part.
+
+        Raises:
+            DataError: for files that are absent or wrong.
+        """
+
+    def setup(self, stage: str) -> None:
+        """Read and check what the stage needs: ``fit``, ``validate``, ``test`` or ``predict``.
+
+        Raises:
+            DataError: for anything about the files that would stop training or testing.
+        """
+        if stage in ("fit", "validate") and not hasattr(self, "val_set"):
+            table = self._checked("train")
+            groups = [person_of(name, self.group_pattern) for name in table.names]
+            train, val = split_by_group(groups, self.val_fraction, self.seed)
+            self._train_table = table.take(random_subset(train, self.train_fraction, self.seed))
+            self.val_set = self._evaluation_set(table.take(val))
+        if stage == "fit" and not hasattr(self, "train_set"):
+            self.train_set = self._training_set(self._train_table)
+            del self._train_table
+        if stage in ("test", "predict") and not hasattr(self, "test_set"):
+            self.test_set = self._evaluation_set(self._checked("test"))
+
+    def _checked(self, part: Literal["train", "test"]) -> LandmarkTable:
+        table, source = self.read(part), self.files[part]
+        if table.points.shape[1] != self.num_points:
+            raise DataError(
+                f"{source} has {table.points.shape[1]} points, but {self.files['train']} has "
+                f"{self.num_points}; both must have the same."
+            )
+        if table.pixels is None:
+            check_present(table.names, self.image_folder, source)
+        without = ~table.counted(self.count_occluded).any(-1)
+        if without.any():
+            raise DataError(
+                f"{source}: no point counts in {table.names[int(np.argmax(without))]!r} "
+                f"({int(without.sum())} of {len(table)} faces): all are unlabelled"
+                f"{'' if self.count_occluded else ' or hidden'}; label or remove them"
+                f"{'' if self.count_occluded else ', or set `count_occluded`'}."
+            )
+        return table
+
+    def _regions(self, table: LandmarkTable) -> np.ndarray | None:
+        """``(N, 3)`` square around each face with its margin; ``None`` for whole images.
+
+        Raises:
+            ConfigError: if squares are asked for that the data do not have.
+            DataError: naming an image in which the labelled points give no square.
+        """
+        box = self.box
+        if box == "auto":
+            box = self.BOX_WITHOUT_GIVEN if table.regions is None else "given"
+        if box == "image":
+            return None
+        if box == "given" and table.regions is None:
+            raise ConfigError("`box` is given, but these data have no boxes; set it to points.")
+        if box == "given":
+            return table.regions * [1, 1, self.margin]
+        low, high = tight_box(table.points, table.labelled)
+        sides = (high - low).max(-1)
+        if (sides == 0).any():
+            name = table.names[int(np.argmin(sides))]
+            raise DataError(
+                f"All labelled points of {name!r} are in one place: there is no square around "
+                "them; correct or remove the annotation, or set `box` to image."
+            )
+        return np.column_stack([(low + high) / 2, self.margin * sides])
+
+    def _images(
+        self, table: LandmarkTable, side: int, enlarge: bool, context: float = 1.0
+    ) -> SquareImages:
+        regions = self._regions(table)
+        if regions is not None:
+            regions = regions * [1, 1, context]
+        sources = table.pixels
+        if sources is None:
+            sources = [self.image_folder / name for name in table.names]
+        images = SquareImages(sources, side, self.cache_mb, enlarge, regions)
+        outside = (table.points < 0) | (table.points > np.array(images.sizes)[:, None])
+        outside &= table.labelled[..., None]
+        if outside.any():
+            rank_zero_info(
+                f"{int(outside.any(-1).sum())} of {outside[..., 0].size} points lie outside their "
+                f"image, in {int(outside.any((-2, -1)).sum())} of {len(table)} images; they are "
+                "used as they are."
+            )
+        return images
+
+    def _training_set(self, table: LandmarkTable) -> TrainSet:
+        context = 1.0 if self._regions(table) is None else CONTEXT
+        side = round(CACHE_RATIO * context * self.image_size)
+        return TrainSet(
+            self._images(table, side, enlarge=False, context=context),
+            table.points,
+            table.counted(self.count_occluded),
+            self.image_size,
+            self.augmentation,
+            self.scheme.flip,
+            self.seed,
+            extent=1 / context,
+        )
+
+    def _evaluation_set(self, table: LandmarkTable) -> EvaluationSet:
+        counted = table.counted(self.count_occluded)
+        distances = face_distances(
+            table, counted, self.scheme, self.normalizations, self.distance_between
+        )
+        images = self._images(table, self.image_size, enlarge=True)
+        return EvaluationSet(images, table, counted, distances, self.subset_names)
+
+
+def _check_options(
+    val_fraction: float, train_fraction: float, group_pattern: str, margin: float
+) -> None:
+    if not 0 < val_fraction < 1:
+        raise ConfigError(f"`val_fraction` must be between 0 and 1, found {val_fraction}.")
+    if not 0 < train_fraction <= 1:
+        raise ConfigError(f"`train_fraction` must be in (0, 1], found {train_fraction}.")
+    if not 0 < margin <= 10:
+        raise ConfigError(f"`margin` must be a factor in (0, 10], such as 1.25, found {margin}.")
+    try:
+        re.compile(group_pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"`group_pattern` {group_pattern!r} is no regular expression ({error})."
+        ) from error
+
+
+def _augmentation(augment: bool | Augmentation, scheme: LandmarkScheme) -> Augmentation:
+    """The variations to make, without mirroring where nobody knows which points swap."""
+    if augment is False:
+        return NO_AUGMENTATION
+    options = Augmentation() if augment is True else augment
+    if options.flip and scheme.flip is None:
+        rank_zero_info(
+            f"Images are not mirrored: which of the {scheme.num_points} points swap is not known. "
+            "Give `flip_pairs` to mirror them."
+        )
+        options = replace(options, flip=0.0)
+    return options
