@@ -51,7 +51,7 @@ _FACE = 0.6
 _ERROR_COLOURS = "YlOrRd"  # from light to dark without turning back
 _HEAT_COLOURS = LinearSegmentedColormap.from_list(
     "heat",
-    [(0.0, "#a0200000"), (0.25, "#d04000a0"), (0.6, "#ff8c00ff"), (1.0, "#fff7b8ff")],
+    [(0.0, "#a0200000"), (0.25, "#c8380070"), (0.65, "#ff8c00e0"), (1.0, "#fff7b8ff")],
 )
 """From nothing over dark to bright: the face shows through where there is no heat."""
 
