@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
-from zoo_lightning.data.augmentation import NO_AUGMENTATION, Augmentation
+from zoo_lightning.data.augmentation import NO_AUGMENTATION, Augmentation, reach
 from zoo_lightning.data.distances import (
     face_distances,
     groups_between,
@@ -33,9 +33,9 @@ CACHE_RATIO = 1.5
 """Training images are cached at this multiple of the input's side: the warp that follows is
 bilinear, sharp enough when it enlarges and free of aliasing when it shrinks."""
 
-CONTEXT = 1.4
-"""Training crops are cached with this multiple of the face's square, so that turned and shifted
-faces have surroundings. It holds the corners of a square turned by 30 degrees."""
+LARGEST_CONTEXT = 2.0
+"""Training crops are cached with the surroundings that turning, shifting and shrinking may bring
+into sight, up to this multiple of the face's square; beyond it is black."""
 
 
 class LandmarkData(ImageDataModule, ABC):
@@ -231,7 +231,9 @@ class LandmarkData(ImageDataModule, ABC):
         return images
 
     def _training_set(self, table: LandmarkTable) -> TrainSet:
-        context = 1.0 if self._regions(table) is None else CONTEXT
+        context = 1.0
+        if self._regions(table) is not None:
+            context = min(reach(self.augmentation), LARGEST_CONTEXT)
         side = round(CACHE_RATIO * context * self.image_size)
         return TrainSet(
             self._images(table, side, enlarge=False, context=context),
