@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo_lightning.data.augmentation import NO_AUGMENTATION, Augmentation, augment
+from zoo_lightning.data.augmentation import NO_AUGMENTATION, Augmentation, augment, reach
 from zoo_lightning.data.loading import sample_generator
 from zoo_lightning.data.schemes import FACES5
 from zoo_lightning.errors import ConfigError
@@ -99,6 +99,13 @@ def test_each_photometric_variation_changes_pixels_and_no_points(option):
     assert (moved == points).all()
     if option == "grey":
         assert (np.ptp(pixels, axis=-1) == 0).all()
+
+
+def test_the_reach_is_how_far_varied_images_look_around():
+    assert reach(NO_AUGMENTATION) == 1
+    assert reach(Augmentation(rotation=90, scale=(1, 1), shift=0)) == pytest.approx(2**0.5)
+    assert reach(Augmentation(rotation=0, scale=(0.5, 1), shift=0.1)) == pytest.approx(2.4)
+    assert reach(Augmentation(rotation=0, scale=(1.5, 2), shift=0)) == 1
 
 
 RECORDED = {

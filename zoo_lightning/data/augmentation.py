@@ -68,6 +68,13 @@ class Augmentation:
 NO_AUGMENTATION = Augmentation(0, (1, 1), 0, 0, 0, 0, 0, 0, 0)
 
 
+def reach(options: Augmentation) -> float:
+    """Side of the square that varied images can show, in sides of the unvaried square."""
+    angle = math.radians(min(options.rotation, 45))  # a square reaches furthest on its corner
+    turned = math.cos(angle) + math.sin(angle)
+    return max((1 + 2 * options.shift) * turned / options.scale[0], 1.0)
+
+
 def augment(
     image: np.ndarray,
     points: np.ndarray,

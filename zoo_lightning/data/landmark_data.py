@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
-from zoo_lightning.data.augmentation import NO_AUGMENTATION, Augmentation
+from zoo_lightning.data.augmentation import NO_AUGMENTATION, Augmentation, reach
 from zoo_lightning.data.distances import (
     face_distances,
     groups_between,
@@ -33,21 +33,19 @@ CACHE_RATIO = 1.5
 """Training images are cached at this multiple of the input's side: the warp that follows is
 bilinear, sharp enough when it enlarges and free of aliasing when it shrinks."""
 
-CONTEXT = 1.4
-"""Training crops are cached with this multiple of the face's square, so that turned and shifted
-faces have surroundings. It holds the corners of a square turned by 30 degrees."""
+LARGEST_CONTEXT = 2.0
+"""Training crops are cached with the surroundings that turning, shifting and shrinking may bring
+into sight, up to this multiple of the face's square; beyond it is black."""
 
 
 class LandmarkData(ImageDataModule, ABC):
     """Faces with landmarks in files: a part to train on, split for validation, and a part to test.
 
     The test part is never trained on and alone is enough for testing. Everything is checked before
-    the first step. A subclass says how a part is read, and where its images are.
+    the first step. A subclass says how a part is read. What it knows of its files, the attributes
+    below, it sets before it calls ``__init__``.
 
     Args:
-        num_points: K of the data.
-        given_distance: whether a distance to divide errors by comes with the data.
-        subset_names: of the parts that evaluation can tell apart.
         image_size: side of the network's input, pixels.
         batch_size: samples per step and process.
         num_workers: loader processes; ``None`` takes one less than the cores, at most 4.
@@ -89,13 +87,19 @@ class LandmarkData(ImageDataModule, ABC):
     """What each part, ``train`` and ``test``, is read from, for reading and for messages."""
 
     image_folder: Path
-    """What images' names are relative to. A subclass sets both before it calls ``__init__``."""
+    """What images' names are relative to, where images are files."""
+
+    num_points: int
+    """K, known from construction on."""
+
+    given_distance: bool = False
+    """Whether a distance to divide errors by comes with the data."""
+
+    subset_names: tuple[str, ...] = ()
+    """Parts of the data that evaluation tells apart, in the order of a sample's ``subsets``."""
 
     def __init__(
         self,
-        num_points: int,
-        given_distance: bool = False,
-        subset_names: tuple[str, ...] = (),
         image_size: int = 256,
         batch_size: int = 16,
         num_workers: int | None = None,
@@ -125,19 +129,12 @@ class LandmarkData(ImageDataModule, ABC):
         self.box = box
         self.margin = margin
         self.cache_mb = cache_mb
-        self._num_points = num_points
-        self.scheme = scheme_for(num_points, scheme, flip_pairs, eyes)
+        self.scheme = scheme_for(self.num_points, scheme, flip_pairs, eyes)
         self.augmentation = _augmentation(augment, self.scheme)
-        self.distance_between = groups_between(num_points, distance_between)
+        self.distance_between = groups_between(self.num_points, distance_between)
         self.normalizations = normalizations_of(
-            self.scheme, given_distance, self.distance_between, normalizations
+            self.scheme, self.given_distance, self.distance_between, normalizations
         )
-        self.subset_names = tuple(subset_names)
-
-    @property
-    def num_points(self) -> int:
-        """K, known from construction on."""
-        return self._num_points
 
     @abstractmethod
     def read(self, part: Literal["train", "test"]) -> LandmarkTable:
@@ -224,14 +221,16 @@ class LandmarkData(ImageDataModule, ABC):
         outside &= table.labelled[..., None]
         if outside.any():
             rank_zero_info(
-                f"{int(outside.any(-1).sum())} of {outside[..., 0].size} points lie outside their "
-                f"image, in {int(outside.any((-2, -1)).sum())} of {len(table)} images; they are "
-                "used as they are."
+                f"{int(outside.any(-1).sum())} of {int(table.labelled.sum())} points lie outside "
+                f"their image, in {int(outside.any((-2, -1)).sum())} of {len(table)} images; they "
+                "are used as they are."
             )
         return images
 
     def _training_set(self, table: LandmarkTable) -> TrainSet:
-        context = 1.0 if self._regions(table) is None else CONTEXT
+        context = 1.0
+        if self._regions(table) is not None:
+            context = min(reach(self.augmentation), LARGEST_CONTEXT)
         side = round(CACHE_RATIO * context * self.image_size)
         return TrainSet(
             self._images(table, side, enlarge=False, context=context),

@@ -28,11 +28,8 @@ Part = Literal["train", "test"]
 
 def first_of(files: dict[str, Path]) -> Path:
     """The training file, or the test file if that alone exists."""
-    return (
-        files["test"]
-        if files["test"].is_file() and not files["train"].is_file()
-        else files["train"]
-    )
+    train, test = files["train"], files["test"]
+    return test if test.is_file() and not train.is_file() else train
 
 
 class LandmarkCSV(LandmarkData):
@@ -74,14 +71,9 @@ class LandmarkCSV(LandmarkData):
     ) -> None:
         self.files = {"train": Path(root) / train_csv, "test": Path(root) / test_csv}
         self.image_folder = Path(root) / images
+        self.num_points = read_num_points(first_of(self.files))
         super().__init__(
-            num_points=read_num_points(first_of(self.files)),
-            given_distance=False,
-            subset_names=(),
-            image_size=image_size,
-            batch_size=batch_size,
-            group_pattern=group_pattern,
-            **kwargs,
+            image_size=image_size, batch_size=batch_size, group_pattern=group_pattern, **kwargs
         )
 
     def read(self, part: Part) -> LandmarkTable:
@@ -120,12 +112,9 @@ class HRNetCSV(LandmarkData):
         self.image_folder = Path(root) / images
         self.subset_files = {name: Path(root) / file for name, file in (subsets or {}).items()}
         header = read_hrnet_header(first_of(self.files))
-        super().__init__(
-            num_points=header.num_points,
-            given_distance=header.sized,
-            subset_names=tuple(self.subset_files),
-            **kwargs,
-        )
+        self.num_points, self.given_distance = header.num_points, header.sized
+        self.subset_names = tuple(self.subset_files)
+        super().__init__(**kwargs)
 
     def read(self, part: Part) -> LandmarkTable:
         """Read ``train_csv``, or ``test_csv`` and which of its faces the subsets list."""
@@ -167,13 +156,14 @@ class W300(LandmarkData):
         DataError: for files that are absent or wrong.
     """
 
+    num_points = 68
+
     def __init__(self, root: str, test: Literal["full", "private"] = "full", **kwargs: Any) -> None:
         self.files = {"train": Path(root), "test": Path(root)}
         self.image_folder = Path(root)
         self.test = test
-        super().__init__(
-            num_points=68, given_distance=False, subset_names=tuple(TEST[test]), **kwargs
-        )
+        self.subset_names = tuple(TEST[test])
+        super().__init__(**kwargs)
 
     def read(self, part: Part) -> LandmarkTable:
         """Read the folders of the training part or of the chosen test set."""
@@ -193,13 +183,14 @@ class WFLW(LandmarkData):
         DataError: for files that are absent or wrong.
     """
 
+    num_points = WFLW_POINTS
+    subset_names = ATTRIBUTES
+
     def __init__(self, root: str, **kwargs: Any) -> None:
         lists = Path(root) / "WFLW_annotations" / "list_98pt_rect_attr_train_test"
         self.files = {part: lists / f"list_98pt_rect_attr_{part}.txt" for part in ("train", "test")}
         self.image_folder = Path(root) / "WFLW_images"
-        super().__init__(
-            num_points=WFLW_POINTS, given_distance=False, subset_names=ATTRIBUTES, **kwargs
-        )
+        super().__init__(**kwargs)
 
     def read(self, part: Part) -> LandmarkTable:
         """Read the list of one part."""
@@ -222,6 +213,8 @@ class COFW(LandmarkData):
         DataError: for files that are absent or wrong, or a missing library.
     """
 
+    num_points = COFW_POINTS
+
     def __init__(
         self,
         root: str,
@@ -230,7 +223,7 @@ class COFW(LandmarkData):
         **kwargs: Any,
     ) -> None:
         self.files = {"train": Path(root) / train_mat, "test": Path(root) / test_mat}
-        super().__init__(num_points=COFW_POINTS, given_distance=False, subset_names=(), **kwargs)
+        super().__init__(**kwargs)
 
     def read(self, part: Part) -> LandmarkTable:
         """Read images and points of one part."""
@@ -263,12 +256,8 @@ class COCOKeypoints(LandmarkData):
     ) -> None:
         self.files = {"train": Path(root) / train_json, "test": Path(root) / test_json}
         self.image_folder = Path(root) / images
-        super().__init__(
-            num_points=read_coco_num_points(first_of(self.files)),
-            given_distance=False,
-            subset_names=(),
-            **kwargs,
-        )
+        self.num_points = read_coco_num_points(first_of(self.files))
+        super().__init__(**kwargs)
 
     def read(self, part: Part) -> LandmarkTable:
         """Read a face per annotation."""
