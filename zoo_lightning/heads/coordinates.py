@@ -33,10 +33,10 @@ class CoordinateHead(nn.Linear):
         self.num_points = num_points
         self.compare = COORDINATE_LOSSES[loss]
 
-    def start_from(self, shapes: Tensor) -> None:
-        """Let the head begin at the mean of shapes ``(N, K, 2)``, fractions of the image."""
+    def start_from(self, shape: Tensor) -> None:
+        """Let the head begin at a shape ``(K, 2)``, fractions of the image."""
         with torch.no_grad():
-            self.bias.copy_(shapes.mean(dim=0).flatten())
+            self.bias.copy_(shape.flatten())
 
     def points(self, raw: Tensor) -> Tensor:
         """Points ``(B, K, 2)``, fractions of the image, from the output ``(B, 2 K)``."""
