@@ -1,5 +1,6 @@
 """Every mistake in what is given: one clear line, exit status 2, and nothing trained."""
 
+import json
 import os
 import pickle
 import shutil
@@ -234,6 +235,37 @@ def test_a_test_file_of_another_number_of_points_is_refused(annotated, command):
 )
 def test_a_wrong_folder_or_option_of_the_data_is_named(annotated, command, options, words):
     assert_one_clear_line(command(*FIT, *options), *words)
+    assert_nothing_trained()
+
+
+HRNET = "image_name,scale,center_w,center_h,original_0_x,original_0_y,original_1_x,original_1_y\n"
+COCO = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [
+    {"id": 2, "image_id": 1, "keypoints": [1, 2, 2, 3, 4, 2], "bbox": [1, 2, 0, 4]}]}  # fmt: skip
+WFLW_LIST = "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_train.txt"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "content", "words"),
+    [
+        ("HRNetCSV", "train.csv", HRNET + "a.png,0,5,6,1,2,3,4\n", ["line 2", "`scale` is 0"]),
+        ("HRNetCSV", "train.csv", "image,x0,y0,x1,y1\n", ["line 1", "expected 'image_name'"]),
+        ("WFLW", WFLW_LIST, "1 2 3 a.png\n", ["line 1", "found 4 columns, expected 207"]),
+        ("COFW", "COFW_train_color.mat", "no MATLAB", ["version 5 or 7.3"]),
+        ("COCOKeypoints", "train.json", json.dumps(COCO), ["annotation 2 of image 1", "`bbox`"]),
+        ("W300", "afw/a.pts", "version: 1\nn_points: x\n", ["expected `n_points: K`"]),
+    ],
+    ids=["scale", "header", "column", "version", "box", "pts"],
+)
+def test_a_fault_in_a_published_format_is_named_before_training(
+    tiny, tmp_path, command, kind, name, content, words
+):
+    tiny(data={"class_path": kind, "init_args": {"root": str(tmp_path / "faces")}})
+    path = tmp_path / "faces" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    if kind == "W300":
+        path.with_suffix(".png").touch()
+    assert_one_clear_line(command(*FIT), path, *words)
     assert_nothing_trained()
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+T = TypeVar("T")
+
 
 def open_rgb(path: Path) -> Image.Image:
     """Decode an image file to RGB.
@@ -242,9 +244,6 @@ class SquareImages:
     def __getitem__(self, index: int) -> np.ndarray:
         """``(side, side, 3)`` uint8, not to be written to."""
         return self._decode(index)[0] if self.kept is None else self.kept[index]
-
-
-T = TypeVar("T")
 
 
 def _for_each(read: Callable[[T], object], items: Iterable[T]) -> list:

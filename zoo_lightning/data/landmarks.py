@@ -161,13 +161,13 @@ class W300(LandmarkData):
     def __init__(self, root: str, test: Literal["full", "private"] = "full", **kwargs: Any) -> None:
         self.files = {"train": Path(root), "test": Path(root)}
         self.image_folder = Path(root)
-        self.test = test
-        self.subset_names = tuple(TEST[test])
+        self.test_folders = TEST[test]
+        self.subset_names = tuple(self.test_folders)
         super().__init__(**kwargs)
 
     def read(self, part: Part) -> LandmarkTable:
         """Read the folders of the training part or of the chosen test set."""
-        folders = {"": TRAIN} if part == "train" else TEST[self.test]
+        folders = {"": TRAIN} if part == "train" else self.test_folders
         return read_pts_folders(self.image_folder, folders)
 
 
