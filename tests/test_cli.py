@@ -141,6 +141,9 @@ def test_fit_leaves_all_that_a_run_folder_holds(finished, tiny):
         "test/failure_rate",
         "test/auc",
         "test/nme_box",
+        "test/nme_diagonal",
+        "test/nme_height",
+        "test/nme_interpupil",
     }
     assert read_config(finished)["model"]["class_path"].endswith("LandmarkTask")
     with (folder / "metrics.csv").open(newline="") as stream:

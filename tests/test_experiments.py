@@ -30,6 +30,12 @@ def data_options(data: dict, write_csv, folder: Path) -> list[str]:
                 pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / "images" / name)
             write_csv(folder / f"{part}.csv", names, rng.uniform(5, 35, (10, points, 2)))
+    elif kind == "HRNetCSV":
+        write_hrnet_files(options, folder, rng)
+        small.append("--data.image_size=64")
+    elif kind == "COFW":
+        write_cofw_files(options, folder, rng)
+        small.append("--data.image_size=64")
     else:
         for name in ("train/a", "train/b", "test/a", "test/b"):
             (folder / name).mkdir(parents=True)
@@ -39,9 +45,40 @@ def data_options(data: dict, write_csv, folder: Path) -> list[str]:
     return [*small, f"--data.root={folder}"]
 
 
+def write_hrnet_files(options: dict, folder: Path, rng: np.random.Generator) -> None:
+    """All CSV files that the options name, of the data set's number of points, and images."""
+    (folder / "images").mkdir()
+    sized = "aflw" in options["root"]
+    count = {"data/300w": 68, "data/wflw": 98, "data/aflw": 19}[options["root"]]
+    axes = [f"original_{k}_{axis}" for k in range(count) for axis in "xy"]
+    columns = ["image_name", "scale", *["box_size"] * sized, "center_w", "center_h", *axes]
+    files = [options["train_csv"], options["test_csv"], *options["subsets"].values()]
+    for file in files:
+        names = [f"{'train' if file == files[0] else 'test'}{chr(97 + i)}.png" for i in range(10)]
+        rows = [",".join(columns)]
+        for name in names:
+            pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / name)
+            values = [0.2, *[30.0] * sized, 20.0, 20.0, *rng.uniform(5, 35, 2 * count)]
+            rows.append(",".join([name, *(f"{value:.2f}" for value in values)]))
+        (folder / file).write_text("\n".join(rows) + "\n")
+
+
+def write_cofw_files(options: dict, folder: Path, rng: np.random.Generator) -> None:
+    """Both MATLAB files, version 5."""
+    scipy_io = pytest.importorskip("scipy.io")
+    for option, letters in (("train_mat", "Tr"), ("test_mat", "T")):
+        cells = np.empty((10, 1), object)
+        for i in range(10):
+            cells[i, 0] = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+        points = np.concatenate([rng.uniform(5, 35, (10, 58)), np.zeros((10, 29))], axis=1)
+        arrays = {f"Is{letters}": cells, f"phis{letters}": points}
+        scipy_io.savemat(folder / options[option], arrays | {f"bboxes{letters}": np.ones((10, 4))})
+
+
 def is_delta(path: Path) -> bool:
     """Whether a file changes another experiment in place of being one."""
-    return path.parent.name == "methods"
+    return path.parent.name in ("methods", "heads")
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.relative_to(p.parents[1]).as_posix())

