@@ -19,6 +19,9 @@ MEAN_SHAPE_SAMPLES = 256
 """Training samples, spread evenly, whose mean shape a head of coordinates starts from."""
 
 HeadKind = Literal["coordinates", "heatmaps"]
+Normalization = Literal[
+    "interocular", "interpupil", "box", "diagonal", "height", "given", "custom"
+]
 Loss = Literal["l1", "smooth_l1", "wing", "mse", "heatmap_mse", "adaptive_wing"]
 
 
@@ -71,7 +74,7 @@ class LandmarkTask(BaseTask):
         sigma: float = 1.5,
         heatmap_weight: float = 0.0,
         head_width: int | None = None,
-        normalization: str = "interocular",
+        normalization: Normalization = "interocular",
         thresholds: tuple[float, ...] = (0.10,),
         flip_test: bool = False,
         **optimisation: Any,
