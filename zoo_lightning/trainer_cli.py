@@ -113,6 +113,7 @@ class ZooCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint that is meant and decide on the run folder."""
         options = self.config[self.subcommand]
+        options.weights_only = True  # a checkpoint may come from anybody
         files = [Path(str(path)) for path in options.config or []]
         self.experiment = "+".join(map(experiment_name, files)) or "custom"
         if options.ckpt_path:
@@ -229,7 +230,9 @@ class ZooCLI(LightningCLI):
         seconds, steps = timer.time_elapsed("train"), self.trainer.global_step
         chosen = next(filter(_chooses_best, self.trainer.checkpoint_callbacks)).best_model_path
         best = Path(chosen or self.run_dir / CHECKPOINTS / "last.ckpt")  # without any validation
-        results = self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=str(best))
+        results = self.trainer.test(
+            self.model, datamodule=self.datamodule, ckpt_path=str(best), weights_only=True
+        )
         self._finish(best, results, steps, seconds)
 
     def test(self, model: BaseTask, **kwargs: Any) -> None:

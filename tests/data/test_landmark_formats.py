@@ -169,16 +169,25 @@ def test_both_files_have_the_same_layout(hrnet):
         HRNetCSV(str(hrnet), **SMALL).setup("test")
 
 
-@pytest.mark.parametrize("box", ["given", "points", "image"])
-def test_the_square_is_the_users_choice(hrnet, box):
-    module = HRNetCSV(str(hrnet), box=box, margin=2.0, **{**SMALL, "image_size": 160})
+@pytest.mark.parametrize(
+    ("box", "margin", "width"),
+    [
+        ("given", 2.0, 48),
+        ("points", 2.0, 48),
+        ("given", None, 30),
+        ("image", None, 160),
+        ("image", 0.75, 120),
+    ],
+)
+def test_the_square_is_the_users_choice(hrnet, box, margin, width):
+    module = HRNetCSV(str(hrnet), box=box, margin=margin, **{**SMALL, "image_size": 160})
+    module.setup("fit")
     module.setup("test")
     sample = module.test_set[0]
     assert on_markers(sample)
     assert leads_back(sample)
-    width = float(sample["to_original"][0, 0]) * 160
-    longer = 24 if box != "image" else None
-    assert width == pytest.approx(2 * longer if longer else 160, abs=0.01)
+    assert float(sample["to_original"][0, 0]) * 160 == pytest.approx(width, abs=0.01)
+    assert on_markers(module.train_set[0, 0])
 
 
 def test_data_without_boxes_have_none_to_be_given(landmark_root):

@@ -17,7 +17,7 @@ from zoo_lightning.data.distances import (
     normalizations_of,
     tight_box,
 )
-from zoo_lightning.data.images import SquareImages, check_present
+from zoo_lightning.data.images import SquareImages, check_present, image_size
 from zoo_lightning.data.landmark_sets import EvaluationSet, TrainSet
 from zoo_lightning.data.loading import IMAGENET_MEAN, IMAGENET_STD, ImageDataModule
 from zoo_lightning.data.schemes import LandmarkScheme, scheme_for
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 CACHE_RATIO = 1.5
 """Training images are cached at this multiple of the input's side: the warp that follows is
 bilinear, sharp enough when it enlarges and free of aliasing when it shrinks."""
+
+FACE_MARGIN = 1.25
+"""Factor on the side of a face's square, as the authors of HRNet have it."""
 
 LARGEST_CONTEXT = 2.0
 """Training crops are cached with the surroundings that turning, shifting and shrinking may bring
@@ -68,7 +71,9 @@ class LandmarkData(ImageDataModule, ABC):
         count_occluded: whether hidden points that are labelled count in training and evaluation.
         box: square that is cut out around a face: the one ``given`` in the files, one around the
             ``points``, or the whole ``image``; ``auto`` takes the given one if there is one.
-        margin: factor on the side of the face's square; whole images have none.
+        margin: factor on the side of the square that is cut out; ``None`` takes 1.25 around faces
+            and 1 for whole images. Below 1, whole images lose their rim: worth it where all faces
+            are in the middle.
         cache_mb: megabytes of decoded images to keep, per split; beyond it they are decoded each
             time.
         mean: subtracted from each channel of an image in [0, 1].
@@ -115,7 +120,7 @@ class LandmarkData(ImageDataModule, ABC):
         augment: bool | Augmentation = True,
         count_occluded: bool = True,
         box: Literal["auto", "given", "points", "image"] = "auto",
-        margin: float = 1.25,
+        margin: float | None = None,
         cache_mb: float = 1024.0,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
@@ -192,11 +197,12 @@ class LandmarkData(ImageDataModule, ABC):
         if box == "auto":
             box = self.BOX_WITHOUT_GIVEN if table.regions is None else "given"
         if box == "image":
-            return None
+            return None if self.margin in (None, 1) else self._middle(table, self.margin)
+        margin = FACE_MARGIN if self.margin is None else self.margin
         if box == "given" and table.regions is None:
             raise ConfigError("`box` is given, but these data have no boxes; set it to points.")
         if box == "given":
-            return table.regions * [1, 1, self.margin]
+            return table.regions * [1, 1, margin]
         low, high = tight_box(table.points, table.labelled)
         sides = (high - low).max(-1)
         if (sides == 0).any():
@@ -205,14 +211,19 @@ class LandmarkData(ImageDataModule, ABC):
                 f"All labelled points of {name!r} are in one place: there is no square around "
                 "them; correct or remove the annotation, or set `box` to image."
             )
-        return np.column_stack([(low + high) / 2, self.margin * sides])
+        return np.column_stack([(low + high) / 2, margin * sides])
+
+    def _middle(self, table: LandmarkTable, margin: float) -> np.ndarray:
+        """``(N, 3)`` squares in the middle of the images."""
+        if table.pixels is not None:
+            sizes = np.array([pixels.shape[1::-1] for pixels in table.pixels])
+        else:
+            sizes = np.array([image_size(self.image_folder / name) for name in table.names])
+        return np.column_stack([sizes / 2, margin * sizes.max(-1)])
 
     def _images(
-        self, table: LandmarkTable, side: int, enlarge: bool, context: float = 1.0
+        self, table: LandmarkTable, regions: np.ndarray | None, side: int, enlarge: bool
     ) -> SquareImages:
-        regions = self._regions(table)
-        if regions is not None:
-            regions = regions * [1, 1, context]
         sources = table.pixels
         if sources is None:
             sources = [self.image_folder / name for name in table.names]
@@ -228,12 +239,13 @@ class LandmarkData(ImageDataModule, ABC):
         return images
 
     def _training_set(self, table: LandmarkTable) -> TrainSet:
-        context = 1.0
-        if self._regions(table) is not None:
+        regions, context = self._regions(table), 1.0
+        if regions is not None:
             context = min(reach(self.augmentation), LARGEST_CONTEXT)
+            regions = regions * [1, 1, context]
         side = round(CACHE_RATIO * context * self.image_size)
         return TrainSet(
-            self._images(table, side, enlarge=False, context=context),
+            self._images(table, regions, side, enlarge=False),
             table.points,
             table.counted(self.count_occluded),
             self.image_size,
@@ -248,18 +260,18 @@ class LandmarkData(ImageDataModule, ABC):
         distances = face_distances(
             table, counted, self.scheme, self.normalizations, self.distance_between
         )
-        images = self._images(table, self.image_size, enlarge=True)
+        images = self._images(table, self._regions(table), self.image_size, enlarge=True)
         return EvaluationSet(images, table, counted, distances, self.subset_names)
 
 
 def _check_options(
-    val_fraction: float, train_fraction: float, group_pattern: str, margin: float
+    val_fraction: float, train_fraction: float, group_pattern: str, margin: float | None
 ) -> None:
     if not 0 < val_fraction < 1:
         raise ConfigError(f"`val_fraction` must be between 0 and 1, found {val_fraction}.")
     if not 0 < train_fraction <= 1:
         raise ConfigError(f"`train_fraction` must be in (0, 1], found {train_fraction}.")
-    if not 0 < margin <= 10:
+    if margin is not None and not 0 < margin <= 10:
         raise ConfigError(f"`margin` must be a factor in (0, 10], such as 1.25, found {margin}.")
     try:
         re.compile(group_pattern)

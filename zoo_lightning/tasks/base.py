@@ -196,6 +196,13 @@ class BaseTask(pl.LightningModule):
         steps = self.trainer.estimated_stepping_batches
         return int(steps) if math.isfinite(steps) else None
 
+    def _rate_depends_on_length(self) -> bool:
+        """Whether another length of the training is another learning rate at each step."""
+        options = self.hparams
+        if options["schedule"] == "step":
+            return any(place < 1 for place in options["milestones"])
+        return options["schedule"] != "constant"
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that does not belong to this task and configuration.
 
@@ -212,7 +219,7 @@ class BaseTask(pl.LightningModule):
         found, wanted = dict(checkpoint["hyper_parameters"]), dict(self.hparams)
         found["task"], wanted["task"] = ours["task"], type(self).__name__
         different = differences(found, wanted, everything=fitting)
-        if fitting and self.hparams["schedule"] in ("onecycle", "cosine"):
+        if fitting and self._rate_depends_on_length():
             steps = self._total_steps()
             if steps != ours["total_steps"]:
                 different.append(
@@ -248,7 +255,7 @@ def differences(found: dict[str, Any], wanted: dict[str, Any], everything: bool)
         wanted: those given now.
         everything: compare all of them; otherwise only those that shape the network.
     """
-    shaping = ("task", "num_points", "num_classes")
+    shaping = ("task", "num_points", "num_classes", "head", "heatmap_stride", "head_width")
     rows = []
     for key in sorted(set(found) | set(wanted)):
         if key == "backbone" or not (everything or key in shaping):

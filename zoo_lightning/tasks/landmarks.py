@@ -19,9 +19,7 @@ MEAN_SHAPE_SAMPLES = 256
 """Training samples, spread evenly, whose mean shape a head of coordinates starts from."""
 
 HeadKind = Literal["coordinates", "heatmaps"]
-Normalization = Literal[
-    "interocular", "interpupil", "box", "diagonal", "height", "given", "custom"
-]
+Normalization = Literal["interocular", "interpupil", "box", "diagonal", "height", "given", "custom"]
 Loss = Literal["l1", "smooth_l1", "wing", "mse", "heatmap_mse", "adaptive_wing"]
 
 
