@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from zoo_lightning.heads.losses import COORDINATE_LOSSES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    pass
 
 HEAD_STD = 0.01
 """Standard deviation of a new head's weights: it starts near the mean shape, as in the authors'
@@ -52,12 +52,12 @@ class CoordinateHead(nn.Linear):
         """
         return self.compare(self.points(raw), target, visible)
 
-    def mirrored(self, raw: Tensor, flip: Sequence[int]) -> Tensor:
+    def mirrored(self, raw: Tensor, flip: Tensor) -> Tensor:
         """Output for the image, from the output for its mirror image.
 
         Args:
             raw: ``(B, 2 K)``.
-            flip: ``flip[k]`` is the point that takes the place of point ``k``.
+            flip: ``(K,)``; ``flip[k]`` is the point that takes the place of point ``k``.
         """
-        points = self.points(raw)[:, list(flip)]
+        points = self.points(raw)[:, flip]
         return torch.stack([1 - points[..., 0], points[..., 1]], dim=-1).flatten(1)

@@ -182,11 +182,11 @@ class HeatmapHead(nn.Module):
             )
         return loss
 
-    def mirrored(self, raw: Tensor, flip: Sequence[int]) -> Tensor:
+    def mirrored(self, raw: Tensor, flip: Tensor) -> Tensor:
         """Output for the image, from the output for its mirror image.
 
         Args:
             raw: ``(B, K, h, w)``.
-            flip: ``flip[k]`` is the point that takes the place of point ``k``.
+            flip: ``(K,)``; ``flip[k]`` is the point that takes the place of point ``k``.
         """
-        return raw.flip(-1)[:, list(flip)]
+        return raw.flip(-1)[:, flip]

@@ -18,6 +18,9 @@ from zoo_lightning.tasks.base import BaseTask
 MEAN_SHAPE_SAMPLES = 256
 """Training samples, spread evenly, whose mean shape a head of coordinates starts from."""
 
+UNKNOWN = -1
+"""In place of the points that swap in a mirror image, as long as no data have told them."""
+
 HeadKind = Literal["coordinates", "heatmaps"]
 Normalization = Literal["interocular", "interpupil", "box", "diagonal", "height", "given", "custom"]
 Loss = Literal["l1", "smooth_l1", "wing", "mse", "heatmap_mse", "adaptive_wing"]
@@ -60,6 +63,7 @@ class LandmarkTask(BaseTask):
     monitor: ClassVar[str] = "val/nme"
     monitor_mode: ClassVar[Literal["min", "max"]] = "min"
     head: CoordinateHead | HeatmapHead
+    flip: Tensor
 
     def __init__(
         self,
@@ -105,7 +109,8 @@ class LandmarkTask(BaseTask):
                 head_width,
             )
         self.errors = nn.ModuleDict()  # a module, so that it moves to the device with the task
-        self.flip: tuple[int, ...] | None = None
+        # A buffer, so that a checkpoint alone is enough for averaging with the mirror image.
+        self.register_buffer("flip", torch.full((num_points,), UNKNOWN))
 
     def setup(self, stage: str) -> None:
         """Check that head and data agree, before anything runs."""
@@ -123,8 +128,10 @@ class LandmarkTask(BaseTask):
                 f"these data have no distance {self.normalization!r} to divide errors by; they "
                 f"have {', '.join(known)}: use --model.normalization {known[0]}{eyes}"
             )
-        self.flip = getattr(getattr(data, "scheme", None), "flip", None)
-        if self.flip_test and self.flip is None:
+        flip = getattr(getattr(data, "scheme", None), "flip", None)
+        if flip is not None:
+            self.flip.copy_(torch.tensor(flip))
+        if self.flip_test and flip is None and data is not None:
             raise ConfigError(
                 f"flip_test needs to know which of the {points} points swap in a mirror image; "
                 "give --data.flip_pairs, or set flip_test: false"
@@ -180,7 +187,7 @@ class LandmarkTask(BaseTask):
     def _output(self, images: Tensor) -> Tensor:
         """The head's output in float32, averaged with the mirror image's if that is wanted."""
         raw = self(images).float()
-        if self.flip_test and self.flip is not None and not self.training:
+        if self.flip_test and not self.training and self.flip[0] != UNKNOWN:
             mirrored = self.head.mirrored(self(images.flip(-1)).float(), self.flip)
             raw = (raw + mirrored) / 2
         return raw
