@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from zoo_lightning.heads.losses import COORDINATE_LOSSES
-
-if TYPE_CHECKING:
-    pass
 
 HEAD_STD = 0.01
 """Standard deviation of a new head's weights: it starts near the mean shape, as in the authors'
