@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from zoo_lightning import __version__
+from zoo_lightning import __version__, load_task
 from zoo_lightning.experiments import known_experiments
 
 FIT = ["fit", "--experiment", "tiny"]
@@ -347,3 +347,37 @@ def test_testing_needs_the_test_file_alone(five_points, command):
     found = command("test", *words)
     assert found.status == 0, found.err
     assert summary_of("tested")["test"] == summary_of("run")["test"]
+
+
+HEAT_MAPS = {
+    "model.init_args.head": "heatmaps",
+    "model.init_args.flip_test": True,
+    f"{BACKBONE}.output": "stages",
+}
+
+
+def test_heat_maps_train_test_and_leave_their_pictures(tiny, command):
+    tiny(**HEAT_MAPS)
+    done = command(*FIT, "--run_dir", "run")
+    assert done.status == 0, done.err
+    for name in ("val_heatmaps", "heatmaps", "test_faces", "point_errors"):
+        with Image.open(f"run/pictures/{name}.png") as picture:
+            assert np.asarray(picture.convert("L")).std() > 1
+    found = command("test", "--experiment", "tiny", "--ckpt_path", "run", "--run_dir", "tested")
+    assert found.status == 0, found.err
+    assert summary_of("tested")["test"] == summary_of("run")["test"]
+
+
+def test_a_run_on_five_points_is_a_source_for_sixty_eight_and_back(tiny, command):
+    tiny(**HEAT_MAPS)
+    assert command(*FIT, "--run_dir", "68", *ONE_STEP).status == 0
+    five = {"data.init_args.num_points": 5, "model.init_args.lr": 0.0}
+    tiny(**five, **{f"{BACKBONE}.sources": ["68", "random:1"]})
+    done = command(*FIT, "--run_dir", "5", *ONE_STEP)
+    assert done.status == 0, done.err
+    source = load_task("68").backbone.folded_state()
+    for name, layer in load_task("5").backbone.aggregated_layers().items():
+        assert torch.equal(layer.weight[0], source[f"{name}.weight"])
+    tiny(**HEAT_MAPS, **{f"{BACKBONE}.sources": ["5", "random:1"]})
+    done = command(*FIT, "--run_dir", "again", *ONE_STEP)
+    assert done.status == 0, done.err
