@@ -401,7 +401,7 @@ def test_a_classification_task_learns_colours_and_logs_its_metrics(tmp_path, cla
     trainer = trainer_for(tmp_path, max_steps=25, limit_val_batches=0)
     trainer.fit(task, datamodule=data)
     found = trainer.test(task, datamodule=data, verbose=False)[0]
-    assert set(found) == {"test/acc", "test/acc5", "test/loss"}
+    assert set(found) == {"test/acc", "test/acc5", "test/acc_class", "test/loss"}
     assert found["test/acc"] == 1
     assert found["test/acc5"] == 1
     batch = {"image": torch.randn(2, 3, 32, 32)}
