@@ -408,6 +408,14 @@ def test_a_classification_task_learns_colours_and_logs_its_metrics(tmp_path, cla
     torch.testing.assert_close(task.predict_step(batch).sum(dim=1), torch.ones(2))
 
 
+def test_crops_of_an_image_get_the_mean_of_their_logits():
+    task = ClassificationTask(PlainBackbone("test_resnet"), 3).eval()
+    crops = torch.randn(2, 10, 3, 32, 32)
+    mean = torch.stack([task(crops[:, k]) for k in range(10)]).mean(dim=0)
+    found = task.predict_step({"image": crops})
+    torch.testing.assert_close(found, mean.softmax(dim=1))
+
+
 def test_a_head_for_other_classes_than_the_data_have_is_refused(tmp_path, class_root):
     task = ClassificationTask(PlainBackbone("test_resnet"), 10)
     data = ImageFolders(str(class_root), 32, 6, num_workers=0)
