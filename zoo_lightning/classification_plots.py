@@ -84,7 +84,7 @@ def _name_cells(axes: Axes, shares: np.ndarray, classes: Sequence[str]) -> None:
     names = [_short(name) for name in classes]
     axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_yticks(places, names, fontsize=8)
-    for true, pred in zip(*np.nonzero(shares), strict=True):
+    for true, pred in zip(*np.nonzero(shares >= 0.005), strict=True):
         share = shares[true, pred]
         axes.text(
             pred,
@@ -142,7 +142,7 @@ def plot_mistakes(
     lengths = {len(pixels), len(true), len(pred), len(probabilities)}
     if len(lengths) > 1 or not len(pixels):
         raise ValueError(f"Expected as many names and probabilities as images, found {lengths}.")
-    columns = min(math.ceil(math.sqrt(len(pixels))), 6)
+    columns = min(math.ceil(math.sqrt(1.5 * len(pixels))), 6)
     rows = math.ceil(len(pixels) / columns)
     figure = new_figure(max(1.9 * columns, 2.4), 2.5 * rows)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
