@@ -1,12 +1,13 @@
 """Data sets by torchvision's names, from small files in their true layouts."""
 
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torchvision
 
-from zoo_lightning.data.torchvision_data import KNOWN, TorchvisionData, held_out
+from zoo_lightning.data.torchvision_data import KNOWN, TorchvisionData, held_out, images_and_labels
 from zoo_lightning.errors import ConfigError, DataError
 
 OPTIONS = {"image_size": 16, "batch_size": 4, "num_workers": 0}
@@ -98,6 +99,21 @@ def test_a_corrupt_image_is_named(tmp_path, rng, class_files):
     (tmp_path / "eurosat/2750/Class3/0.jpg").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"Class3/0\.jpg cannot be read"):
         ready("EuroSAT", tmp_path, val_fraction=0.25)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 6), (2, 8, 6, 3), (2, 8, 6)])
+def test_images_in_memory_become_channels_last(shape):
+    dataset = SimpleNamespace(data=np.zeros(shape, np.uint8), labels=np.array([4, 1], np.uint8))
+    images, labels = images_and_labels(dataset)
+    assert images[0].shape[:2] == (8, 6)
+    assert labels == [4, 1]
+
+
+def test_what_is_there_is_not_downloaded(tmp_path, rng, class_files, monkeypatch):
+    class_files.write_eurosat(tmp_path, rng)
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args: pytest.fail("the network was used"))
+    module = TorchvisionData("EuroSAT", str(tmp_path), download=True, **OPTIONS)
+    module.prepare_data()
 
 
 def test_held_out_takes_the_same_share_of_each_class():

@@ -111,11 +111,11 @@ class TorchvisionData(ClassData):
 
     def prepare_data(self) -> None:
         """Download what is absent, if that is wanted."""
-        if self.download:
-            for part in ("train", "val", "test"):
-                if part in self.parts:
-                    self._open(part, download=True)
-            self.download = False
+        for part in self.parts if self.download else ():
+            try:
+                self._open(part)  # some refuse to download what is there
+            except DataError:
+                self._open(part, download=True)
 
     def _open(self, part: Part, download: bool = False) -> Dataset:
         """The data set of a part as torchvision has it.
@@ -153,7 +153,8 @@ class TorchvisionData(ClassData):
                 f"{self.name} in {self.root} has {max(len(names), *labels, 0)} classes, expected "
                 f"{len(self.classes)}; the files are not those of {self.name}."
             )
-        self.classes = [str(each) for each in names]
+        # Imagenette has several names for a class.
+        self.classes = [each if isinstance(each, str) else str(each[0]) for each in names]
         samples = list(zip(sources, labels, strict=True))
         if not undivided:
             return samples
