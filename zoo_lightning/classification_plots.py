@@ -84,7 +84,7 @@ def _name_cells(axes: Axes, shares: np.ndarray, classes: Sequence[str]) -> None:
     names = [_short(name) for name in classes]
     axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_yticks(places, names, fontsize=8)
-    for true, pred in zip(*np.nonzero(shares >= 0.005), strict=True):
+    for true, pred in zip(*np.nonzero(shares > 0.005), strict=True):
         share = shares[true, pred]
         axes.text(
             pred,
