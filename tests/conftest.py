@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,6 +91,17 @@ def class_root(tmp_path):
                 pixels[..., label] += 170
                 Image.fromarray(pixels).save(folder / f"{index}.png")
     return tmp_path / "classes"
+
+
+@pytest.fixture(scope="session")
+def class_files() -> ModuleType:
+    """The module beside this one that writes small files in the layouts of published data sets."""
+    spec = importlib.util.spec_from_file_location(
+        "class_files", Path(__file__).with_name("class_files.py")
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 TINY = {

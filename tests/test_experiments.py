@@ -14,7 +14,22 @@ EXPERIMENTS = sorted((REPOSITORY / "experiments").rglob("*.yaml"))
 BACKBONE = "model.init_args.backbone.init_args"
 
 
-def data_options(data: dict, write_csv, folder: Path) -> list[str]:
+PAPER = sorted((REPOSITORY / "experiments" / "paper").glob("*.yaml"))
+"""Five ResNet-50 each; most of them run with ``-m slow`` only."""
+
+QUICK = ("cifar100", "indoors")
+"""Those of the paper that always run."""
+
+WRITERS = {
+    "CIFAR100": "write_cifar100",
+    "FGVCAircraft": "write_aircraft",
+    "StanfordCars": "write_cars",
+    "EuroSAT": "write_eurosat",
+}
+"""What writes small files in the layout of a data set of torchvision."""
+
+
+def data_options(data: dict, write_csv, class_files, folder: Path) -> list[str]:
     """Options by which an experiment runs on a few images that are made here."""
     kind, options = data["class_path"], data["init_args"]
     small = ["--data.batch_size=4", "--data.num_workers=0"]
@@ -36,13 +51,31 @@ def data_options(data: dict, write_csv, folder: Path) -> list[str]:
     elif kind == "COFW":
         write_cofw_files(options, folder, rng)
         small.append("--data.image_size=64")
+    elif kind == "FashionMNISTSubset":
+        return small
+    else:
+        small += write_class_files(data, class_files, folder, rng)
+    return [*small, f"--data.root={folder}"]
+
+
+def write_class_files(data: dict, class_files, folder: Path, rng: np.random.Generator) -> list[str]:
+    """Images of a few classes; returns the options that such small data need."""
+    kind, options = data["class_path"], data["init_args"]
+    if kind == "TorchvisionData":
+        if options["name"] == "StanfordCars":
+            pytest.importorskip("scipy")
+        getattr(class_files, WRITERS[options["name"]])(folder, rng)
+    elif kind == "ListFiles":
+        class_files.write_lists(folder, rng, options)
     else:
         for name in ("train/a", "train/b", "test/a", "test/b"):
             (folder / name).mkdir(parents=True)
             for index in range(6):
                 pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / name / f"{index}.png")
-    return [*small, f"--data.root={folder}"]
+    if "resize" not in options:
+        return []
+    return ["--data.image_size=32", "--data.resize=40", "--data.val_fraction=0.4"]
 
 
 def write_hrnet_files(options: dict, folder: Path, rng: np.random.Generator) -> None:
@@ -81,9 +114,18 @@ def is_delta(path: Path) -> bool:
     return path.parent.name in ("methods", "heads")
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.relative_to(p.parents[1]).as_posix())
-def test_every_experiment_runs(path, tmp_path, monkeypatch, command, write_csv):
+def marked(path: Path) -> object:
+    """An experiment as a test's parameter."""
+    slow = path in PAPER and path.stem not in QUICK
+    name = path.relative_to(path.parents[1]).as_posix()
+    return pytest.param(path, id=name, marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize("path", [marked(path) for path in EXPERIMENTS])
+def test_every_experiment_runs(path, tmp_path, monkeypatch, command, write_csv, class_files):
     monkeypatch.chdir(tmp_path)
+    # torchvision knows the published files of CIFAR by their checksums
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)
     name = path.relative_to(REPOSITORY / "experiments").with_suffix("").as_posix()
     first_line = path.read_text().partition("\n")[0]
     assert first_line.startswith("# python -m zoo_lightning fit")
@@ -96,7 +138,7 @@ def test_every_experiment_runs(path, tmp_path, monkeypatch, command, write_csv):
     )
     folder = tmp_path / "data"
     folder.mkdir()
-    options = data_options(base["data"], write_csv, folder)
+    options = data_options(base["data"], write_csv, class_files, folder)
     sources = config["model"]["init_args"]["backbone"]["init_args"].get("sources") or []
     if sources:  # they need not be shipped to prove the file
         random = ", ".join(f"random:{number}" for number, _ in enumerate(sources))

@@ -57,6 +57,14 @@ def test_every_shipped_source_is_installed(setup):
             assert any(fnmatch(name, glob) for glob in globs), name
 
 
+def test_everything_bundled_with_the_data_modules_is_installed(setup):
+    globs = patterns(setup, "zoo_lightning.data")
+    for file in (PACKAGE / "data").rglob("*"):
+        if file.is_file() and file.suffix not in (".py", ".pyc"):
+            name = file.relative_to(PACKAGE / "data").as_posix()
+            assert any(fnmatch(name, glob) for glob in globs), name
+
+
 def test_the_wheel_holds_code_experiments_and_sources(tmp_path):
     # A copy, because setuptools leaves a build folder behind.
     copy = tmp_path / "copy"
@@ -87,6 +95,8 @@ def test_the_wheel_holds_code_experiments_and_sources(tmp_path):
         expected.add(f"zoo_lightning/_experiments/{file.relative_to(REPOSITORY / 'experiments')}")
     for file in (PACKAGE / "sources" / "shipped").glob("*.*"):
         expected.add(f"zoo_lightning/sources/shipped/{file.name}")
+    for file in (PACKAGE / "data" / "bundled").iterdir():
+        expected.add(f"zoo_lightning/data/bundled/{file.name}")
     assert expected <= names
     assert not [name for name in names if name.startswith("tests")]
     entry = next(name for name in names if name.endswith("entry_points.txt"))

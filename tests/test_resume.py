@@ -44,7 +44,7 @@ def metrics(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as stream:
         rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(stream)]
     for row in rows:
-        if "test/nme" in row:
+        if "test/loss" in row or "test/nme" in row:
             del row["epoch"], row["step"]
     return rows
 
@@ -161,6 +161,32 @@ def test_a_run_goes_on_from_any_step(tmp_path, tiny, command, monkeypatch, step,
     assert weights(tmp_path / "stopped")["step"] == step
 
     tiny(**{"data.init_args.augment": True}, **options)
+    resumed = command(*fit, "stopped", "--ckpt_path", "last")
+    assert resumed.status == 0, resumed.err
+    assert_same_run(tmp_path / "stopped", tmp_path / "straight")
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_classification_run_with_mixing_goes_on_as_if_uninterrupted(
+    tmp_path, tiny, command, monkeypatch, class_root
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "stopping.py").write_text(STOPPING)
+    data = {"root": str(class_root), "image_size": 16, "batch_size": 3, "num_workers": 0}
+    changes = {
+        "model.class_path": "ClassificationTask",
+        "model.init_args.mixup": 0.4,
+        "model.init_args.cutmix": 1.0,
+        "data": {"class_path": "ImageFolders", "init_args": data},
+        "trainer.accumulate_grad_batches": 2,
+    }
+    fit = ["fit", "--experiment", "tiny", "--run_dir"]
+    tiny(**changes)
+    assert command(*fit, "straight").status == 0
+    stop = {"class_path": "stopping.StopAt", "init_args": {"step": 3}}
+    tiny(**changes, **{"trainer.callbacks": [stop]})
+    assert command(*fit, "stopped").status == 128 + signal.SIGTERM
+    tiny(**changes)
     resumed = command(*fit, "stopped", "--ckpt_path", "last")
     assert resumed.status == 0, resumed.err
     assert_same_run(tmp_path / "stopped", tmp_path / "straight")

@@ -14,8 +14,11 @@ _HOMES = {
     "LandmarkTask": "zoo_lightning.tasks",
     "load_task": "zoo_lightning.tasks.loading",
     "DrawnFaces": "zoo_lightning.data",
+    "FashionMNISTSubset": "zoo_lightning.data",
     "ImageFolders": "zoo_lightning.data",
     "LandmarkCSV": "zoo_lightning.data",
+    "ListFiles": "zoo_lightning.data",
+    "TorchvisionData": "zoo_lightning.data",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 # data and methods are imported so that short class names in YAML and on the command line resolve.
 from zoo_lightning import __version__, data, methods  # noqa: F401
+from zoo_lightning.callbacks.classification_files import ClassificationFiles
 from zoo_lightning.callbacks.interrupt import LastCheckpoint
 from zoo_lightning.callbacks.landmark_files import LandmarkFiles
 from zoo_lightning.callbacks.progress import StepProgress
@@ -36,7 +37,7 @@ from zoo_lightning.run_folder import (
     write_summary,
 )
 from zoo_lightning.sources.zoo import without_weights
-from zoo_lightning.tasks import BaseTask, LandmarkTask
+from zoo_lightning.tasks import BaseTask, ClassificationTask, LandmarkTask
 
 
 class ExperimentAction(ActionConfigFile):
@@ -175,6 +176,8 @@ class ZooCLI(LightningCLI):
         callbacks.append(Timer())
         if isinstance(self.model, LandmarkTask):
             callbacks.append(LandmarkFiles(str(self.run_dir)))
+        if isinstance(self.model, ClassificationTask):
+            callbacks.append(ClassificationFiles(str(self.run_dir)))
         if not any(map(_chooses_best, given)):
             callbacks.append(
                 ModelCheckpoint(
@@ -218,6 +221,7 @@ class ZooCLI(LightningCLI):
         """Check all data, the test data too, and say what will be trained."""
         if self.trainer.fast_dev_run:
             return
+        self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.datamodule.setup("test")
         rank_zero_info(f"\n{self.model.backbone.describe()}\nrun folder    {self.run_dir}\n")

@@ -410,11 +410,19 @@ def test_a_classification_task_learns_colours_and_logs_its_metrics(tmp_path, cla
     trainer = trainer_for(tmp_path, max_steps=25, limit_val_batches=0)
     trainer.fit(task, datamodule=data)
     found = trainer.test(task, datamodule=data, verbose=False)[0]
-    assert set(found) == {"test/acc", "test/acc5", "test/loss"}
+    assert set(found) == {"test/acc", "test/acc5", "test/acc_class", "test/loss"}
     assert found["test/acc"] == 1
     assert found["test/acc5"] == 1
     batch = {"image": torch.randn(2, 3, 32, 32)}
     torch.testing.assert_close(task.predict_step(batch).sum(dim=1), torch.ones(2))
+
+
+def test_crops_of_an_image_get_the_mean_of_their_logits():
+    task = ClassificationTask(PlainBackbone("test_resnet"), 3).eval()
+    crops = torch.randn(2, 10, 3, 32, 32)
+    mean = torch.stack([task(crops[:, k]) for k in range(10)]).mean(dim=0)
+    found = task.predict_step({"image": crops})
+    torch.testing.assert_close(found, mean.softmax(dim=1))
 
 
 def test_a_head_for_other_classes_than_the_data_have_is_refused(tmp_path, class_root):

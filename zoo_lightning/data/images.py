@@ -38,6 +38,10 @@ def open_rgb(path: Path) -> Image.Image:
         with Image.open(path) as image:
             if image.mode.startswith("I;16"):  # RGB would clip 16 bit to its lowest 256 values
                 return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+            if image.mode == "I":  # what some versions of Pillow open 16 bit as
+                pixels = np.asarray(image)
+                pixels = pixels >> 8 if pixels.max() > 255 else pixels
+                return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert("RGB")
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(unreadable(path, error)) from error

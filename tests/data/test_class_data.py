@@ -1,0 +1,200 @@
+"""What all data modules of classification do: modes of images, broken ones, crops, refusals."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zoo_lightning.data.class_set import broken_images, open_source
+from zoo_lightning.data.classification import ImageFolders
+from zoo_lightning.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def folders(class_root):
+    """Function that makes the data module over the three classes."""
+
+    def make(**options):
+        options = {"image_size": 16, "batch_size": 4, "num_workers": 0} | options
+        return ImageFolders(str(class_root), **options)
+
+    return make
+
+
+def parts(dataset) -> set[str]:
+    """First folder of the samples' names."""
+    return {name.split("/")[0] for name in dataset.names}
+
+
+def test_a_folder_val_is_what_validation_takes(folders, class_root):
+    shutil.copytree(class_root / "test", class_root / "val")
+    module = folders()
+    module.setup("fit")
+    module.setup("test")
+    assert [parts(each) for each in (module.train_set, module.val_set, module.test_set)] == [
+        {"train"},
+        {"val"},
+        {"test"},
+    ]
+    assert len(module.train_set) == 18
+
+
+def test_without_test_the_folder_val_is_tested_on_and_never_validated_by(folders, class_root):
+    (class_root / "test").rename(class_root / "val")
+    module = folders(val_fraction=0.34)
+    module.setup("fit")
+    module.setup("test")
+    assert parts(module.val_set) == parts(module.train_set) == {"train"}
+    assert parts(module.test_set) == {"val"}
+    shutil.rmtree(class_root / "train")
+    assert folders().num_classes == 3
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16", "YCbCr"])
+def test_images_of_any_mode_become_rgb(folders, class_root, mode):
+    folder = class_root / "train" / "bee"
+    shutil.rmtree(folder)
+    folder.mkdir()
+    ramp = np.tile(np.linspace(0, 255, 40, dtype=np.uint8), (30, 1))
+    if mode == "I;16":
+        image = Image.fromarray(ramp.astype(np.uint16) * 257)
+        assert image.mode == "I;16"
+    else:
+        image = Image.fromarray(np.stack([ramp] * 3, axis=-1)).convert(mode)
+    for index in range(4):
+        image.save(folder / f"{index}.{'tif' if mode in ('CMYK', 'YCbCr') else 'png'}")
+    module = folders(val_fraction=0.3, flip=0.0, jitter=0.0, crop_scale=1.0)
+    module.setup("fit")
+    index = next(i for i, (_, label) in enumerate(module.val_set.samples) if label == 1)
+    pixels = module.val_set[index]["image"].float()
+    assert pixels.shape == (3, 16, 16)
+    assert pixels[:, :, 0].mean() < 60
+    assert pixels[:, :, -1].mean() > 190
+    if mode != "1":
+        assert 110 < pixels.mean() < 145
+
+
+def test_32_bit_integers_are_scaled_where_they_hold_16_bit(tmp_path):
+    for scale in (1, 257):
+        file = tmp_path / f"{scale}.tif"
+        Image.fromarray(np.full((4, 4), 100 * scale, np.int32)).save(file)
+        assert np.asarray(open_source(file)).tolist() == [[[100] * 3] * 4] * 4
+
+
+def cut(path, share=0.6):
+    """Cut a file short."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp"])
+def test_an_image_that_was_cut_short_is_found_before_training(folders, class_root, suffix):
+    file = class_root / "train" / "bee" / f"cut.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file)
+    folders().setup("fit")
+    cut(file)
+    with pytest.raises(DataError, match=rf"bee/cut\.{suffix} cannot be read.*skip_broken"):
+        folders().setup("fit")
+
+
+def test_a_jpeg_with_something_after_its_end_is_no_broken_image(tmp_path):
+    file = tmp_path / "a.jpg"
+    Image.new("RGB", (8, 8)).save(file)
+    file.write_bytes(file.read_bytes() + b"more")
+    assert broken_images([file]) == {}
+
+
+def test_broken_images_are_skipped_and_counted_if_that_is_wanted(folders, class_root):
+    for name in ("0", "3"):
+        (class_root / "train" / "bee" / f"{name}.png").write_bytes(b"no image")
+    module = folders(skip_broken=True)
+    with pytest.warns(UserWarning, match=r"2 of 18 train images are skipped.*bee/0\.png"):
+        module.setup("fit")
+    assert len(module.train_set) + len(module.val_set) == 16
+    assert "train/bee/0.png" not in module.train_set.names + module.val_set.names
+    with pytest.raises(DataError, match=r"bee/0\.png cannot be read.*So are 1 others"):
+        folders().setup("fit")
+
+
+def test_a_class_of_broken_images_alone_is_named(folders, class_root):
+    for file in (class_root / "train" / "bee").iterdir():
+        file.write_bytes(b"no image")
+    with (
+        pytest.warns(UserWarning, match="6 of 18"),
+        pytest.raises(DataError, match=r"no training image of class 'bee'"),
+    ):
+        folders(skip_broken=True).setup("fit")
+
+
+def test_a_class_of_one_image_is_named_unless_validation_images_are_given(folders, class_root):
+    for index in range(1, 6):
+        (class_root / "train" / "cat" / f"{index}.png").unlink()
+    with pytest.raises(DataError, match=r"single training image of class 'cat'"):
+        folders().setup("fit")
+    folders(targets="rotation").setup("fit")
+    shutil.copytree(class_root / "test", class_root / "val")
+    folders().setup("fit")
+
+
+def test_ten_crops_are_corners_centre_and_their_mirror_images(folders):
+    module = folders(image_size=16, resize=24, test_crops=10)
+    module.setup("test")
+    module.setup("fit")
+    crops = module.test_set[0]["image"]
+    assert crops.shape == (10, 3, 16, 16)
+    assert torch.equal(crops[4].flip(-1), crops[9])
+    single = folders(image_size=16, resize=24)
+    single.setup("test")
+    assert torch.equal(single.test_set[0]["image"], crops[4])
+    assert module.val_set[0]["image"].shape == (3, 16, 16)
+    batch = next(iter(module.test_dataloader()))
+    normalised = module.on_after_batch_transfer(batch, 0)["image"]
+    assert normalised.shape == (4, 10, 3, 16, 16)
+    one = module.on_after_batch_transfer({"image": batch["image"][:, 4]}, 0)["image"]
+    assert torch.equal(normalised[:, 4], one)
+
+
+def test_resize_squeezes_the_whole_image(folders, class_root):
+    pixels = np.zeros((30, 90, 3), np.uint8)
+    pixels[:, :30, 0] = pixels[:, 30:60, 1] = pixels[:, 60:, 2] = 255
+    for file in (class_root / "test").rglob("*.png"):
+        Image.fromarray(pixels).save(file)
+    seen = {}
+    for resize in (None, 18):
+        module = folders(image_size=18, resize=resize)
+        module.setup("test")
+        seen[resize] = module.test_set[0]["image"].float().mean(dim=(1, 2))
+    assert seen[None][1] > 250  # the middle third alone
+    assert (seen[18] - 85).abs().max() < 3  # all thirds
+
+
+def test_rotated_crops_are_all_turned_alike(folders):
+    module = folders(image_size=16, resize=24, test_crops=10, targets="rotation")
+    module.setup("test")
+    plain = folders(image_size=16, resize=24, test_crops=10)
+    plain.setup("test")
+    for index in range(3):
+        turned, upright = module.test_set[index], plain.test_set[index]
+        expected = torch.rot90(upright["image"], turned["label"], dims=(2, 3))
+        assert torch.equal(turned["image"], expected)
+    assert module.class_names == [f"turned by {angle}°" for angle in (0, 90, 180, 270)]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"resize": 8}, "resize.*at least .image_size., 16"),
+        ({"test_crops": 10}, "needs `resize` above"),
+        ({"test_crops": 10, "resize": 16}, "needs `resize` above"),
+        ({"test_crops": 5, "resize": 20}, "must be 1 or 10"),
+        ({"crop_scale": 0.0}, "crop_scale"),
+        ({"flip": 1.5}, "flip"),
+        ({"jitter": -1}, "jitter"),
+    ],
+)
+def test_options_outside_their_range_are_refused(folders, options, words):
+    with pytest.raises(ConfigError, match=words):
+        folders(**options)

@@ -1,0 +1,184 @@
+"""Files that a classification run leaves for people to look at: pictures, errors, predictions."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from typing_extensions import override
+
+from zoo_lightning.classification_plots import plot_confusion, plot_mistakes
+from zoo_lightning.plots import save_figure
+from zoo_lightning.run_folder import PICTURES
+
+SHOWN = 24
+"""Mistakes in the picture of the most confident ones."""
+
+BEST = 5
+"""Classes of a prediction that are written."""
+
+
+class ClassificationFiles(Callback):
+    """Confusion matrix, pictures of mistakes, and CSV of errors and predictions.
+
+    After a test: ``pictures/confusion.png``, ``pictures/mistakes.png`` (the most confident ones; no
+    such file if there are none), ``confusion.csv`` (numbers of images, a row for each true class),
+    ``test_errors.csv`` (``image,true,predicted,probability`` of every test image; the probability
+    is that of the predicted class).
+
+    After ``predict``: ``predictions.csv`` (``image,class1,probability1,...``, the five most
+    probable classes).
+
+    With several processes the confusion matrix counts all images; of the rest, each process sees
+    its share of the images, and the first one's share is shown and written.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.folder = Path(folder)
+        self._results = _TestResults()
+        self._predictions: list[tuple[int, np.ndarray, np.ndarray]] = []
+
+    @override
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._results = _TestResults()
+
+    @override
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        *args: Any,
+    ) -> None:
+        if trainer.is_global_zero:
+            self._results.add(outputs["probabilities"], batch)
+
+    @override
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        matrix = _numpy(pl_module.confusion.compute())  # all processes take part
+        results, data = self._results, trainer.datamodule
+        if not trainer.is_global_zero or not results.indices:
+            return
+        classes = class_names(data, len(matrix))
+        save_figure(plot_confusion(matrix, classes), self.folder / PICTURES / "confusion.png")
+        self._draw_mistakes(data.test_set, classes)
+        _write_csv(
+            self.folder / "confusion.csv",
+            ["true", *classes],
+            ([name, *row.astype(int)] for name, row in zip(classes, matrix, strict=True)),
+        )
+        names = data.test_set.names
+        _write_csv(
+            self.folder / "test_errors.csv",
+            ["image", "true", "predicted", "probability"],
+            (
+                [names[index], classes[true], classes[pred], f"{probability:.4f}"]
+                for index, true, pred, probability in results.rows()
+            ),
+        )
+
+    def _draw_mistakes(self, dataset: Any, classes: list[str]) -> None:
+        file = self.folder / PICTURES / "mistakes.png"
+        mistakes = self._results.mistakes()[:SHOWN]
+        file.unlink(missing_ok=True)
+        if mistakes:
+            indices, true, pred, probabilities = zip(*mistakes, strict=True)
+            images = [central_crop(dataset[index]["image"]) for index in indices]
+            figure = plot_mistakes(
+                np.stack(images),
+                [classes[label] for label in true],
+                [classes[label] for label in pred],
+                probabilities,
+            )
+            save_figure(figure, file)
+
+    @override
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        *args: Any,
+    ) -> None:
+        if trainer.is_global_zero:
+            best = outputs.topk(min(BEST, outputs.shape[1]), dim=1)
+            rows = (batch["index"].tolist(), _numpy(best.indices), _numpy(best.values))
+            self._predictions += zip(*rows, strict=True)
+
+    @override
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero or not self._predictions:
+            return
+        data = trainer.datamodule
+        classes = class_names(data, pl_module.num_classes)
+        count = len(self._predictions[0][1])
+        header = [f"{word}{k + 1}" for k in range(count) for word in ("class", "probability")]
+        rows = []
+        for index, labels, probabilities in self._predictions:
+            cells = zip(labels.astype(int), probabilities, strict=True)
+            pairs = [(classes[label], f"{value:.4f}") for label, value in cells]
+            rows.append([data.test_set.names[index], *(word for pair in pairs for word in pair)])
+        _write_csv(self.folder / "predictions.csv", ["image", *header], rows)
+        self._predictions = []
+
+
+class _TestResults:
+    """What is kept of each test image: its class, the predicted one and that one's probability."""
+
+    def __init__(self) -> None:
+        self.indices: list[int] = []
+        self.true: list[int] = []
+        self.pred: list[int] = []
+        self.probabilities: list[float] = []
+
+    def add(self, probabilities: Tensor, batch: dict[str, Any]) -> None:
+        """Take a batch in."""
+        best = probabilities.max(dim=1)
+        self.indices += batch["index"].tolist()
+        self.true += batch["label"].tolist()
+        self.pred += best.indices.tolist()
+        self.probabilities += best.values.tolist()
+
+    def rows(self) -> Iterable[tuple[int, int, int, float]]:
+        """Index, true class, predicted class, probability of each image."""
+        return zip(self.indices, self.true, self.pred, self.probabilities, strict=True)
+
+    def mistakes(self) -> list[tuple[int, int, int, float]]:
+        """Rows of the images that were not recognised, the most confident mistake first."""
+        wrong = [row for row in self.rows() if row[1] != row[2]]
+        # Not a number, after a training that diverged, comes last.
+        return sorted(wrong, key=lambda row: -row[3] if row[3] == row[3] else 1.0)
+
+
+def class_names(data: Any, count: int) -> list[str]:
+    """What the data call the classes, else their numbers."""
+    return list(getattr(data, "class_names", None) or map(str, range(count)))
+
+
+def central_crop(image: Tensor) -> np.ndarray:
+    """The image ``(3, S, S)`` to show, of several crops ``(10, 3, S, S)`` the central one."""
+    return _numpy(image[4] if image.dim() == 4 else image).astype(np.uint8)
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().float().cpu().numpy()
+
+
+def _write_csv(path: Path, header: list[str], rows: Iterable[list]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)

@@ -1,0 +1,71 @@
+"""What becomes of an image on its way to a classifier: uint8 squares, varied in training only.
+
+Normalisation is not here; it is done on the device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode, v2
+
+
+def training_transform(
+    image_size: int, resize: int | None, crop_scale: float, flip: float, jitter: float
+) -> v2.Transform:
+    """A random crop of the image, perhaps mirrored, its colours changed.
+
+    Args:
+        image_size: side of the result, pixels.
+        resize: side of the square that the whole image is squeezed into before; ``None`` leaves it.
+        crop_scale: smallest share of the area that a crop shows, in (0, 1].
+        flip: probability of mirroring.
+        jitter: strength of brightness, contrast and saturation changes, at least 0.
+
+    Returns:
+        Map of an RGB image to uint8 ``(3, S, S)``; it draws from torch's global generator.
+    """
+    return v2.Compose(
+        [
+            v2.PILToTensor(),
+            *_squeezing(resize),
+            v2.RandomResizedCrop(image_size, (crop_scale, 1.0), antialias=True),
+            v2.RandomHorizontalFlip(flip),
+            *([v2.ColorJitter(jitter, jitter, jitter)] if jitter else []),
+        ]
+    )
+
+
+def evaluation_transform(image_size: int, resize: int | None, crops: int = 1) -> v2.Transform:
+    """The centre of the image, or ten crops of it.
+
+    Args:
+        image_size: side of a crop, pixels.
+        resize: side of the square that the whole image is squeezed into before; ``None`` resizes
+            the shorter side to ``image_size`` and keeps the proportions.
+        crops: 1, or 10: the corners and the centre, then the same of the mirror image.
+
+    Returns:
+        Map of an RGB image to uint8 ``(3, S, S)``, or ``(10, 3, S, S)``.
+    """
+    whole = _squeezing(resize) or [v2.Resize(image_size, antialias=True)]
+    cut = v2.CenterCrop(image_size) if crops == 1 else TenCrops(image_size)
+    return v2.Compose([v2.PILToTensor(), *whole, cut])
+
+
+def _squeezing(resize: int | None) -> list[v2.Transform]:
+    # As Pillow does it by default, whose resizing the authors of Zoo-Tuning use.
+    cubic = InterpolationMode.BICUBIC
+    return [] if resize is None else [v2.Resize((resize, resize), cubic, antialias=True)]
+
+
+class TenCrops(nn.Module):
+    """Corners and centre of an image and of its mirror image, stacked to ``(10, 3, S, S)``."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.cut = v2.TenCrop(size)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Crops of a ``(3, H, W)``."""
+        return torch.stack(self.cut(image))

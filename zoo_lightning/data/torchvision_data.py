@@ -1,0 +1,219 @@
+"""The classification data sets that torchvision can read, and most of them download, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch.utils.data import Dataset
+
+from zoo_lightning.data.class_data import ClassData, Part
+from zoo_lightning.data.class_set import Sample
+from zoo_lightning.data.loading import sample_generator
+from zoo_lightning.errors import ConfigError, DataError, nearest
+
+
+@dataclass(frozen=True)
+class KnownSet:
+    """How a data set is divided.
+
+    Args:
+        classes: their number.
+        argument: of torchvision's class that chooses a part; ``None``: the data are undivided.
+        train: that argument's value for training.
+        test: its value for testing.
+        val: its value for validation; ``None`` splits validation images off.
+    """
+
+    classes: int
+    argument: str | None = "split"
+    train: str | bool = "train"
+    test: str | bool = "test"
+    val: str | None = None
+
+
+KNOWN = {
+    "CIFAR10": KnownSet(10, "train", True, False),
+    "CIFAR100": KnownSet(100, "train", True, False),
+    "Country211": KnownSet(211, val="valid"),
+    "DTD": KnownSet(47, val="val"),
+    "EuroSAT": KnownSet(10, None),
+    "FGVCAircraft": KnownSet(100, train="trainval"),
+    "FashionMNIST": KnownSet(10, "train", True, False),
+    "Flowers102": KnownSet(102, val="val"),
+    "Food101": KnownSet(101),
+    "GTSRB": KnownSet(43),
+    "Imagenette": KnownSet(10, test="val"),
+    "KMNIST": KnownSet(10, "train", True, False),
+    "MNIST": KnownSet(10, "train", True, False),
+    "OxfordIIITPet": KnownSet(37, train="trainval"),
+    "RenderedSST2": KnownSet(2, val="val"),
+    "STL10": KnownSet(10),
+    "SUN397": KnownSet(397, None),
+    "SVHN": KnownSet(10),
+    "StanfordCars": KnownSet(196),
+    "USPS": KnownSet(10, "train", True, False),
+}
+
+
+class TorchvisionData(ClassData):
+    """A data set of ``torchvision.datasets``, in the layout that torchvision expects.
+
+    Args:
+        name: ``CIFAR10``, ``CIFAR100``, ``Country211``, ``DTD``, ``EuroSAT``, ``FGVCAircraft``,
+            ``FashionMNIST``, ``Flowers102``, ``Food101``, ``GTSRB``, ``Imagenette``, ``KMNIST``,
+            ``MNIST``, ``OxfordIIITPet``, ``RenderedSST2``, ``STL10``, ``SUN397``, ``SVHN``,
+            ``StanfordCars`` or ``USPS``.
+        root: folder that torchvision is given.
+        download: fetch what is absent.
+        train_split: torchvision's name of the part to train on, if not the usual one; validation
+            images are then split off it, unless ``val_split`` is given too.
+        val_split: torchvision's name of the part to validate by, if not the usual one.
+        test_fraction: of each class's images, kept for testing where the data are undivided
+            (EuroSAT, SUN397), in (0, 1).
+        test_seed: of that division. It is not the run's seed, so that runs of other seeds are
+            tested on the same images and a test never meets images that a run was trained on.
+        options: of ``ClassData``.
+
+    Raises:
+        ConfigError: for an unknown name or options outside their range.
+        DataError: the files are absent, or cannot be downloaded or read.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: str = "data",
+        download: bool = False,
+        train_split: str | None = None,
+        val_split: str | None = None,
+        test_fraction: float = 0.2,
+        test_seed: int = 0,
+        **options: Any,
+    ) -> None:
+        if name not in KNOWN:
+            raise ConfigError(
+                f"unknown data set {name!r}.{nearest(name, KNOWN)} Known are: {', '.join(KNOWN)}."
+            )
+        if not 0 < test_fraction < 1:
+            raise ConfigError(f"`test_fraction` must be between 0 and 1, found {test_fraction}.")
+        self.name = name
+        self.root = Path(root)
+        self.download = download
+        self.test_fraction, self.test_seed = test_fraction, test_seed
+        self.parts = _parts(KNOWN[name], name, train_split, val_split)
+        self.classes = [str(label) for label in range(KNOWN[name].classes)]
+        super().__init__(**options)
+
+    def prepare_data(self) -> None:
+        """Download what is absent, if that is wanted."""
+        for part in self.parts if self.download else ():
+            try:
+                self._open(part)  # some refuse to download what is there
+            except DataError:
+                self._open(part, download=True)
+
+    def _open(self, part: Part, download: bool = False) -> Dataset:
+        """The data set of a part as torchvision has it.
+
+        Raises:
+            DataError: the files are absent, or cannot be downloaded or read.
+        """
+        kind = getattr(torchvision.datasets, self.name)
+        try:
+            return kind(str(self.root), **self.parts[part], download=download)
+        except ImportError as error:
+            raise DataError(
+                f"{self.name} cannot be read: {error}; install that package."
+            ) from error
+        except (OSError, RuntimeError, ValueError, LookupError) as error:
+            said = str(error).split("\n")[0].rstrip(".")
+            mend = (
+                "check the network and the disk, or put the files there by hand"
+                if download
+                else f"set `download: true`, or `root` to the folder that {self.name} is in"
+            )
+            what = "downloaded to" if download else "read from"
+            message = f"{self.name} cannot be {what} {self.root} ({said}); {mend}."
+            raise DataError(message) from error
+
+    def _read(self, part: Part) -> list[Sample] | None:
+        undivided = KNOWN[self.name].argument is None
+        if part not in self.parts and not (undivided and part == "test"):
+            return None
+        dataset = self._open("train" if undivided else part)
+        sources, labels = images_and_labels(dataset)
+        names = getattr(dataset, "classes", None) or self.classes
+        if len(names) != len(self.classes) or not all(0 <= i < len(names) for i in labels):
+            raise DataError(
+                f"{self.name} in {self.root} has {max(len(names), *labels, 0)} classes, expected "
+                f"{len(self.classes)}; the files are not those of {self.name}."
+            )
+        # Imagenette has several names for a class.
+        self.classes = [each if isinstance(each, str) else str(each[0]) for each in names]
+        samples = list(zip(sources, labels, strict=True))
+        if not undivided:
+            return samples
+        # torchvision lists some of these in the file system's order.
+        samples.sort(key=lambda sample: str(sample[0]))
+        labels = [label for _, label in samples]
+        test = held_out(labels, self.test_fraction, self.test_seed)
+        return [sample for i, sample in enumerate(samples) if (i in test) == (part == "test")]
+
+
+def _parts(
+    known: KnownSet, name: str, train_split: str | None, val_split: str | None
+) -> dict[Part, dict[str, Any]]:
+    """Arguments of torchvision's class for each part that the data have."""
+    if known.argument != "split" and (train_split or val_split):
+        raise ConfigError(
+            f"{name} has no named splits; remove `train_split` and `val_split`, validation images "
+            "are split off by `val_fraction`."
+        )
+    if known.argument is None:
+        return {"train": {}}
+    val = val_split or (None if train_split else known.val)
+    chosen: dict[Part, Any] = {"train": train_split or known.train, "test": known.test}
+    if val:
+        chosen["val"] = val
+    return {part: {known.argument: value} for part, value in chosen.items()}
+
+
+def images_and_labels(dataset: Dataset) -> tuple[list[Path | np.ndarray], list[int]]:
+    """Images, as files or as arrays in memory, and class indices of a data set of torchvision."""
+    for attribute in ("samples", "_samples"):
+        if hasattr(dataset, attribute):
+            pairs = getattr(dataset, attribute)
+            return [Path(path) for path, _ in pairs], [int(label) for _, label in pairs]
+    labels = next(
+        getattr(dataset, each)
+        for each in ("targets", "labels", "_labels")
+        if hasattr(dataset, each)
+    )
+    labels = [int(label) for label in labels]
+    for attribute in ("_image_files", "_images"):
+        if hasattr(dataset, attribute):
+            return [Path(path) for path in getattr(dataset, attribute)], labels
+    pixels = dataset.data  # type: ignore[attr-defined]
+    pixels = pixels.numpy() if isinstance(pixels, torch.Tensor) else np.asarray(pixels)
+    if pixels.ndim == 4 and pixels.shape[-1] != 3:
+        pixels = pixels.transpose(0, 2, 3, 1)
+    return list(pixels), labels
+
+
+def held_out(labels: list[int], fraction: float, seed: int) -> set[int]:
+    """Indices of a share of each class, the same for the same labels and seed."""
+    chosen: set[int] = set()
+    generator = sample_generator(seed, 0, -4)
+    members: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        members.setdefault(label, []).append(index)
+    for label in sorted(members):
+        own = members[label]
+        order = torch.randperm(len(own), generator=generator).tolist()
+        chosen |= {own[i] for i in order[: round(fraction * len(own))]}
+    return chosen
