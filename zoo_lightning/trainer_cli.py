@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 import warnings
 from argparse import ArgumentError
@@ -35,6 +36,7 @@ from zoo_lightning.run_folder import (
     run_of,
     write_summary,
 )
+from zoo_lightning.short_form import add_short_form, apply_short_form
 from zoo_lightning.sources.zoo import without_weights
 from zoo_lightning.tasks import BaseTask, LandmarkTask
 
@@ -58,8 +60,9 @@ class ExperimentAction(ActionConfigFile):
 class ZooCLI(LightningCLI):
     """The Trainer's subcommands for our tasks.
 
-    Adds to LightningCLI: ``--experiment``, ``--run_dir``, ``--init_from``, ``--wandb``; a run
-    folder with a summary; a test of the best checkpoint at the end of ``fit``.
+    Adds to LightningCLI: ``--experiment``, ``--sources``, ``--architecture``, ``--run_dir``,
+    ``--init_from``, ``--wandb``; a run folder with a summary; a test of the best checkpoint at the
+    end of ``fit``.
     """
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -79,6 +82,7 @@ class ZooCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add our options, and what the model takes from the data."""
+        add_short_form(parser)
         parser.add_argument(
             "--run_dir",
             type=str | None,
@@ -105,6 +109,11 @@ class ZooCLI(LightningCLI):
             "seed_everything", "data.init_args.seed", compute_fn=_data_seed, apply_on="parse"
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and keep the words: what is on the command line itself is not second-guessed."""
+        self.arguments = list(map(str, sys.argv[1:] if args is None else args))
+        super().parse_arguments(parser, args)
+
     def _parse_ckpt_path(self) -> None:
         # Lightning would silently let the checkpoint's options override those given now. The task
         # compares them instead and refuses what differs.
@@ -114,6 +123,8 @@ class ZooCLI(LightningCLI):
         """Find the checkpoint that is meant and decide on the run folder."""
         options = self.config[self.subcommand]
         options.weights_only = True  # a checkpoint may come from anybody
+        for line in apply_short_form(options, self.arguments):
+            rank_zero_info(line)
         files = [Path(str(path)) for path in options.config or []]
         self.experiment = "+".join(map(experiment_name, files)) or "custom"
         if options.ckpt_path:
