@@ -119,14 +119,17 @@ class ZooCLI(LightningCLI):
         # compares them instead and refuses what differs.
         pass
 
+    def config_files(self) -> list[Path]:
+        """Files of the experiments that were given."""
+        return [Path(str(path)) for path in self.config[self.subcommand].config or []]
+
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint that is meant and decide on the run folder."""
         options = self.config[self.subcommand]
         options.weights_only = True  # a checkpoint may come from anybody
         for line in apply_short_form(options, self.arguments):
             rank_zero_info(line)
-        files = [Path(str(path)) for path in options.config or []]
-        self.experiment = "+".join(map(experiment_name, files)) or "custom"
+        self.experiment = "+".join(map(experiment_name, self.config_files())) or "custom"
         if options.ckpt_path:
             ckpt = find_checkpoint(options.ckpt_path, options.run_dir, self.experiment)
             self.steps_before = read_checkpoint(ckpt)["global_step"]
@@ -302,13 +305,13 @@ def _no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip:" not in record.getMessage()
 
 
-def run(args: ArgsType = None) -> None:
+def run(args: ArgsType = None, kind: type[ZooCLI] = ZooCLI) -> ZooCLI:
     """Parse a command line of a Trainer subcommand and carry it out."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
     # An interpolation like ${data.init_args.root} is written as if the file were the whole
     # configuration; under a subcommand it lies one level deeper.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    ZooCLI(
+    return kind(
         BaseTask,
         LightningDataModule,
         subclass_mode_model=True,
