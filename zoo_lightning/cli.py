@@ -17,6 +17,14 @@ SUBCOMMANDS = ("fit", "validate", "test", "predict", "sources")
 
 SOURCES = ("list", "inspect", "check", "rank", "ship")
 
+SOURCES_USAGE = """\
+  sources    list                                  the sources that are shipped
+  sources    inspect FILE_OR_REFERENCE             what a checkpoint holds, and its architecture
+  sources    check --experiment NAME               do all sources fit?
+  sources    rank --experiment NAME                which source suits the training data best?
+  sources    ship RUN_DIR --name NAME ...          make a shipped source of a run
+"""
+
 USAGE = """\
 usage: python -m zoo_lightning SUBCOMMAND ...
 
@@ -24,12 +32,7 @@ usage: python -m zoo_lightning SUBCOMMAND ...
   validate   --experiment NAME --ckpt_path PATH    measure on the validation data
   test       --experiment NAME --ckpt_path PATH    measure on the test data
   predict    --experiment NAME --ckpt_path PATH    write predictions for the test data
-  sources    list                                  the sources that are shipped
-  sources    inspect FILE_OR_REFERENCE             what a checkpoint holds, and its architecture
-  sources    check --experiment NAME               do all sources fit?
-  sources    rank --experiment NAME                which source suits the training data best?
-  sources    ship RUN_DIR --name NAME ...          make a shipped source of a run
-
+{sources}
   --sources A,B --architecture NAME stand for the sources and architecture of an experiment.
 
   SUBCOMMAND --help explains its options; --version prints the version.
@@ -40,7 +43,9 @@ usage: python -m zoo_lightning SUBCOMMAND ...
 def sources(arguments: Sequence[str]) -> int:
     """The ``sources`` subcommands; each imports only what it needs."""
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
-    if command == "list" and not rest:
+    if {"-h", "--help"} & {command, *(rest if command == "list" else ())}:
+        print(f"usage: python -m zoo_lightning SUBCOMMAND ...\n\n{SOURCES_USAGE}", end="")
+    elif command == "list" and not rest:
         from zoo_lightning.sources.shipped import format_cards, shipped_cards
 
         print(format_cards(shipped_cards()))
@@ -60,7 +65,8 @@ def sources(arguments: Sequence[str]) -> int:
     else:
         raise ConfigError(
             f"sources {' '.join(arguments)}: expected one of 'sources list', 'sources inspect', "
-            f"'sources check', 'sources rank' or 'sources ship'.{nearest(command, SOURCES)}"
+            f"'sources check', 'sources rank' or 'sources ship'."
+            f"{'' if command in SOURCES else nearest(command, SOURCES)}"
         )
     return 0
 
@@ -79,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         from zoo_lightning.experiments import known_experiments
 
-        print(USAGE.format(experiments=", ".join(known_experiments()) or "none found"), end="")
+        names = ", ".join(known_experiments()) or "none found"
+        print(USAGE.format(sources=SOURCES_USAGE, experiments=names), end="")
         return 0
     if arguments[0] == "--version":
         print(f"zoo_lightning {__version__}")
