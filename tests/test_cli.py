@@ -91,10 +91,18 @@ def test_a_mistyped_command_is_answered_in_one_line(tiny, command, words, messag
     assert [line for line in lines if line.startswith(("error", "usage"))] == lines[-1:]
 
 
+@pytest.mark.parametrize("words", [["--help"], ["list", "--help"]])
+def test_the_help_of_sources_names_its_subcommands(command, words):
+    found = command("sources", *words)
+    assert found.status == 0
+    assert all(name in found.out for name in ("list", "inspect", "check", "rank", "ship"))
+
+
 def test_the_help_of_a_subcommand_names_our_options(command):
     found = command("fit", "--help")
     assert found.status == 0
-    for option in ("--experiment", "--run_dir", "--init_from", "--wandb", "--ckpt_path"):
+    ours = ("--experiment", "--sources", "--architecture", "--run_dir", "--init_from", "--wandb")
+    for option in (*ours, "--ckpt_path"):
         assert option in found.out
 
 

@@ -15,6 +15,16 @@ from zoo_lightning.errors import ConfigError, ZooError, nearest
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict", "sources")
 
+SOURCES = ("list", "inspect", "check", "rank", "ship")
+
+SOURCES_USAGE = """\
+  sources    list                                  the sources that are shipped
+  sources    inspect FILE_OR_REFERENCE             what a checkpoint holds, and its architecture
+  sources    check --experiment NAME               do all sources fit?
+  sources    rank --experiment NAME                which source suits the training data best?
+  sources    ship RUN_DIR --name NAME ...          make a shipped source of a run
+"""
+
 USAGE = """\
 usage: python -m zoo_lightning SUBCOMMAND ...
 
@@ -22,28 +32,43 @@ usage: python -m zoo_lightning SUBCOMMAND ...
   validate   --experiment NAME --ckpt_path PATH    measure on the validation data
   test       --experiment NAME --ckpt_path PATH    measure on the test data
   predict    --experiment NAME --ckpt_path PATH    write predictions for the test data
-  sources    list                                  the sources that are shipped
-  sources    ship RUN_DIR --name NAME ...          make a shipped source of a run
+{sources}
+  --sources A,B --architecture NAME stand for the sources and architecture of an experiment.
 
   SUBCOMMAND --help explains its options; --version prints the version.
   experiments: {experiments}
 """
 
 
-def sources(arguments: Sequence[str]) -> None:
-    """``sources list`` and ``sources ship``: the shipped sources, and how one is made of a run."""
-    if arguments and arguments[0] == "ship":
+def sources(arguments: Sequence[str]) -> int:
+    """The ``sources`` subcommands; each imports only what it needs."""
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if {"-h", "--help"} & {command, *(rest if command == "list" else ())}:
+        print(f"usage: python -m zoo_lightning SUBCOMMAND ...\n\n{SOURCES_USAGE}", end="")
+    elif command == "list" and not rest:
+        from zoo_lightning.sources.shipped import format_cards, shipped_cards
+
+        print(format_cards(shipped_cards()))
+    elif command == "inspect":
+        from zoo_lightning.sources import inspecting
+
+        inspecting.main(rest)
+    elif command == "ship":
         from zoo_lightning.sources import ship_run
 
-        ship_run.main(arguments[1:])
-        return
-    if list(arguments) != ["list"]:
-        raise ConfigError(
-            f"sources {' '.join(arguments)}: expected 'sources list', or 'sources ship --help'"
-        )
-    from zoo_lightning.sources.shipped import format_cards, shipped_cards
+        ship_run.main(rest)
+    elif command in ("check", "rank"):
+        _quieten()
+        from zoo_lightning import experiment_sources
 
-    print(format_cards(shipped_cards()))
+        return experiment_sources.main(command, rest)
+    else:
+        raise ConfigError(
+            f"sources {' '.join(arguments)}: expected one of 'sources list', 'sources inspect', "
+            f"'sources check', 'sources rank' or 'sources ship'."
+            f"{'' if command in SOURCES else nearest(command, SOURCES)}"
+        )
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         from zoo_lightning.experiments import known_experiments
 
-        print(USAGE.format(experiments=", ".join(known_experiments()) or "none found"), end="")
+        names = ", ".join(known_experiments()) or "none found"
+        print(USAGE.format(sources=SOURCES_USAGE, experiments=names), end="")
         return 0
     if arguments[0] == "--version":
         print(f"zoo_lightning {__version__}")
@@ -79,20 +105,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"are: {', '.join(SUBCOMMANDS)}."
             )
         if arguments[0] == "sources":
-            sources(arguments[1:])
-        else:
-            return _train(given)
+            return sources(arguments[1:])
+        return _train(given)
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
-def _train(arguments: Sequence[str] | None) -> int:
-    # Said by libraries about themselves; none of it is for the user to mend.
+def _quieten() -> None:
+    """Leave out what libraries say about themselves; none of it is for the user to mend."""
     warnings.filterwarnings("ignore", module="jsonargparse")
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
     warnings.filterwarnings("ignore", message=r".*LightningCLI's args parameter")
+
+
+def _train(arguments: Sequence[str] | None) -> int:
+    _quieten()
     from zoo_lightning.callbacks.interrupt import TrainingInterrupted
     from zoo_lightning.trainer_cli import run
 

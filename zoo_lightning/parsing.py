@@ -56,7 +56,7 @@ def one_line(message: str, options: list[str]) -> str:
         message: what jsonargparse says, perhaps a tree of the types it tried.
         options: names of the parser's options, for suggestions.
     """
-    if found := re.match(r"unrecognized arguments: (\S+?)(=|\s|$)", message):
+    if found := re.match(r"(?:unrecognized arguments|ambiguous option): (\S+?)(=|\s|$)", message):
         return f"unknown option {found[1]!r}.{nearest(found[1], options)}"
     if found := re.match(r"Subcommand '\w+' does not accept option '(.+)'", message):
         known = [option.lstrip("-") for option in options]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 import warnings
 from argparse import ArgumentError
@@ -36,6 +37,7 @@ from zoo_lightning.run_folder import (
     run_of,
     write_summary,
 )
+from zoo_lightning.short_form import add_short_form, apply_short_form
 from zoo_lightning.sources.zoo import without_weights
 from zoo_lightning.tasks import BaseTask, ClassificationTask, LandmarkTask
 
@@ -59,8 +61,9 @@ class ExperimentAction(ActionConfigFile):
 class ZooCLI(LightningCLI):
     """The Trainer's subcommands for our tasks.
 
-    Adds to LightningCLI: ``--experiment``, ``--run_dir``, ``--init_from``, ``--wandb``; a run
-    folder with a summary; a test of the best checkpoint at the end of ``fit``.
+    Adds to LightningCLI: ``--experiment``, ``--sources``, ``--architecture``, ``--run_dir``,
+    ``--init_from``, ``--wandb``; a run folder with a summary; a test of the best checkpoint at the
+    end of ``fit``.
     """
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -80,6 +83,7 @@ class ZooCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add our options, and what the model takes from the data."""
+        add_short_form(parser)
         parser.add_argument(
             "--run_dir",
             type=str | None,
@@ -106,17 +110,27 @@ class ZooCLI(LightningCLI):
             "seed_everything", "data.init_args.seed", compute_fn=_data_seed, apply_on="parse"
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and keep the words: what is on the command line itself is not second-guessed."""
+        self.arguments = list(map(str, sys.argv[1:] if args is None else args))
+        super().parse_arguments(parser, args)
+
     def _parse_ckpt_path(self) -> None:
         # Lightning would silently let the checkpoint's options override those given now. The task
         # compares them instead and refuses what differs.
         pass
 
+    def config_files(self) -> list[Path]:
+        """Files of the experiments that were given."""
+        return [Path(str(path)) for path in self.config[self.subcommand].config or []]
+
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint that is meant and decide on the run folder."""
         options = self.config[self.subcommand]
         options.weights_only = True  # a checkpoint may come from anybody
-        files = [Path(str(path)) for path in options.config or []]
-        self.experiment = "+".join(map(experiment_name, files)) or "custom"
+        for line in apply_short_form(options, self.arguments):
+            rank_zero_info(line)
+        self.experiment = "+".join(map(experiment_name, self.config_files())) or "custom"
         if options.ckpt_path:
             ckpt = find_checkpoint(options.ckpt_path, options.run_dir, self.experiment)
             self.steps_before = read_checkpoint(ckpt)["global_step"]
@@ -295,13 +309,13 @@ def _no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip:" not in record.getMessage()
 
 
-def run(args: ArgsType = None) -> None:
+def run(args: ArgsType = None, kind: type[ZooCLI] = ZooCLI) -> ZooCLI:
     """Parse a command line of a Trainer subcommand and carry it out."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
     # An interpolation like ${data.init_args.root} is written as if the file were the whole
     # configuration; under a subcommand it lies one level deeper.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    ZooCLI(
+    return kind(
         BaseTask,
         LightningDataModule,
         subclass_mode_model=True,

@@ -65,11 +65,23 @@ def read_file(path: Path) -> dict[str, Tensor]:
         SourceError: If the file is missing, empty, damaged, not a checkpoint, holds no weights, or
             would run code to be read. The message names the file and the mend.
     """
+    return read_contents(path)[1]
+
+
+def read_contents(path: Path) -> tuple[Any, dict[str, Tensor], list[str]]:
+    """Read a weight file as :func:`read_file` does, and keep what is around the weights.
+
+    Returns:
+        All that the file holds; the tensors; and the containers they were in, outermost first.
+
+    Raises:
+        SourceError: As :func:`read_file`.
+    """
     path = Path(path)
     _check_present(path)
     try:
         content: Any = _load_safetensors(path) if is_safetensors(path) else _load_pickle(path)
-        state = unwrap(content)
+        state, containers = _unwrap(content, set())
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error}.") from error
     except RecursionError as error:
@@ -80,7 +92,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
             f"{path} holds no weights: found {type(content).__name__}"
             f"{f' with {found}' if found else ''}. Save the network's state_dict() instead."
         )
-    return state
+    return content, state, containers
 
 
 def _check_present(path: Path) -> None:
@@ -165,21 +177,21 @@ def unwrap(content: Any) -> dict[str, Tensor]:
     Returns:
         The tensors by key; empty if there are none.
     """
-    return _unwrap(content, set())
+    return _unwrap(content, set())[0]
 
 
-def _unwrap(content: Any, seen: set[int]) -> dict[str, Tensor]:
-    """Unwrap, entering no mapping twice: a pickle may contain itself."""
+def _unwrap(content: Any, seen: set[int]) -> tuple[dict[str, Tensor], list[str]]:
+    """Unwrap, entering no mapping twice: a pickle may contain itself. Names the containers, too."""
     if not isinstance(content, Mapping) or id(content) in seen:
-        return {}
+        return {}, []
     seen.add(id(content))
     ordered = [key for key in AVERAGED if key in content]
     ordered += [key for key in content if key in CONTAINERS]
     for key in ordered:
-        state = _unwrap(content[key], seen)
+        state, containers = _unwrap(content[key], seen)
         if _holds_kernels(state):
-            return state
-    return _flatten(content, set())
+            return state, [key, *containers]
+    return _flatten(content, set()), []
 
 
 def _flatten(content: Mapping[Any, Any], seen: set[int]) -> dict[str, Tensor]:

@@ -1,0 +1,245 @@
+"""``sources check`` and ``sources rank``: an experiment's sources, without training anything.
+
+The experiment is resolved by the very parser of ``fit``, so all of its options work here too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.cli import LightningArgumentParser
+
+from zoo_lightning.architecture import Architecture
+from zoo_lightning.backbone import check_layer, load_architecture
+from zoo_lightning.errors import ConfigError, SourceError, cause_of
+from zoo_lightning.experiments import experiment_name
+from zoo_lightning.ranking import Ranking, rank_sources
+from zoo_lightning.short_form import apply_short_form
+from zoo_lightning.sources.adapting import Adapted
+from zoo_lightning.sources.spec import Source, parse_sources
+from zoo_lightning.sources.zoo import check_preprocessing
+from zoo_lightning.trainer_cli import ZooCLI, run
+
+HELP = {
+    "check": """\
+usage: python -m zoo_lightning sources check --experiment NAME [options as for fit]
+
+Do all sources of the experiment fit its architecture? One line a source; exit status 2 if any does
+not. The data need not exist. --sources A,B and --architecture NAME replace the experiment's own.
+""",
+    "rank": """\
+usage: python -m zoo_lightning sources rank --experiment NAME [options as for fit]
+
+How well does each source suit the experiment's training data? From one pass through each source
+without training, best first. --sources A,B and --architecture NAME replace the experiment's own.
+
+  --samples N   training samples to look at, the same for the same seed (default: 2000)
+  --json        print JSON
+""",
+}
+
+
+class ExperimentReader(ZooCLI):
+    """Resolve an experiment as ``fit`` would, and build nothing.
+
+    Attributes:
+        options: the resolved options of ``fit``.
+        experiment: the experiment's name.
+    """
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Only that whose options are taken, because each takes its time to set up."""
+        return {"fit": ZooCLI.subcommands()["fit"]}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what only these commands have."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--samples", type=int, default=2000, help="Training samples to rank by."
+        )
+        parser.add_argument("--json", action="store_true", help="Print JSON.")
+
+    def _set_seed(self) -> None:
+        """Leave the generators alone: nothing here draws from them."""
+
+    def before_instantiate_classes(self) -> None:
+        """Take the options."""
+        self.options = self.config[self.subcommand]
+        names = [experiment_name(path) for path in self.config_files()]
+        self.experiment = "+".join(names) or "custom"
+        for line in apply_short_form(self.options, self.arguments):
+            print(line, file=sys.stderr)
+
+    def instantiate_classes(self) -> None:
+        """Build nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run nothing."""
+
+
+def main(command: str, arguments: Sequence[str]) -> int:
+    """Command line of ``sources check`` and ``sources rank``.
+
+    Returns:
+        Exit status 0.
+
+    Raises:
+        ConfigError: the experiment has no sources, or options that cannot be right.
+        SourceError: sources that do not fit, all of them named.
+    """
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(HELP[command], end="")
+        return 0
+    reader = run(["fit", *arguments], ExperimentReader)
+    architecture, sources = experiment_zoo(reader.options, reader.experiment)
+    if command == "check":
+        check(reader, architecture, sources)
+    else:
+        rank(reader, architecture, sources)
+    return 0
+
+
+def experiment_zoo(options: Any, experiment: str) -> tuple[Architecture, list[Source]]:
+    """The architecture and the sources of resolved options.
+
+    Raises:
+        ConfigError: no sources.
+    """
+    init_args = options.model.init_args.backbone.init_args
+    given = [
+        each if isinstance(each, str) else dict(each) for each in init_args.get("sources") or []
+    ]
+    if not given:
+        raise ConfigError(
+            f"{experiment} has no sources; expected at least one: give --sources A,B or an "
+            "experiment that has some"
+        )
+    output, in_chans = init_args.get("output", "pooled"), init_args.get("in_chans", 3)
+    return Architecture(init_args["architecture"], output, in_chans), parse_sources(given)
+
+
+def try_sources(
+    architecture: Architecture, sources: Sequence[Source]
+) -> tuple[list[Adapted], dict[str, str]]:
+    """Fit each source, going on after one that does not fit.
+
+    Returns:
+        The sources that fit, and what is wrong with each of the others by name.
+    """
+    fitting: list[Adapted] = []
+    failing: dict[str, str] = {}
+    for source in sources:
+        try:
+            fitting += load_architecture(architecture, [source])
+        except SourceError as error:
+            failing[source.name] = str(error)
+    return fitting, failing
+
+
+def check(reader: ExperimentReader, architecture: Architecture, sources: Sequence[Source]) -> None:
+    """Print one line a source.
+
+    Raises:
+        SourceError: naming all sources that do not fit.
+    """
+    backbone = reader.options.model.init_args.backbone.class_path.rpartition(".")[2]
+    if backbone == "ZooBackbone":
+        for name, module in architecture.plain().named_modules():
+            check_layer(name, module)
+    fitting, failing = try_sources(architecture, sources)
+    print(f"{reader.experiment}: {architecture.label} ({architecture.output} features)")
+    reports = {each.source.name: each.report.summary() for each in fitting}
+    for source in sources:
+        if source.name in reports:
+            print(f"fits          {source.name} ({source.weights}): {reports[source.name]}")
+        else:
+            print(f"does not fit  {failing[source.name]}")
+    warning = check_preprocessing(fitting)
+    if warning:
+        print(f"warning       {warning}")
+    refuse(failing, len(sources), architecture, "see their lines above")
+
+
+def refuse(failing: dict[str, str], total: int, architecture: Architecture, mend: str) -> None:
+    """Name all sources that do not fit, if there are any.
+
+    Raises:
+        SourceError: there are some.
+    """
+    if failing:
+        raise SourceError(
+            f"{len(failing)} of {total} sources do not fit {architecture.label}: "
+            f"{', '.join(failing)}; {mend}"
+        )
+
+
+def rank(reader: ExperimentReader, architecture: Architecture, sources: Sequence[Source]) -> None:
+    """Print the sources, best first.
+
+    Raises:
+        ConfigError: data that have neither points nor classes, or too few samples.
+        SourceError: a source does not fit.
+    """
+    samples = reader.options.samples
+    if samples < 2:
+        raise ConfigError(f"--samples {samples}: expected at least 2, better a thousand or more")
+    fitting, failing = try_sources(architecture, sources)
+    refuse(failing, len(sources), architecture, " ".join(failing.values()))
+    data = plain_data(reader.options.data)
+    ranking = rank_sources(architecture, fitting, data, samples)
+    if reader.options.json:
+        print(json.dumps({"experiment": reader.experiment, **ranking.as_dict()}, indent=2))
+    else:
+        print(format_ranking(reader.experiment, ranking))
+    if warning := check_preprocessing(fitting):
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def plain_data(described: Any) -> LightningDataModule:
+    """The data that a configuration describes, without augmentation.
+
+    Raises:
+        DataError: as the data raise it.
+    """
+    content = described.as_dict()
+    options = content.setdefault("init_args", {})
+    if "augment" in options:
+        options["augment"] = False
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    try:
+        data = parser.instantiate_classes(parser.parse_object({"data": content})).data
+        data.setup("fit")
+    except Exception as error:
+        # jsonargparse tries each type an option may have, and reports them all.
+        ours = cause_of(error)
+        if ours is None:
+            raise
+        raise ours from None
+    return data
+
+
+def format_ranking(experiment: str, ranking: Ranking) -> str:
+    """The ranking as a table, and what its scores mean."""
+    rows = [("", "source", *ranking.scores, "weights")]
+    for place, row in enumerate(ranking.rows, 1):
+        figures = (f"{row[score]:.4f}" for score in ranking.scores)
+        rows.append((str(place), row["name"], *figures, row["weights"]))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        f"{experiment}: {ranking.samples} training samples, {ranking.architecture}, "
+        f"{ranking.num_features} features"
+    ]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if 1 < index < len(row) - 1 else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([*lines, *ranking.remarks])

@@ -1,0 +1,187 @@
+"""Which timm architecture a checkpoint is of: by the names and shapes of its tensors.
+
+Candidates come from the family that the names point to and are built without memory for their
+weights, the commonest first, so that a guess takes seconds.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import timm
+import torch
+from torch import Tensor
+
+from zoo_lightning.architecture import Architecture
+from zoo_lightning.errors import SourceError
+from zoo_lightning.sources.adapting import STATISTICS, adapt
+from zoo_lightning.sources.prefixes import score_prefixes, unflatten_stages
+from zoo_lightning.sources.spec import Source
+
+RESNETS = (
+    "resnet50 resnet18 resnet34 resnet101 resnet152 test_resnet wide_resnet50_2 wide_resnet101_2 "
+    "resnext50_32x4d resnext101_32x8d resnext101_64x4d resnext101_32x4d resnext101_32x16d "
+    "resnet10t resnet14t resnet26 resnet[125]*[cdst] resnet200 resnext50d_32x4d"
+)
+
+FAMILIES = {
+    r"stage2\.0\.branches\.": "hrnet_*",
+    r"layer1\.0\.se\.": "seresnet* seresnext* resnetrs* skresnet*",
+    r"layer1\.0\.conv1\.weight$": RESNETS,
+    r"(^|\.)s1\.b1\.conv1\.": "regnety_* regnetx_* regnetz_* regnetv_*",
+    r"conv_stem\.weight$": "efficientnet_b? tf_efficientnet_b? mobilenetv3_* tf_mobilenetv3_* "
+    "efficientnet_lite? tf_efficientnet_lite? efficientnetv2_* tf_efficientnetv2_* mobilenetv2_* "
+    "test_efficientnet efficientnet_e? tf_efficientnet_e? mnasnet_* lcnet_*",
+    r"stages[._]0\.blocks\.0\.conv_dw\.weight$": "convnext_* convnextv2_* test_convnext*",
+    r"features\.denseblock1\.": "densenet*",
+    r"(^|\.)features\.0\.weight$": "vgg*",
+    r"(^|\.)level3\.tree1\.": "dla*",
+}
+"""Names of tensors by which a family is known, and its members' names, the commonest first."""
+
+SEPARATE = ("_clip", "_gn", "_evos", "_pruned")
+"""Variants whose tensors are named otherwise, or that hardly anybody publishes weights of."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a checkpoint's tensors agree with an architecture's.
+
+    Attributes:
+        architecture: timm name or import path.
+        fits: Whether it can be a source of that architecture.
+        prefix: What the keys begin with in the file.
+        matched: Tensors that agree in name and shape.
+        total: Tensors of the architecture.
+        missing: Keys of the architecture that the file lacks, norm statistics left aside.
+        other_shape: Keys whose tensors have another shape.
+        left_over: Keys of the file that the architecture has no place for.
+        remark: What was matched, or why it does not fit.
+        alike: Other architectures whose tensors are named and shaped the same.
+    """
+
+    architecture: str
+    fits: bool
+    prefix: str
+    matched: int
+    total: int
+    missing: list[str]
+    other_shape: list[str]
+    left_over: list[str]
+    remark: str
+    alike: list[str] = field(default_factory=list)
+
+
+def skeleton(architecture: str) -> dict[str, Tensor]:
+    """The state dict of a headless plain network; of timm's without memory for its values."""
+    recipe = Architecture(architecture)
+    if not recipe.is_timm:
+        return recipe.plain().state_dict()
+    with torch.device("meta"):
+        return recipe.plain().state_dict()
+
+
+def match(state: Mapping[str, Tensor], architecture: str, source: Source) -> Match:
+    """Compare a checkpoint with one architecture.
+
+    Args:
+        state: Tensors of the checkpoint, an aggregated run already folded.
+        architecture: timm name or import path.
+        source: Its name for messages, and a given prefix or way of matching.
+
+    Raises:
+        ArchitectureError: No such architecture.
+    """
+    reference = skeleton(architecture)
+    state = unflatten_stages(state, reference)
+    try:
+        report = adapt(state, reference, source, architecture).report
+    except SourceError as error:
+        return replace(_compare(state, reference, architecture), remark=str(error))
+    missing = [key for key in report.missing if key.rpartition(".")[2] not in STATISTICS]
+    return Match(
+        architecture,
+        fits=True,
+        prefix=report.prefix,
+        matched=report.matched,
+        total=report.total,
+        missing=missing,
+        other_shape=[],
+        left_over=report.unused,
+        remark=report.summary(),
+    )
+
+
+def _compare(
+    state: Mapping[str, Tensor], reference: Mapping[str, Tensor], architecture: str
+) -> Match:
+    """Compare names and shapes alone, for what does not fit or has yet to be looked at closely."""
+    scores = score_prefixes(state, reference)
+    prefix = max(scores, key=lambda each: scores[each], default="")
+    found = {key for key in reference if prefix + key in state}
+    shaped = {key for key in found if state[prefix + key].shape == reference[key].shape}
+    used = {prefix + key for key in found}
+    return Match(
+        architecture,
+        fits=False,
+        prefix=prefix,
+        matched=len(shaped),
+        total=len(reference),
+        missing=[
+            key
+            for key in reference
+            if key not in found and key.rpartition(".")[2] not in STATISTICS
+        ],
+        other_shape=[key for key in reference if key in found - shaped],
+        left_over=[key for key in state if key not in used],
+        remark="",
+    )
+
+
+def guess(state: Mapping[str, Tensor], source: Source) -> Match | None:
+    """Find the timm architecture of a checkpoint.
+
+    Returns:
+        The first common architecture that fits, with those alike; else the one of which the largest
+        share of tensors agrees; ``None`` if the names point to no family that is known here.
+    """
+    best: Match | None = None
+    names = list(candidates(state))
+    for name in names:
+        reference = skeleton(name)
+        found = _compare(unflatten_stages(state, reference), reference, name)
+        # All but the input kernel, whose channels may differ, must be there: a quick look.
+        if not found.missing and len(found.other_shape) <= 1:
+            found = match(state, name, source)
+        if found.fits:
+            found.alike.extend(_alike(name, names))
+            return found
+        if best is None or found.matched / found.total > best.matched / best.total:
+            best = found
+    return best if best is not None and best.matched else None
+
+
+def candidates(state: Mapping[str, Tensor]) -> Iterator[str]:
+    """Names of timm's architectures of the family that the keys point to, the commonest first."""
+    known = [name for name in timm.list_models() if not name.endswith(SEPARATE)]
+    for marker, patterns in FAMILIES.items():
+        if any(re.search(marker, key) for key in state):
+            found = (fnmatch.filter(known, pattern) for pattern in patterns.split())
+            yield from dict.fromkeys(name for names in found for name in names)
+            return
+
+
+def _alike(name: str, names: list[str]) -> list[str]:
+    """Others of one name but for ``tf_`` in front or a variant's word behind, with equal shapes."""
+    plain = name.removeprefix("tf_")
+    shapes = {key: tensor.shape for key, tensor in skeleton(name).items()}
+    found = []
+    for other in names:
+        if other != name and other.removeprefix("tf_").startswith(plain):
+            theirs = {key: tensor.shape for key, tensor in skeleton(other).items()}
+            if theirs == shapes:
+                found.append(other)
+    return found

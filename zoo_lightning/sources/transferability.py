@@ -1,0 +1,187 @@
+"""How well a source's features suit a task, from features and targets alone; nothing is trained.
+
+- :func:`log_evidence`: LogME (You et al., *LogME: Practical Assessment of Pre-trained Models for
+  Transfer Learning*, ICML 2021), the evidence of a Bayesian linear model, for numbers as for
+  classes.
+- :func:`h_score`: for classes (Bao et al., *An Information-Theoretic Approach to Transferability in
+  Task Transfer Learning*, ICIP 2019), with the covariance shrunk as Ibrahim et al. have it (*Newer
+  is not always better*, ECML 2022).
+- :func:`linear_fit`: for numbers, the linear MSE of Nguyen et al. (*Simple Transferability
+  Estimation for Regression Tasks*, UAI 2023).
+
+All take and give float64, and all are unchanged by a rotation of the features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+ITERATIONS = 1000
+"""At most so many rounds of the fixed-point iteration; it usually takes fewer than 20."""
+
+TOLERANCE = 1e-10
+"""Relative change of the ratio of both precisions at which the iteration has converged."""
+
+FLOOR = 1e-12
+"""Smallest share of the targets' square that the residual, or the explained part, counts as: where
+features explain everything, or nothing, a precision would be infinite."""
+
+
+@dataclass(frozen=True)
+class Decomposed:
+    """Features ``F = U diag(s) Vᵀ`` and what of the targets lies in their span.
+
+    Attributes:
+        squares: ``s²``, ``(r,)``.
+        inside: ``(Uᵀ y)²`` of each target, ``(r, K)``.
+        outside: ``|y|² - |Uᵀ y|²``, ``(K,)``.
+        size: number of samples and of features, ``(n, D)``.
+    """
+
+    squares: Tensor
+    inside: Tensor
+    outside: Tensor
+    size: tuple[int, int]
+
+
+def decompose(features: Tensor, targets: Tensor) -> Decomposed:
+    """Bring a linear model with several targets into the features' own axes.
+
+    Args:
+        features: ``(n, D)``.
+        targets: ``(n, K)``.
+    """
+    features, targets = features.double(), targets.double()
+    u, s, _ = torch.linalg.svd(features, full_matrices=False)
+    inside = (u.T @ targets) ** 2
+    outside = ((targets**2).sum(0) - inside.sum(0)).clamp_min(0)
+    return Decomposed(s**2, inside, outside, tuple(features.shape))
+
+
+def log_evidence(problem: Decomposed) -> Tensor:
+    """Largest log evidence per sample of each target: LogME before it is averaged.
+
+    The model is ``y ~ N(F w, 1/β)``, ``w ~ N(0, 1/α)``. Its log evidence
+
+        ``n/2 log β + D/2 log α - n/2 log 2π - β/2 |F m - y|² - α/2 |m|² - 1/2 log det A``,
+        ``A = α + β FᵀF``, ``m = β A⁻¹ Fᵀ y``
+
+    is maximised over α and β by the fixed-point iteration ``α = γ / |m|²``,
+    ``β = (n - γ) / |F m - y|²``, ``γ = Σ β s² / (α + β s²)``.
+
+    Args:
+        problem: of ``K`` targets, none of which is 0 throughout.
+
+    Returns:
+        ``(K,)``, higher is better.
+    """
+    if not problem.squares.any():  # features of 0 explain as little as those of unrelated samples
+        unexplained = problem.outside + problem.inside.sum(0)
+        ones, none = torch.ones_like(problem.squares), torch.zeros_like(problem.inside)
+        problem = replace(problem, squares=ones, inside=none, outside=unexplained)
+    squares, samples = problem.squares[:, None], problem.size[0]
+    widest = squares.max()
+    least = FLOOR * (problem.inside.sum(0) + problem.outside)
+    alpha, beta = torch.ones_like(least), torch.ones_like(least)
+    for _ in range(ITERATIONS):
+        gamma, weights, residual = _moments(problem, alpha, beta)
+        before, lowest = alpha / beta, FLOOR * least / widest
+        # At its lowest the round would swing between two values; their middle is its fixed point.
+        swing = (alpha * gamma / lowest).sqrt()
+        alpha = torch.where(weights > lowest, gamma / weights, swing)
+        beta = (samples - gamma) / torch.maximum(residual, least)
+        if ((alpha / beta - before).abs() <= TOLERANCE * before).all():
+            break
+    _, weights, residual = _moments(problem, alpha, beta)
+    log_det = torch.log(alpha + beta * squares).sum(0) - len(squares) * torch.log(alpha)
+    fit = beta * residual + alpha * weights
+    constant = torch.log(2 * torch.tensor(torch.pi, dtype=torch.float64))
+    return (samples * (torch.log(beta) - constant) - fit - log_det) / (2 * samples)
+
+
+def _moments(problem: Decomposed, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``γ``, ``|m|²`` and ``|F m - y|²`` of each target."""
+    squares = problem.squares[:, None]
+    # By the ratio of both, because each alone may be large where a fit is nearly perfect.
+    ratio = alpha / beta
+    gamma = (squares / (ratio + squares)).sum(0)
+    weights = (squares * problem.inside / (ratio + squares) ** 2).sum(0)
+    residual = ((ratio / (ratio + squares)) ** 2 * problem.inside).sum(0) + problem.outside
+    return gamma, weights, residual
+
+
+def linear_fit(problem: Decomposed, penalty: float = 1.0) -> Tensor:
+    """Negative regularised mean squared error of a linear fit to each target.
+
+    ``-min_w |F w - y|² / n + λ |w|²``; the paper's score is the sum over targets. An intercept is
+    fitted too if features and targets are given centred.
+
+    Args:
+        problem: of ``K`` targets.
+        penalty: ``λ``.
+
+    Returns:
+        ``(K,)``, at most 0, higher is better.
+    """
+    samples = problem.size[0]
+    ridge = samples * penalty
+    shrunk = ridge / (problem.squares[:, None] + ridge) * problem.inside
+    return -(problem.outside + shrunk.sum(0)) / samples
+
+
+def h_score(features: Tensor, labels: Tensor) -> float:
+    """How far apart classes are, measured by the features' own spread.
+
+    ``tr(Σ_ε⁻¹ (1 - ε) Σ_z)`` with the covariance ``Σ_z`` of the class means, each sample having its
+    class's, and the shrunk covariance ``Σ_ε = (1 - ε) Σ + ε tr(Σ)/D`` of the features.
+
+    Args:
+        features: ``(n, D)``.
+        labels: ``(n,)`` class indices.
+
+    Returns:
+        At least 0, and below the number of classes; higher is better.
+    """
+    centred = features.double() - features.double().mean(0)
+    samples, num_features = centred.shape
+    classes, index = labels.unique(return_inverse=True)
+    counts = torch.bincount(index, minlength=len(classes)).double()
+    sums = torch.zeros(len(classes), num_features, dtype=torch.float64)
+    means = sums.index_add_(0, index, centred) / counts[:, None]
+    covariance = centred.T @ centred / samples
+    intensity = shrinkage(centred)
+    middle = covariance.diagonal().mean()
+    if middle == 0:
+        return 0.0
+    shrunk = (1 - intensity) * covariance
+    shrunk.diagonal().add_(intensity * middle)
+    # Features that never vary leave a singular matrix if nothing is shrunk.
+    inverse = torch.linalg.pinv(shrunk, hermitian=True)
+    between = ((means @ inverse) * means).sum(1) @ counts / samples
+    return float((1 - intensity) * between)
+
+
+def shrinkage(centred: Tensor) -> float:
+    """Best intensity of shrinking a covariance towards a multiple of the identity.
+
+    Ledoit and Wolf, *A well-conditioned estimator for large-dimensional covariance matrices*, 2004:
+    ``min(b², d²) / d²`` with ``d² = |Σ - μ|²`` and ``b² = Σ_k |x_k x_kᵀ - Σ|² / n²``.
+
+    Args:
+        centred: ``(n, D)`` with means of 0.
+
+    Returns:
+        In [0, 1].
+    """
+    samples, num_features = centred.shape
+    covariance = centred.T @ centred / samples
+    square = (covariance**2).sum()
+    distance = square - covariance.diagonal().sum() ** 2 / num_features
+    fourth = ((centred**2).sum(1) ** 2).sum() / samples
+    error = (fourth - square) / samples
+    if distance <= 0:  # a multiple of the identity already
+        return 1.0
+    return float((error / distance).clamp(0, 1))
