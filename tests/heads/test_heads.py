@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from zoo_lightning.data.schemes import FACES5
 from zoo_lightning.heads import CoordinateHead, HeatmapHead
-from zoo_lightning.heads.heatmaps import Deconvolutions, Fusion
+from zoo_lightning.heads.maps import Deconvolutions, Fusion
 from zoo_lightning.methods import PlainBackbone
 
 

@@ -5,6 +5,7 @@ from zoo_lightning.data.classification import ImageFolders
 from zoo_lightning.data.drawn_faces import DrawnFaces
 from zoo_lightning.data.fashion_mnist import FashionMNISTSubset
 from zoo_lightning.data.landmarks import COFW, W300, WFLW, COCOKeypoints, HRNetCSV, LandmarkCSV
+from zoo_lightning.data.scenes import CountedFaces, PhotoMosaics
 from zoo_lightning.data.torchvision_data import TorchvisionData
 
 __all__ = [
@@ -12,11 +13,13 @@ __all__ = [
     "W300",
     "WFLW",
     "COCOKeypoints",
+    "CountedFaces",
     "DrawnFaces",
     "FashionMNISTSubset",
     "HRNetCSV",
     "ImageFolders",
     "LandmarkCSV",
     "ListFiles",
+    "PhotoMosaics",
     "TorchvisionData",
 ]

@@ -1,0 +1,237 @@
+"""Scenes composed of photographs, whose dense labels or counts are known exactly.
+
+Where a data set has no masks and no boxes, its photographs side by side still make an honest task
+of segmentation or of counting; two of the shipped sources are trained on such scenes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as F
+
+from zoo_lightning.data.classification import ImageFolders
+from zoo_lightning.data.formats.plain_csv import read_landmark_csv
+from zoo_lightning.data.images import check_present, open_rgb
+from zoo_lightning.data.loading import sample_generator
+from zoo_lightning.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zoo_lightning.data.class_set import ClassSet
+
+GRID = 3
+"""Objects to count are placed in different cells of a grid of so many rows and columns, so that
+none hides another."""
+
+
+def scene_generator(seed: int, epoch: int, index: int) -> torch.Generator:
+    """Random numbers of a scene, others than those of the photograph of that index."""
+    return sample_generator(seed, epoch, -1000 - index)
+
+
+class MosaicSet(Dataset):
+    """Photographs side by side, and whose class each cell of a coarse grid shows.
+
+    The regions are the Voronoi cells of random sites, each filled with the same part of another
+    photograph.
+
+    Args:
+        photos: what scenes are made of; sample ``i`` has a part of photograph ``i``.
+        pieces: photographs in a scene.
+        stride: pixels that a cell of the labels spans.
+    """
+
+    def __init__(self, photos: ClassSet, pieces: int, stride: int) -> None:
+        self.photos = photos
+        self.pieces = pieces
+        self.stride = stride
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, position: tuple[int, int] | int) -> dict[str, Any]:
+        epoch, index = position if isinstance(position, tuple) else (0, position)
+        generator = scene_generator(self.photos.seed, epoch, index)
+        others = torch.randint(len(self), (self.pieces - 1,), generator=generator).tolist()
+        samples = [self.photos[epoch, i] for i in (index, *others)]
+        images = torch.stack([sample["image"] for sample in samples])
+        sites = torch.rand(self.pieces, 2, generator=generator)
+        owner = nearest_site(sites, images.shape[-1])
+        image = images.gather(0, owner.expand(1, 3, *owner.shape))[0]
+        classes = torch.tensor([sample["label"] for sample in samples])
+        middle = self.stride // 2
+        labels = classes[owner[middle :: self.stride, middle :: self.stride]]
+        return {"image": image, "labels": labels, "index": index}
+
+
+def nearest_site(sites: Tensor, side: int) -> Tensor:
+    """Index of the site that is nearest to each pixel: int64 ``(side, side)``.
+
+    Args:
+        sites: ``(n, 2)`` as x and y, fractions of the side.
+        side: of the square, pixels.
+    """
+    places = (torch.arange(side) + 0.5) / side
+    across = (places[None, None, :] - sites[:, 0, None, None]) ** 2
+    down = (places[None, :, None] - sites[:, 1, None, None]) ** 2
+    return (across + down).argmin(0)
+
+
+class CountingSet(Dataset):
+    """Photographs with small pictures on them, of which those of one kind are counted.
+
+    On each photograph there are some of the objects and some other photographs of the same size,
+    so that edges alone tell nothing.
+
+    Args:
+        photos: backgrounds and distractors.
+        objects: image files of what is counted.
+        most: largest number of objects, and of distractors, in a scene.
+    """
+
+    def __init__(self, photos: ClassSet, objects: Sequence[Path], most: int) -> None:
+        self.photos = photos
+        self.objects = list(objects)
+        self.most = most
+        self.names = photos.names
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, position: tuple[int, int] | int) -> dict[str, Any]:
+        epoch, index = position if isinstance(position, tuple) else (0, position)
+        generator = scene_generator(self.photos.seed, epoch, index)
+
+        def draw(stop: int) -> int:
+            return int(torch.randint(stop, (), generator=generator))
+
+        image = self.photos[epoch, index]["image"].clone()
+        count, distractors = draw(self.most + 1), draw(self.most + 1)
+        pictures = [F.pil_to_tensor(open_rgb(self.objects[draw(len(self.objects))]))
+                    for _ in range(count)]  # fmt: skip
+        pictures += [self.photos[epoch, draw(len(self))]["image"] for _ in range(distractors)]
+        cells = torch.randperm(GRID**2, generator=generator).tolist()
+        for picture, cell in zip(pictures, cells, strict=False):
+            self._paste(image, picture, cell, generator)
+        return {"image": image, "label": count, "index": index}
+
+    @staticmethod
+    def _paste(image: Tensor, picture: Tensor, cell: int, generator: torch.Generator) -> None:
+        pitch = image.shape[-1] // GRID
+        size = int(torch.randint(round(0.7 * pitch), pitch + 1, (), generator=generator))
+        left, top = torch.randint(pitch - size + 1, (2,), generator=generator).tolist()
+        left, top = left + cell % GRID * pitch, top + cell // GRID * pitch
+        small = F.resize(picture, [size, size], antialias=True)
+        image[:, top : top + size, left : left + size] = small
+
+
+class PhotoMosaics(ImageFolders):
+    """Segmentation of photographs side by side, made of ``root/train/CLASS/`` and so on.
+
+    Samples have ``labels`` int64 ``(h, w)``, the class of every ``stride``-th pixel.
+
+    Args:
+        root: folder of ``train`` and ``test``, as :class:`ImageFolders` has it.
+        image_size: side of a scene, pixels.
+        batch_size: samples per step and process.
+        pieces: photographs in a scene, at least 2.
+        stride: pixels that a cell of the labels spans.
+        options: of ``ClassData``.
+
+    Raises:
+        ConfigError: for options outside their range.
+        DataError: as :class:`ImageFolders` raises it.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        image_size: int = 64,
+        batch_size: int = 64,
+        pieces: int = 4,
+        stride: int = 4,
+        **options: Any,
+    ) -> None:
+        super().__init__(root, image_size, batch_size, **options)
+        if pieces < 2:
+            raise ConfigError(f"`pieces` must be at least 2, found {pieces}.")
+        if not 1 <= stride <= image_size:
+            raise ConfigError(f"`stride` must lie in 1 to {image_size}, found {stride}.")
+        self.pieces = pieces
+        self.stride = stride
+
+    def setup(self, stage: str) -> None:
+        """Read and check the images that the stage needs, and compose scenes of them."""
+        super().setup(stage)
+        for part in ("train_set", "val_set", "test_set"):
+            photos = getattr(self, part, None)
+            if photos is not None and not isinstance(photos, MosaicSet):
+                setattr(self, part, MosaicSet(photos, self.pieces, self.stride))
+
+
+class CountedFaces(ImageFolders):
+    """How many faces are on a photograph: classes 0 to ``most``.
+
+    Photographs come from ``root/train/CLASS/`` and so on, whose classes do not matter; faces are
+    the images of ``faces/train.csv`` and ``faces/test.csv`` in the layout of ``LandmarkCSV``, every
+    tenth of the training ones kept for validation.
+
+    Args:
+        root: folder of the photographs.
+        faces: folder of the faces.
+        image_size: side of a scene, pixels.
+        batch_size: samples per step and process.
+        most: largest number of faces, in 1 to 4.
+        options: of ``ClassData``.
+
+    Raises:
+        ConfigError: for options outside their range.
+        DataError: for files that are absent or wrong.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        faces: str,
+        image_size: int = 64,
+        batch_size: int = 64,
+        most: int = 4,
+        **options: Any,
+    ) -> None:
+        super().__init__(root, image_size, batch_size, **options)
+        # As many distractors as faces must find room beside them.
+        if not 1 <= most <= GRID**2 // 2:
+            raise ConfigError(f"`most` must lie in 1 to {GRID**2 // 2}, found {most}.")
+        self.faces = Path(faces)
+        self.most = most
+
+    @property
+    def class_names(self) -> list[str]:
+        """Numbers of faces, as words."""
+        return [f"{count} faces" for count in range(self.most + 1)]
+
+    def setup(self, stage: str) -> None:
+        """Read and check the images that the stage needs, and compose scenes of them."""
+        super().setup(stage)
+        for part in ("train", "val", "test"):
+            photos = getattr(self, f"{part}_set", None)
+            if photos is not None and not isinstance(photos, CountingSet):
+                scenes = CountingSet(photos, self._face_files(part), self.most)
+                setattr(self, f"{part}_set", scenes)
+
+    def _face_files(self, part: str) -> list[Path]:
+        table = self.faces / ("test.csv" if part == "test" else "train.csv")
+        folder = self.faces / "images"
+        names = read_landmark_csv(table).names
+        check_present(names, folder, table)
+        if part == "val":
+            names = names[::10]
+        elif part == "train":
+            names = [name for i, name in enumerate(names) if i % 10]
+        return [folder / name for name in names]
