@@ -37,14 +37,7 @@ def data_options(data: dict, write_csv, class_files, folder: Path) -> list[str]:
     if kind == "DrawnFaces":
         return [*small, *(f"--data.{part}_size=8" for part in ("train", "val", "test"))]
     if kind == "LandmarkCSV":
-        points = 5 if "faces5" in options["root"] else 68
-        (folder / "images").mkdir()
-        for part in ("train", "test"):
-            names = [f"{part}{chr(97 + i)}.png" for i in range(10)]
-            for name in names:
-                pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / "images" / name)
-            write_csv(folder / f"{part}.csv", names, rng.uniform(5, 35, (10, points, 2)))
+        write_faces(folder, write_csv, 5 if "faces5" in options["root"] else 68, rng)
     elif kind == "HRNetCSV":
         write_hrnet_files(options, folder, rng)
         small.append("--data.image_size=64")
@@ -55,7 +48,21 @@ def data_options(data: dict, write_csv, class_files, folder: Path) -> list[str]:
         return small
     else:
         small += write_class_files(data, class_files, folder, rng)
+        if kind == "CountedFaces":
+            small.append(f"--data.faces={write_faces(folder / 'faces', write_csv, 5, rng)}")
     return [*small, f"--data.root={folder}"]
+
+
+def write_faces(folder: Path, write_csv, points: int, rng: np.random.Generator) -> Path:
+    """Ten faces to train on and ten to test in the layout of LandmarkCSV; returns the folder."""
+    (folder / "images").mkdir(parents=True)
+    for part in ("train", "test"):
+        names = [f"{part}{chr(97 + i)}.png" for i in range(10)]
+        for name in names:
+            pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / name)
+        write_csv(folder / f"{part}.csv", names, rng.uniform(5, 35, (10, points, 2)))
+    return folder
 
 
 def write_class_files(data: dict, class_files, folder: Path, rng: np.random.Generator) -> list[str]:

@@ -57,6 +57,21 @@ def test_the_split_depends_on_the_seed_alone(folders):
     assert any(validated(seed=seed) != validated(seed=1) for seed in range(2, 6))
 
 
+def test_a_fraction_of_every_class_is_trained_on_and_validation_stays(folders):
+    def parts(fraction):
+        module = folders(val_fraction=0.34, train_fraction=fraction)
+        module.setup("fit")
+        return module
+
+    whole, half, least = map(parts, (1.0, 0.5, 0.01))
+    assert sorted(labels(half.train_set)) == [0, 0, 1, 1, 2, 2]
+    assert sorted(labels(least.train_set)) == [0, 1, 2]
+    assert paths(least.train_set) < paths(half.train_set) < paths(whole.train_set)
+    assert paths(half.val_set) == paths(whole.val_set)
+    with pytest.raises(ConfigError, match=r"train_fraction.*found 0"):
+        folders(train_fraction=0)
+
+
 def test_a_large_fraction_leaves_an_image_of_each_class_for_training(folders):
     module = folders(val_fraction=0.99)
     module.setup("fit")

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -17,6 +18,7 @@ from zoo_lightning.data.loading import (
     ImageDataModule,
     sample_generator,
 )
+from zoo_lightning.data.splitting import random_subset
 from zoo_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ class ClassData(ImageDataModule, ABC):
         seed: of the order, the augmentation and the validation split.
         val_fraction: of each class's training images, kept for validation where the data have no
             validation part of their own, in (0, 1).
+        train_fraction: of each class's images left for training, that are used, in (0, 1]; at least
+            one, and a smaller fraction is a subset of a larger one. Validation stays the same.
         targets: ``class``, or ``rotation`` to learn which quarter turn an image was given.
         resize: side of the square that every whole image is squeezed into first, crops being cut
             from that (256 in the paper); ``None`` keeps the proportions.
@@ -70,6 +74,7 @@ class ClassData(ImageDataModule, ABC):
         num_workers: int | None = None,
         seed: int = 0,
         val_fraction: float = 0.1,
+        train_fraction: float = 1.0,
         targets: Literal["class", "rotation"] = "class",
         resize: int | None = None,
         crop_scale: float = 0.35,
@@ -82,7 +87,10 @@ class ClassData(ImageDataModule, ABC):
     ) -> None:
         super().__init__(image_size, batch_size, num_workers, seed, mean, std)
         _check_options(image_size, val_fraction, resize, crop_scale, flip, jitter, test_crops)
+        if not 0 < train_fraction <= 1:
+            raise ConfigError(f"`train_fraction` must be in (0, 1], found {train_fraction}.")
         self.val_fraction = val_fraction
+        self.train_fraction = train_fraction
         self.targets = targets
         self.resize = resize
         self.crop_scale, self.flip, self.jitter = crop_scale, flip, jitter
@@ -119,6 +127,7 @@ class ClassData(ImageDataModule, ABC):
             self._check_classes(train)
             if val is None:
                 train, val = self._split(train)
+            train = self._subset(train)
             augment = training_transform(
                 self.image_size, self.resize, self.crop_scale, self.flip, self.jitter
             )
@@ -193,6 +202,15 @@ class ClassData(ImageDataModule, ABC):
                 f"`val_fraction`, now {self.val_fraction}, or add images."
             )
         return train, val
+
+    def _subset(self, samples: list[Sample]) -> list[Sample]:
+        """A fraction of every class's images."""
+        labels = np.array([label for _, label in samples])
+        chosen = [
+            random_subset(np.flatnonzero(labels == label), self.train_fraction, self.seed)
+            for label in np.unique(labels)
+        ]
+        return [samples[i] for i in np.sort(np.concatenate(chosen))]
 
 
 def _check_options(

@@ -18,7 +18,7 @@ from zoo_lightning.data.classification import ImageFolders
 from zoo_lightning.data.formats.plain_csv import read_landmark_csv
 from zoo_lightning.data.images import check_present, open_rgb
 from zoo_lightning.data.loading import sample_generator
-from zoo_lightning.errors import ConfigError
+from zoo_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -209,6 +209,11 @@ class CountedFaces(ImageFolders):
         if not 1 <= most <= GRID**2 // 2:
             raise ConfigError(f"`most` must lie in 1 to {GRID**2 // 2}, found {most}.")
         self.faces = Path(faces)
+        if not self.faces.is_dir():
+            raise DataError(
+                f"The folder {faces} does not exist; set `faces` to one with train.csv, test.csv "
+                "and images/."
+            )
         self.most = most
 
     @property
