@@ -59,6 +59,12 @@ def test_references_are_parted_at_commas():
             "now norm_weights: uniform",
         ),
         (
+            {"gate_init": "greedy", "norm_weights": "gates"},
+            [],
+            {"gate_init": "greedy", "norm_weights": "gates"},
+            "",
+        ),
+        (
             {"gate_init": [0.8, 0.1, 0.1], "norm_weights": [1, 0, 0]},
             ["--model.backbone.norm_weights=[1, 0, 0]"],
             {"gate_init": "auto", "norm_weights": [1, 0, 0]},

@@ -13,6 +13,7 @@ _HOMES = {
     "ClassificationTask": "zoo_lightning.tasks",
     "LandmarkTask": "zoo_lightning.tasks",
     "load_task": "zoo_lightning.tasks.loading",
+    "informed_start": "zoo_lightning.starts",
     "DrawnFaces": "zoo_lightning.data",
     "FashionMNISTSubset": "zoo_lightning.data",
     "ImageFolders": "zoo_lightning.data",

@@ -21,13 +21,19 @@ from zoo_lightning.architecture import Architecture, Output, Trace, is_norm, tra
 from zoo_lightning.errors import ArchitectureError, ConfigError
 from zoo_lightning.layers import PLANS, AggregatedLayer, Mode, ZooConv2d, ZooLinear
 from zoo_lightning.layers.folding import fold_state
+from zoo_lightning.shares import (
+    GateInit,
+    NormWeights,
+    averaging_weights,
+    check_choice,
+    check_gate_init,
+    gate_start,
+)
 from zoo_lightning.sources.adapting import Adapted
 from zoo_lightning.sources.spec import Source, parse_sources
 from zoo_lightning.sources.zoo import check_preprocessing, load_sources, weights_wanted
 
 Align = Literal["none", "spatial", "all"]
-GateInit = Literal["auto", "released", "sum_to_one"]
-NormWeights = Literal["uniform", "gates"]
 
 
 class Backbone(nn.Module):
@@ -165,7 +171,9 @@ class ZooBackbone(Backbone):
             1×1) or ``all``.
         gate_init: start of the gates. ``released`` as in the authors' code, scattered around 0.5;
             ``sum_to_one``, 1/m for every source; ``auto``, ``released`` in layers that a norm layer
-            follows and ``sum_to_one`` in the others; or a number in (0, 1) for each source.
+            follows and ``sum_to_one`` in the others; or a number in (0, 1) for each source. On the
+            command line also ``rank``, ``probe`` or ``greedy``, for numbers that
+            :mod:`zoo_lightning.starts` finds from the training data.
         norm_weights: how sources count in what is averaged, not aggregated (norm layers' affine
             parameters and all else): ``uniform``, ``gates`` for the numbers of ``gate_init``, or a
             number for each source. Brought to a sum of 1.
@@ -198,13 +206,13 @@ class ZooBackbone(Backbone):
             raise ConfigError(
                 "a zoo needs at least one source, got none; for random weights use PlainBackbone"
             )
-        _check_choice("mode", mode, ("full", "lite"))
-        _check_choice("align", align, ("none", "spatial", "all"))
-        _check_choice("plan", plan, PLANS)
+        check_choice("mode", mode, ("full", "lite"))
+        check_choice("align", align, ("none", "spatial", "all"))
+        check_choice("plan", plan, PLANS)
         self.mode: Mode = mode
         self.plan = plan
         self.align = align
-        self.gate_init = _check_numbers("gate_init", gate_init, parsed, 0.0, 1.0)
+        self.gate_init = check_gate_init(gate_init, parsed, wanted=weights_wanted())
         self.config = plain_config(
             self.architecture,
             parsed,
@@ -345,65 +353,3 @@ def average_networks(networks: Sequence[nn.Module], shares: Tensor) -> nn.Module
         if is_norm(module) and hasattr(module, "reset_running_stats"):
             module.reset_running_stats()
     return net
-
-
-def gate_start(
-    gate_init: GateInit | list[float], num_sources: int, norm_follows: bool
-) -> list[float] | None:
-    """Start of one layer's gates: ``m`` numbers in (0, 1), or ``None`` for the released start."""
-    if isinstance(gate_init, list):
-        return gate_init
-    if gate_init == "released" or (gate_init == "auto" and norm_follows):
-        return None
-    # One source alone would need a gate of exactly 1, which no sigmoid reaches.
-    return [1 / num_sources if num_sources > 1 else 1 - 1e-4] * num_sources
-
-
-def averaging_weights(
-    norm_weights: NormWeights | list[float],
-    gate_init: GateInit | list[float],
-    sources: Sequence[Source],
-) -> Tensor:
-    """Shares of the sources in what is averaged: ``(m,)``, summing to 1.
-
-    Raises:
-        ConfigError: wrong number of weights, or ``gates`` without numbers to follow.
-    """
-    weights = _check_numbers("norm_weights", norm_weights, sources, 0.0, float("inf"))
-    if weights == "gates":
-        if not isinstance(gate_init, list):
-            raise ConfigError(
-                f"norm_weights 'gates' follows gate_init, which is {gate_init!r}; give gate_init "
-                "a number for each source, or use norm_weights 'uniform'"
-            )
-        weights = gate_init
-    shares = torch.ones(len(sources)) if weights == "uniform" else torch.tensor(weights)
-    if shares.sum() <= 0:
-        raise ConfigError(f"norm_weights must not all be 0, got {shares.tolist()}")
-    return shares / shares.sum()
-
-
-def _check_choice(option: str, value: object, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{option} is {value!r}; expected one of {', '.join(allowed)}")
-
-
-def _check_numbers(
-    option: str, value: Any, sources: Sequence[Source], low: float, high: float
-) -> Any:
-    """Check an option that is a word or a number per source; numbers come back as a list."""
-    words = {"gate_init": ("auto", "released", "sum_to_one"), "norm_weights": ("uniform", "gates")}
-    if isinstance(value, str):
-        _check_choice(option, value, words[option])
-        return value
-    numbers = [float(number) for number in value]
-    if len(numbers) != len(sources):
-        names = ", ".join(source.name for source in sources)
-        raise ConfigError(
-            f"{option} has {len(numbers)} numbers for {len(sources)} sources ({names}); give one "
-            "number for each source, in their order"
-        )
-    inside = all(low < n < high or (option == "norm_weights" and n == low) for n in numbers)
-    if not inside:
-        raise ConfigError(f"{option} must lie between {low:g} and {high:g}, got {numbers}")
-    return numbers

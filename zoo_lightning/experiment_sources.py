@@ -8,20 +8,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from jsonargparse import ArgumentParser
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
 from zoo_lightning.architecture import Architecture
 from zoo_lightning.backbone import check_layer, load_architecture
-from zoo_lightning.errors import ConfigError, SourceError, cause_of
+from zoo_lightning.errors import ConfigError, SourceError
+from zoo_lightning.experiment_parts import experiment_zoo, plain_data
 from zoo_lightning.experiments import experiment_name
 from zoo_lightning.ranking import Ranking, rank_sources
 from zoo_lightning.short_form import apply_short_form
 from zoo_lightning.sources.adapting import Adapted
-from zoo_lightning.sources.spec import Source, parse_sources
+from zoo_lightning.sources.spec import Source
 from zoo_lightning.sources.zoo import check_preprocessing
 from zoo_lightning.trainer_cli import ZooCLI, run
 
@@ -105,25 +103,6 @@ def main(command: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def experiment_zoo(options: Any, experiment: str) -> tuple[Architecture, list[Source]]:
-    """The architecture and the sources of resolved options.
-
-    Raises:
-        ConfigError: no sources.
-    """
-    init_args = options.model.init_args.backbone.init_args
-    given = [
-        each if isinstance(each, str) else dict(each) for each in init_args.get("sources") or []
-    ]
-    if not given:
-        raise ConfigError(
-            f"{experiment} has no sources; expected at least one: give --sources A,B or an "
-            "experiment that has some"
-        )
-    output, in_chans = init_args.get("output", "pooled"), init_args.get("in_chans", 3)
-    return Architecture(init_args["architecture"], output, in_chans), parse_sources(given)
-
-
 def try_sources(
     architecture: Architecture, sources: Sequence[Source]
 ) -> tuple[list[Adapted], dict[str, str]]:
@@ -199,30 +178,6 @@ def rank(reader: ExperimentReader, architecture: Architecture, sources: Sequence
         print(format_ranking(reader.experiment, ranking))
     if warning := check_preprocessing(fitting):
         print(f"warning: {warning}", file=sys.stderr)
-
-
-def plain_data(described: Any) -> LightningDataModule:
-    """The data that a configuration describes, without augmentation.
-
-    Raises:
-        DataError: as the data raise it.
-    """
-    content = described.as_dict()
-    options = content.setdefault("init_args", {})
-    if "augment" in options:
-        options["augment"] = False
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningDataModule, "data")
-    try:
-        data = parser.instantiate_classes(parser.parse_object({"data": content})).data
-        data.setup("fit")
-    except Exception as error:
-        # jsonargparse tries each type an option may have, and reports them all.
-        ours = cause_of(error)
-        if ours is None:
-            raise
-        raise ours from None
-    return data
 
 
 def format_ranking(experiment: str, ranking: Ranking) -> str:

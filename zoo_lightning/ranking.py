@@ -6,6 +6,7 @@ own norm statistics.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from zoo_lightning.architecture import Architecture
+from zoo_lightning.data.augmentation import NO_AUGMENTATION, Augmentation
 from zoo_lightning.data.loading import leave_signals_to_parent, sample_generator
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.sources.adapting import Adapted
@@ -95,12 +97,10 @@ def rank_sources(
     features: list[list[Tensor]] = [[] for _ in networks]
     batches = []
     for batch in training_batches(data, samples):
-        batches.append({k: v for k, v in batch.items() if k in ("points", "visible", "label")})
-        height, width = batch["image"].shape[-2:]
-        if "points" in batch:
-            batches[-1]["points"] = batch["points"].double() / torch.tensor([width, height])
+        batches.append(targets_of(batch))
+        images = data.on_after_batch_transfer(batch, 0)["image"].to(device)
         for each, network in zip(features, networks, strict=True):
-            each.append(pooled(architecture, network, batch["image"].to(device)).cpu())
+            each.append(pooled(architecture, network, images).cpu())
     targets = join_targets(batches)
     rows = []
     for each, source in zip(features, sources, strict=True):
@@ -122,11 +122,11 @@ def rank_sources(
 
 
 def training_batches(data: LightningDataModule, samples: int) -> Iterator[dict[str, Any]]:
-    """Normalised batches of some training samples, the same ones for the same seed.
+    """Batches of some training samples, unvaried, the same ones for the same seed.
 
     Args:
-        data: set up for ``fit``. Where its variations are a transform of the data set, that of
-            validation takes its place.
+        data: set up for ``fit``; its images are not yet normalised, which
+            ``on_after_batch_transfer`` does.
         samples: how many.
 
     Raises:
@@ -138,19 +138,42 @@ def training_batches(data: LightningDataModule, samples: int) -> Iterator[dict[s
             f"{type(data).__name__} has no train_set; expected a data module of zoo_lightning, "
             "such as DrawnFaces or ImageFolders"
         )
-    if hasattr(dataset, "transform") and hasattr(data.val_set, "transform"):
-        dataset.transform = data.val_set.transform
+    dataset = unvaried(dataset, getattr(data, "val_set", None))
     generator = sample_generator(getattr(data, "seed", 0), 0, -3)
     chosen = torch.randperm(len(dataset), generator=generator)[:samples].sort().values
-    loader = DataLoader(
+    yield from DataLoader(
         dataset,
         batch_size=data.batch_size,
         sampler=[(0, index) for index in chosen.tolist()],
         num_workers=data.num_workers,
         worker_init_fn=leave_signals_to_parent,
     )
-    for batch in loader:
-        yield data.on_after_batch_transfer(batch, 0)
+
+
+def unvaried(train_set: Dataset, val_set: Dataset) -> Dataset:
+    """The same samples without random variations; the training's own set stays as it is.
+
+    Args:
+        train_set: varied by a transform, by an augmentation, or in the photographs it is made of.
+        val_set: whose transform takes the place of the training set's.
+    """
+    plain = copy.copy(train_set)
+    if hasattr(plain, "transform") and hasattr(val_set, "transform"):
+        plain.transform = val_set.transform
+    if isinstance(getattr(plain, "options", None), Augmentation):
+        plain.options = NO_AUGMENTATION
+    if hasattr(plain, "photos") and hasattr(val_set, "photos"):
+        plain.photos = unvaried(plain.photos, val_set.photos)
+    return plain
+
+
+def targets_of(batch: dict[str, Any]) -> dict[str, Tensor]:
+    """What is to be predicted of a batch's samples; points as fractions of the image."""
+    targets = {k: v for k, v in batch.items() if k in ("points", "visible", "label")}
+    if "points" in targets:
+        height, width = batch["image"].shape[-2:]
+        targets["points"] = batch["points"].double() / torch.tensor([width, height])
+    return targets
 
 
 @torch.no_grad()

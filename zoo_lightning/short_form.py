@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch.cli import LightningArgumentParser
 
 from zoo_lightning.errors import ConfigError
+from zoo_lightning.shares import INFORMED
 from zoo_lightning.sources.spec import parse_sources
 
 Options = MutableMapping[str, Any]
@@ -115,7 +116,9 @@ def give_way(
         if len(init_args[option]) != len(names)
     }
     gates = changed.get("gate_init", init_args.get("gate_init"))
-    follows = init_args.get("norm_weights") == "gates" and not isinstance(gates, list)
+    # A word that stands for numbers found later will do.
+    numberless = not isinstance(gates, list) and gates not in INFORMED
+    follows = init_args.get("norm_weights") == "gates" and numberless
     if follows and not _is_given("norm_weights", arguments):
         changed["norm_weights"] = "uniform"
     if not changed:

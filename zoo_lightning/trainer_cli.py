@@ -26,6 +26,7 @@ from zoo_lightning.callbacks.interrupt import LastCheckpoint
 from zoo_lightning.callbacks.landmark_files import LandmarkFiles
 from zoo_lightning.callbacks.progress import StepProgress
 from zoo_lightning.errors import ConfigError, cause_of
+from zoo_lightning.experiment_parts import resolve_start
 from zoo_lightning.experiments import experiment_name, find_experiment
 from zoo_lightning.parsing import OneLineParser, one_line, option_names
 from zoo_lightning.run_folder import (
@@ -125,15 +126,17 @@ class ZooCLI(LightningCLI):
         return [Path(str(path)) for path in self.config[self.subcommand].config or []]
 
     def before_instantiate_classes(self) -> None:
-        """Find the checkpoint that is meant and decide on the run folder."""
+        """Find the checkpoint that is meant, the start, and decide on the run folder."""
         options = self.config[self.subcommand]
         options.weights_only = True  # a checkpoint may come from anybody
         for line in apply_short_form(options, self.arguments):
             rank_zero_info(line)
         self.experiment = "+".join(map(experiment_name, self.config_files())) or "custom"
+        content = None
         if options.ckpt_path:
             ckpt = find_checkpoint(options.ckpt_path, options.run_dir, self.experiment)
-            self.steps_before = read_checkpoint(ckpt)["global_step"]
+            content = read_checkpoint(ckpt)
+            self.steps_before = content["global_step"]
             options.ckpt_path = str(ckpt)
             if options.run_dir is None and self.subcommand == "fit":
                 options.run_dir = str(run_of(ckpt) or "") or None
@@ -148,6 +151,9 @@ class ZooCLI(LightningCLI):
                 )
             init = find_checkpoint(options.init_from, None, self.experiment, "--init_from")
             options.init_from = str(init)
+            content = read_checkpoint(init)
+        for line in resolve_start(options, self.experiment, content):
+            rank_zero_info(line)
         self.run_dir = Path(options.run_dir or new_run_folder(self.experiment))
 
     def instantiate_classes(self) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import nn
 from typing_extensions import override
 
 from zoo_lightning.errors import ConfigError
+from zoo_lightning.layers.norm_statistics import estimate_norms
 
 
 class NormRecalibration(Callback):
@@ -32,21 +33,14 @@ class NormRecalibration(Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        layers = [m for m in pl_module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        if trainer.global_step > 0 or not layers:
-            return
-        momenta = [layer.momentum for layer in layers]
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.momentum = None  # torch's sign for a plain average over all batches
+        if trainer.global_step == 0:
+            estimate_norms(pl_module, self._batches(trainer, pl_module.device))
+
+    def _batches(self, trainer: pl.Trainer, device: torch.device) -> Iterator[torch.Tensor]:
         train_set = trainer.datamodule.train_set
         size = trainer.datamodule.batch_size
-        with torch.no_grad():
-            for first in range(0, min(self.batches * size, len(train_set) - 1), size):
-                images = self._images(trainer, train_set, range(first, first + size))
-                pl_module(images.to(pl_module.device))
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
+        for first in range(0, min(self.batches * size, len(train_set) - 1), size):
+            yield self._images(trainer, train_set, range(first, first + size)).to(device)
 
     @staticmethod
     def _images(trainer: pl.Trainer, train_set: Any, indices: range) -> torch.Tensor:

@@ -1,0 +1,114 @@
+"""``gate_init: greedy`` and the like in an experiment: found once, saved as numbers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from zoo_lightning import load_task
+
+BACKBONE = "model.init_args.backbone.init_args"
+FIT = ["fit", "--experiment", "tiny"]
+
+
+@pytest.fixture
+def greedy(tiny):
+    """Write the experiment ``tiny`` with a start from the data; called with changes, anew."""
+
+    def write(**changes):
+        start = {f"{BACKBONE}.gate_init": "greedy", f"{BACKBONE}.norm_weights": "gates"}
+        steps = {"trainer.max_steps": 2, "trainer.val_check_interval": 1}
+        return tiny(**start, **steps, **changes)
+
+    write()
+    return write
+
+
+def saved_start(folder):
+    config = yaml.safe_load(Path(folder, "config.yaml").read_text())
+    return config["model"]["init_args"]["backbone"]["init_args"]["gate_init"]
+
+
+def weights(folder):
+    return torch.load(Path(folder, "checkpoints", "last.ckpt"), weights_only=True)["state_dict"]
+
+
+def last_error(result):
+    assert result.status == 2, result.err
+    return result.err.strip().splitlines()[-1]
+
+
+def test_a_word_becomes_numbers_in_all_that_a_run_leaves(greedy, command, caplog):
+    assert command(*FIT, "--run_dir", "run").status == 0
+    numbers = saved_start("run")
+    assert len(numbers) == 2
+    assert caplog.text.count("gate_init     greedy: held-out share") == 1
+    saved = load_task("run").hparams["backbone"]["init_args"]
+    assert (saved["gate_init"], saved["norm_weights"]) == (numbers, "gates")
+    # The same run as one that is given the numbers, to the bit.
+    told = command(*FIT, "--run_dir", "told", f"--{BACKBONE}.gate_init", numbers)
+    assert told.status == 0, told.err
+    assert caplog.text.count("gate_init     greedy") == 1
+    left, right = weights("run"), weights("told")
+    assert all(torch.equal(left[key], right[key]) for key in right)
+
+
+def test_going_on_and_testing_with_the_experiments_word_find_nothing_anew(
+    greedy, command, caplog, monkeypatch
+):
+    greedy(**{"model.init_args.schedule": "constant"})
+    assert command(*FIT, "--run_dir", "run").status == 0
+    numbers = saved_start("run")
+    monkeypatch.setattr("zoo_lightning.experiment_parts.find_start", None)
+    more = command(*FIT, "--run_dir", "run", "--ckpt_path", "last", "--trainer.max_steps=3")
+    assert more.status == 0, more.err
+    assert saved_start("run") == numbers
+    for subcommand in ("test", "validate", "predict"):
+        done = command(
+            subcommand, "--experiment", "tiny", "--ckpt_path", "run", "--run_dir", "other"
+        )
+        assert done.status == 0, done.err
+    anew = command(*FIT, "--init_from", "run", "--run_dir", "anew")
+    assert anew.status == 0, anew.err
+    assert saved_start("anew") == numbers
+
+
+def test_a_run_that_began_otherwise_is_tested_but_does_not_go_on_with_the_word(greedy, command):
+    other = [f"--{BACKBONE}.gate_init=released", f"--{BACKBONE}.norm_weights=uniform"]
+    assert command(*FIT, *other, "--run_dir", "run").status == 0
+    refused = last_error(command(*FIT, "--run_dir", "run", "--ckpt_path", "last"))
+    assert "backbone.gate_init is 'released' in the checkpoint, 'greedy' here" in refused
+    tested = command("test", "--experiment", "tiny", "--ckpt_path", "run", "--run_dir", "other")
+    assert tested.status == 0, tested.err
+    three = [f"--{BACKBONE}.sources=[random:1,random:2,random:3]", "--ckpt_path", "run"]
+    assert "are 2 in the checkpoint, 3 here" in last_error(command(*FIT, *three))
+
+
+@pytest.mark.parametrize("how", ["rank", "probe"])
+def test_sources_of_the_short_form_and_a_dry_run_need_no_numbers(greedy, command, how, caplog):
+    options = ["--sources=random:1,builtin:faces5,random:2", f"--{BACKBONE}.gate_init={how}"]
+    done = command(*FIT, *options, "--data.image_size=64", "--trainer.fast_dev_run=true")
+    assert done.status == 0, done.err
+    assert "start         [0.05, 0.9, 0.05], mostly faces5" in caplog.text
+    assert "norm_weights" not in caplog.text
+
+
+def test_classes_have_a_start_too(greedy, command, class_root):
+    data = {"root": str(class_root), "image_size": 16, "batch_size": 4, "num_workers": 0}
+    described = {"class_path": "ImageFolders", "init_args": data}
+    greedy(**{"model.class_path": "ClassificationTask", "data": described})
+    done = command(*FIT, "--run_dir", "run")
+    assert done.status == 0, done.err
+    assert len(saved_start("run")) == 2
+
+
+def test_data_that_nothing_can_be_scored_by_are_refused_by_the_options_name(greedy, command):
+    words = ["--data.train_size=1", "--run_dir", "run"]
+    refused = last_error(command(*FIT, *words))
+    assert "gate_init 'greedy' cannot be found from these data" in refused
+    assert "give gate_init a number for each source" in refused
+    mistyped = last_error(command(*FIT, f"--{BACKBONE}.gate_init=gredy"))
+    assert "gate_init" in mistyped
+    absent = last_error(command(*FIT, "--data=ImageFolders", "--data.root=nowhere"))
+    assert "nowhere" in absent

@@ -1,0 +1,102 @@
+"""Parts of an experiment from its resolved options, before there is a model or a Trainer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser
+from lightning.pytorch import LightningDataModule
+
+from zoo_lightning.architecture import Architecture
+from zoo_lightning.errors import ConfigError, cause_of
+from zoo_lightning.shares import INFORMED
+from zoo_lightning.sources.spec import Source, parse_sources
+from zoo_lightning.starts import find_start
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def experiment_zoo(options: Any, experiment: str) -> tuple[Architecture, list[Source]]:
+    """The architecture and the sources of resolved options.
+
+    Raises:
+        ConfigError: no sources.
+    """
+    init_args = options.model.init_args.backbone.init_args
+    given = [
+        each if isinstance(each, str) else dict(each) for each in init_args.get("sources") or []
+    ]
+    if not given:
+        raise ConfigError(
+            f"{experiment} has no sources; expected at least one: give --sources A,B or an "
+            "experiment that has some"
+        )
+    output, in_chans = init_args.get("output", "pooled"), init_args.get("in_chans", 3)
+    return Architecture(init_args["architecture"], output, in_chans), parse_sources(given)
+
+
+def plain_data(described: Any) -> LightningDataModule:
+    """The data that a configuration describes, without augmentation.
+
+    Raises:
+        DataError: as the data raise it.
+    """
+    content = described.as_dict()
+    options = content.setdefault("init_args", {})
+    if "augment" in options:
+        options["augment"] = False
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    try:
+        data = parser.instantiate_classes(parser.parse_object({"data": content})).data
+        data.setup("fit")
+    except Exception as error:
+        # jsonargparse tries each type an option may have, and reports them all.
+        ours = cause_of(error)
+        if ours is None:
+            raise
+        raise ours from None
+    return data
+
+
+def resolve_start(options: Any, experiment: str, checkpoint: Mapping[str, Any] | None) -> list[str]:
+    """Put numbers in the place of a ``gate_init`` that stands for numbers found from data.
+
+    If there is a checkpoint, those it was trained with are taken and no data are read. Should it
+    have none for as many sources, the word stays: the checkpoint's weights count whatever it says,
+    and going on with a run compares its options with the present ones.
+
+    Args:
+        options: the parsed options of a subcommand; changed.
+        experiment: its name, for messages.
+        checkpoint: content of the checkpoint that weights come from, if there is one.
+
+    Returns:
+        Lines that say what was found, none if there was nothing to find.
+
+    Raises:
+        ConfigError: data that nothing can be scored by.
+        DataError: as the data raise it.
+        SourceError: a source that cannot be read or does not fit.
+    """
+    init_args = options.model.init_args.backbone.init_args
+    how = init_args.get("gate_init")
+    if not isinstance(how, str) or how not in INFORMED:
+        return []
+    if checkpoint is not None:
+        found = checkpoint["hyper_parameters"]["backbone"]["init_args"].get("gate_init")
+        if isinstance(found, list) and len(found) == len(init_args["sources"]):
+            init_args["gate_init"] = found
+        return []
+    architecture, sources = experiment_zoo(options, experiment)
+    data = plain_data(options.data)
+    try:
+        start = find_start(architecture, sources, data, how)
+    except ConfigError as error:
+        raise ConfigError(
+            f"gate_init {how!r} cannot be found from these data: {error}; give gate_init a number "
+            "for each source"
+        ) from error
+    init_args["gate_init"] = start.gate_init
+    return start.lines()
