@@ -139,7 +139,7 @@ class ChannelTracer(TorchDispatchMode):
         for output, own in zip(outputs, factors, strict=True):
             self._layers.pop(output, None)
             self.labels.set(output, own, constant)
-        if name.startswith(("conv", "linear")):
+        if name in ("conv1d", "conv2d", "conv3d", "linear"):
             self._layers[result] = (call.key("weight"), call.key("bias"))
         return result
 
