@@ -5,8 +5,9 @@ Ainsworth, Hayase and Srinivasa, *Git Re-Basin: Merging Models modulo Permutatio
 the scores that all other groups' permutations leave, until nothing changes.
 
 Two things differ. Batch norms are folded into the layers before them, because they make the scale
-of kernels arbitrary, and each kernel then counts by its direction alone. And the blocks of grouped
-convolutions are assigned as wholes, by the best assignments within each pair of blocks.
+of kernels arbitrary; the channels found then correlate better than those found by all parameters as
+they are. And the blocks of grouped convolutions are assigned as wholes, by the best assignments
+within each pair of blocks.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from zoo_lightning.sources.channels import Axis, ChannelGraph, Group, source_ind
 
 SWEEPS = 100
 """At most so many rounds over all groups; a handful is usual."""
+
+
+BIAS = " bias"
+"""Added to a kernel's key, the key of the bias that folding a norm gives it."""
 
 
 @dataclass(frozen=True)
@@ -58,65 +63,28 @@ def folded_norms(graph: ChannelGraph, state: Mapping[str, Tensor]) -> dict[str, 
         shift = (result[norm.bias] if norm.bias else 0) - own["running_mean"]
         bias = norm.keys.get("bias", norm.keys["running_mean"])
         result[key] = result[key] * scale.reshape(-1, *[1] * (result[key].dim() - 1))
-        result[f"{key} bias"] = shift * scale + own.get("bias", 0)
+        result[key + BIAS] = shift * scale + own.get("bias", 0)
         gone |= {norm.bias, bias, *norm.keys.values()}
     return {key: value for key, value in result.items() if key not in gone}
-
-
-VARIANT = "fold"
 
 
 def terms_of(
     graph: ChannelGraph, reference: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> list[Term]:
     """All that counts when two networks are compared by their weights."""
-    if VARIANT == "raw":
-        ones, twos = (
-            {
-                k: v.double()
-                for k, v in each.items()
-                if not k.endswith(("running_mean", "running_var", "tracked"))
-            }
-            for each in (reference, state)
-        )
-    else:
-        ones, twos = folded_norms(graph, reference), folded_norms(graph, state)
+    references, sources = folded_norms(graph, reference), folded_norms(graph, state)
     terms = []
-    for key, own in ones.items():
-        kernel = key.removesuffix(" bias")
-        axes = graph.axes.get(kernel, [])
-        if kernel != key:
-            axes = [axis for axis in axes if axis.dim == 0]
-        if key in graph.grouped:
+    for key, own in references.items():
+        other, kernel = sources[key], key.removesuffix(BIAS)
+        axes = [axis for axis in graph.axes.get(kernel, []) if axis.dim < own.dim()]
+        inside = key in graph.grouped
+        if inside:
             given = graph.grouped[key]
-            axes = [*axes, Axis(1, given.channels)]
-            own, other = (_ungrouped(each, given.groups) for each in (own, twos[key]))
-        else:
-            other = twos[key]
+            axes.append(Axis(1, given.channels))
+            own, other = (_ungrouped(each, given.groups) for each in (own, other))
         if axes:
-            if VARIANT.endswith("+unit"):
-                own, other = (
-                    own / own.norm().clamp_min(1e-30),
-                    other / other.norm().clamp_min(1e-30),
-                )
-            if VARIANT.endswith("+rootn"):
-                n = own.numel() ** 0.5
-                own, other = (
-                    own * n / own.norm().clamp_min(1e-30),
-                    other / other.norm().clamp_min(1e-30),
-                )
-            if VARIANT.endswith("+rows"):
-                own, other = (_unit_rows(x) if x.dim() > 1 else x for x in (own, other))
-            if VARIANT.endswith("+rowsonly"):
-                if own.dim() < 2:
-                    continue
-                own, other = (_unit_rows(x) for x in (own, other))
-            terms.append(Term(own, other, axes, key in graph.grouped))
+            terms.append(Term(own, other, axes, inside))
     return terms
-
-
-def _unit_rows(x: Tensor) -> Tensor:
-    return x / x.flatten(1).norm(dim=1).clamp_min(1e-30).reshape(-1, *[1] * (x.dim() - 1))
 
 
 def _ungrouped(kernels: Tensor, groups: int) -> Tensor:
