@@ -21,7 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from zoo_lightning.sources.channel_labels import FIXED, Labelled, Labels, Unmatchable, axes_of
 
 ELEMENTWISE = {
-    "alpha_dropout", "clone", "contiguous", "copy_", "detach", "dropout", "feature_dropout",
+    "alias", "alpha_dropout", "clone", "contiguous", "copy_", "detach", "dropout", "feature_dropout",
     "fill", "hardswish", "lift_fresh", "mish", "rrelu", "_to_copy", "to", "zeros_like",
     "ones_like", "type_as",
 }  # fmt: skip
