@@ -21,8 +21,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from zoo_lightning.sources.channel_labels import FIXED, Labelled, Labels, Unmatchable, axes_of
 
 ELEMENTWISE = {
-    "alias", "alpha_dropout", "clone", "contiguous", "copy_", "detach", "dropout", "feature_dropout",
-    "fill", "hardswish", "lift_fresh", "mish", "rrelu", "_to_copy", "to", "zeros_like",
+    "alias", "alpha_dropout", "clone", "contiguous", "copy_", "detach", "dropout",
+    "feature_dropout", "fill", "hardswish", "lift_fresh", "mish", "rrelu", "_to_copy", "to", "zeros_like",
     "ones_like", "type_as",
 }  # fmt: skip
 """Elementwise operations that torch does not tag as such, or that do nothing in evaluation."""
