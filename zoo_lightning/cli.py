@@ -15,13 +15,15 @@ from zoo_lightning.errors import ConfigError, ZooError, nearest
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict", "sources")
 
-SOURCES = ("list", "inspect", "check", "rank", "ship")
+SOURCES = ("list", "inspect", "check", "rank", "match", "ship")
 
 SOURCES_USAGE = """\
   sources    list                                  the sources that are shipped
   sources    inspect FILE_OR_REFERENCE             what a checkpoint holds, and its architecture
   sources    check --experiment NAME               do all sources fit?
   sources    rank --experiment NAME                which source suits the training data best?
+  sources    match --architecture NAME --sources A,B --output DIR
+                                                   permute channels to agree with the first source's
   sources    ship RUN_DIR --name NAME ...          make a shipped source of a run
 """
 
@@ -57,6 +59,11 @@ def sources(arguments: Sequence[str]) -> int:
         from zoo_lightning.sources import ship_run
 
         ship_run.main(rest)
+    elif command == "match":
+        _quieten()
+        from zoo_lightning import matched_zoo
+
+        return matched_zoo.main(rest)
     elif command in ("check", "rank"):
         _quieten()
         from zoo_lightning import experiment_sources
@@ -65,7 +72,7 @@ def sources(arguments: Sequence[str]) -> int:
     else:
         raise ConfigError(
             f"sources {' '.join(arguments)}: expected one of 'sources list', 'sources inspect', "
-            f"'sources check', 'sources rank' or 'sources ship'."
+            f"'sources check', 'sources rank', 'sources match' or 'sources ship'."
             f"{'' if command in SOURCES else nearest(command, SOURCES)}"
         )
     return 0

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from zoo_lightning.errors import ArchitectureError, SourceError, nearest
@@ -134,7 +135,26 @@ def _read_path(rest: str, architecture: str | None) -> Weights:
             return Weights(read_file(path), str(path))
         _check_card(card, architecture, str(path))
         return _with_card(path, card)
-    return Weights(read_file(path), str(path))
+    mean, std = _noted_statistics(path)
+    return Weights(read_file(path), str(path), mean, std)
+
+
+def _noted_statistics(path: Path) -> tuple[Statistics | None, Statistics | None]:
+    """Preprocessing that a safetensors file of ``sources match`` notes about itself."""
+    if not path.is_file() or not is_safetensors(path):
+        return None, None
+    try:
+        with safe_open(path, "pt") as file:
+            noted = json.loads((file.metadata() or {}).get("preprocessing", "{}"))
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        RecursionError,
+    ):  # reading it will say what is wrong
+        return None, None
+    noted = noted if isinstance(noted, dict) else {}
+    return _statistics(noted.get("mean")), _statistics(noted.get("std"))
 
 
 def _read_run(folder: Path) -> Weights:

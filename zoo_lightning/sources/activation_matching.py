@@ -1,0 +1,154 @@
+"""Match channels by activations.
+
+Li, Yosinski, Clune, Lipson and Hopcroft, *Convergent Learning: Do different neural networks learn
+the same representations?*, 2015, and section 3.1 of Git Re-Basin: one assignment a group, of the
+largest total correlation of channels over images and pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from zoo_lightning.architecture import Architecture
+from zoo_lightning.sources.assignment import assign_bundle, bundles
+from zoo_lightning.sources.channel_slices import indices_of, rows_of
+from zoo_lightning.sources.channels import ChannelGraph, Tap
+
+
+class Correlation:
+    """Correlation of two networks' channels, summed up batch by batch."""
+
+    def __init__(self) -> None:
+        self.count, self.sums = 0, None
+
+    def add(self, first: Tensor, second: Tensor) -> None:
+        """Take channels' activations ``(n, samples)`` of both."""
+        first, second = first.double(), second.double()
+        if self.sums is None:
+            # Shifted by the first batch's means, which keeps squares from cancelling later.
+            self.shift = [each.mean(1, keepdim=True) for each in (first, second)]
+            self.sums = [0.0] * 5
+        x, y = first - self.shift[0], second - self.shift[1]
+        new = (x.sum(1), y.sum(1), (x * x).sum(1), (y * y).sum(1), x @ y.T)
+        self.sums = [old + each for old, each in zip(self.sums, new, strict=True)]
+        self.count += x.shape[1]
+
+    def matrix(self) -> Tensor:
+        """Pearson's correlation ``(n, n)``; 0 for channels that never vary."""
+        x, y, xx, yy, xy = [each / self.count for each in self.sums]
+        spread = ((xx - x**2).clamp_min(0)[:, None] * (yy - y**2).clamp_min(0)).sqrt()
+        covariance = xy - x[:, None] * y
+        return torch.where(spread > 1e-12, covariance / spread.clamp_min(1e-12), 0.0)
+
+
+def taps_of(graph: ChannelGraph, network: nn.Module) -> dict[int, list[tuple[Tap, Tensor]]]:
+    """Layers at which each group is looked at, by its start, and the indices of its channels.
+
+    Those of norm layers if there are any that have the whole group, else those of all layers
+    without parts.
+    """
+    leaves = {name for name, module in network.named_modules() if not any(module.children())}
+    result = {}
+    for group in graph.groups:
+        having = [
+            (tap, indices)
+            for tap in graph.taps
+            if (indices := indices_of(group, tap.axis.channels)) is not None
+        ]
+        norms = [each for each in having if each[0].norm]
+        result[group.start] = norms or [e for e in having if e[0].module in leaves] or having
+    return result
+
+
+@torch.inference_mode()
+def correlations(
+    graph: ChannelGraph,
+    architecture: Architecture,
+    states: Sequence[Mapping[str, Tensor]],
+    images: Tensor,
+    batch_size: int = 64,
+) -> list[Tensor]:
+    """Correlation of two networks' channels over images and pixels: ``(n, n)`` for each group.
+
+    It is the mean over the layers at which the group is looked at, see :func:`taps_of`.
+
+    Args:
+        graph: of both networks.
+        architecture: of both networks.
+        states: their state dicts: of the one whose channels are the rows, and of the other.
+        images: ``(N, C, H, W)``, normalised.
+        batch_size: of a forward pass.
+    """
+    networks = [architecture.plain(state).eval() for state in states]
+    taps = taps_of(graph, networks[0])
+    wanted = {tap.module for having in taps.values() for tap, _ in having}
+    outputs: list[dict[str, Tensor]] = [{}, {}]
+    for network, kept in zip(networks, outputs, strict=True):
+        for name in wanted:
+            network.get_submodule(name).register_forward_hook(_keeper(kept, name))
+    found = {group.start: [Correlation() for _ in taps[group.start]] for group in graph.groups}
+    for batch in images.split(batch_size):
+        for network in networks:
+            network(batch)
+        for start, having in taps.items():
+            for (tap, indices), each in zip(having, found[start], strict=True):
+                rows = [rows_of(kept[tap.module], tap.axis.dim, indices) for kept in outputs]
+                each.add(*rows)
+    return [
+        torch.stack([each.matrix() for each in found[group.start]]).mean(0)
+        for group in graph.groups
+    ]
+
+
+def _keeper(kept: dict[str, Tensor], name: str) -> Callable[..., None]:
+    def keep(_: nn.Module, __: tuple, output: Tensor) -> None:
+        kept[name] = output.clone()  # the next layer may work in place
+
+    return keep
+
+
+def match_activations(
+    graph: ChannelGraph,
+    architecture: Architecture,
+    reference: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    images: Tensor,
+) -> Tensor:
+    """Permutation of a network's channels by which its activations correlate best with another's.
+
+    Args:
+        graph: of both networks.
+        architecture: of both networks.
+        reference: state dict of the network to agree with.
+        state: of the network to permute.
+        images: ``(N, C, H, W)``, normalised, of the kind the networks shall be used for.
+
+    Returns:
+        ``(num_channels,)``, for :func:`permute`.
+
+    Raises:
+        ConfigError: SciPy is not installed.
+    """
+    scores = correlations(graph, architecture, [reference, state], images)
+    by_start = {group.start: own for group, own in zip(graph.groups, scores, strict=True)}
+    permutation = graph.identity()
+    for groups in bundles(graph):
+        chosen = assign_bundle(groups, [by_start[group.start] for group in groups])
+        for group, own in zip(groups, chosen, strict=True):
+            permutation[group.span] = own
+    return permutation
+
+
+def mean_correlation(
+    graph: ChannelGraph,
+    architecture: Architecture,
+    reference: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    images: Tensor,
+) -> float:
+    """Mean correlation of channels of the same place, each group counting alike."""
+    scores = correlations(graph, architecture, [reference, state], images)
+    return float(torch.stack([own.diagonal().mean() for own in scores]).mean())
