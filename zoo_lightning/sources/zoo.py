@@ -69,6 +69,7 @@ def load_sources(
         if is_aggregated(state):  # a run of this project, in lite or full mode
             state = fold_state(state)
         state = unflatten_stages(state, reference)
+        source = replace(source, match=weights.match or source.match)
         adapted = adapt(state, reference, source, architecture)
         mean = adapt_statistics(weights.mean, in_chans)
         std = adapt_statistics(weights.std, in_chans)
