@@ -137,8 +137,10 @@ def test_fit_leaves_all_that_a_run_folder_holds(finished, tiny):
         "seconds",
         "checkpoint",
         "parameters",
+        "preprocessing",
         "test",
     ]
+    assert summary["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
     assert (summary["experiment"], summary["method"]) == ("tiny", "lite")
     assert (summary["seed"], summary["steps"]) == (0, 8)
     assert summary["seconds"] > 0

@@ -14,11 +14,11 @@ EXPERIMENTS = sorted((REPOSITORY / "experiments").rglob("*.yaml"))
 BACKBONE = "model.init_args.backbone.init_args"
 
 
-PAPER = sorted((REPOSITORY / "experiments" / "paper").glob("*.yaml"))
-"""Five ResNet-50 each; most of them run with ``-m slow`` only."""
+LARGE = [path for path in EXPERIMENTS if path.parent.name == "paper" or path.stem == "resnet50"]
+"""Five ResNet-50 each, or more; most of them run with ``-m slow`` only."""
 
 QUICK = ("cifar100", "indoors")
-"""Those of the paper that always run."""
+"""Those of them that always run."""
 
 WRITERS = {
     "CIFAR100": "write_cifar100",
@@ -123,7 +123,7 @@ def is_delta(path: Path) -> bool:
 
 def marked(path: Path) -> object:
     """An experiment as a test's parameter."""
-    slow = path in PAPER and path.stem not in QUICK
+    slow = path in LARGE and path.stem not in QUICK
     name = path.relative_to(path.parents[1]).as_posix()
     return pytest.param(path, id=name, marks=[pytest.mark.slow] if slow else [])
 

@@ -39,7 +39,7 @@ from zoo_lightning.run_folder import (
     write_summary,
 )
 from zoo_lightning.short_form import add_short_form, apply_short_form
-from zoo_lightning.sources.zoo import without_weights
+from zoo_lightning.sources.zoo import check_normalisation, without_weights
 from zoo_lightning.tasks import BaseTask, ClassificationTask, LandmarkTask
 
 
@@ -244,7 +244,18 @@ class ZooCLI(LightningCLI):
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.datamodule.setup("test")
-        rank_zero_info(f"\n{self.model.backbone.describe()}\nrun folder    {self.run_dir}\n")
+        lines = ["", self.model.backbone.describe(), f"run folder    {self.run_dir}", ""]
+        noted = self._preprocessing()
+        if noted and (warning := check_normalisation(self.model.backbone.loaded, **noted)):
+            lines.insert(2, f"warning       {warning}")
+        rank_zero_info("\n".join(lines))
+
+    def _preprocessing(self) -> dict[str, list[float]]:
+        """How the data's images are normalised, for those who take this run as a source."""
+        names = ("mean", "std")
+        if not all(hasattr(self.datamodule, name) for name in names):
+            return {}
+        return {name: list(getattr(self.datamodule, name)) for name in names}
 
     def after_fit(self) -> None:
         """Test the best checkpoint, write the summary, say where things are."""
@@ -278,6 +289,7 @@ class ZooCLI(LightningCLI):
             "seconds": round(seconds, 1),
             "checkpoint": os.path.relpath(checkpoint, self.run_dir),
             "parameters": self.model.backbone.parameter_counts(),
+            "preprocessing": self._preprocessing(),
             "test": results[0],
         }
         write_summary(self.run_dir, summary)

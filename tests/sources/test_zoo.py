@@ -8,6 +8,7 @@ from zoo_lightning.methods import PlainBackbone
 from zoo_lightning.sources.adapting import Adapted, MatchReport
 from zoo_lightning.sources.spec import Source, parse_sources
 from zoo_lightning.sources.zoo import (
+    check_normalisation,
     check_preprocessing,
     load_sources,
     weights_wanted,
@@ -82,6 +83,21 @@ def test_sources_that_agree_give_no_warning():
     assert check_preprocessing([loaded("a", (0.5,)), loaded("b", (0.50001,))]) is None
     assert check_preprocessing([loaded("a", (0.5,)), loaded("b", None)]) is None
     assert check_preprocessing([]) is None
+
+
+def test_data_that_are_normalised_unlike_the_sources_are_told_what_to_set():
+    zoo = [loaded("a", (0.5, 0.5, 0.5)), loaded("b", None)]
+    text = check_normalisation(zoo, (0.485, 0.456, 0.406), (0.2, 0.2, 0.2))
+    assert "but the data are by mean (0.485, 0.456, 0.406)" in text
+    assert "--data.mean '[0.500, 0.500, 0.500]' --data.std '[0.200, 0.200, 0.200]'" in text
+    assert check_normalisation(zoo, (0.498, 0.5, 0.502), (0.2, 0.2, 0.2)) is None
+
+
+def test_sources_that_differ_or_are_unknown_say_nothing_of_the_data():
+    data = (0.1,), (0.2,)
+    assert check_normalisation([loaded("a", (0.5,)), loaded("b", (0.4,))], *data) is None
+    assert check_normalisation([loaded("a", None)], *data) is None
+    assert check_normalisation([], *data) is None
 
 
 def test_weights_are_unwanted_only_within_the_context():

@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,7 @@ def inspect(source: Source, architecture: str | None = None) -> Inspection:
     if origin != "path" or not Path(rest).is_file():
         weights = read_weights(source, None)
         rest, state = weights.origin, weights.state
+        source = replace(source, match=weights.match or source.match)
     path, kind = Path(rest), f"{origin} reference"
     if path.is_file():
         kind = file_kind(path)

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from zoo_lightning.errors import ArchitectureError, SourceError, nearest
 from zoo_lightning.sources.download import fetch
 from zoo_lightning.sources.files import is_safetensors, read_file
+from zoo_lightning.sources.packages import find_in_package
 from zoo_lightning.sources.shipped import Card, read_card, shipped_card, shipped_path
-from zoo_lightning.sources.spec import Source, split_address, split_weights
+from zoo_lightning.sources.spec import Match, Source, split_address, split_weights
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation that torchvision's detectors apply inside themselves."""
@@ -42,12 +43,14 @@ class Weights:
         origin: The path or address they came from.
         mean: Mean per channel of its training images in [0, 1] units, if known.
         std: Their deviation, if known.
+        match: How its tensors must be matched, if known.
     """
 
     state: dict[str, Tensor]
     origin: str
     mean: Statistics | None = None
     std: Statistics | None = None
+    match: Match | None = None
 
 
 def read_weights(
@@ -103,15 +106,15 @@ def _is_unordered(origin: str) -> bool:
 def _read_builtin(name: str, architecture: str | None) -> Weights:
     """Read a source of the shipped zoo."""
     card = shipped_card(name)
-    _check_card(card, architecture, f"builtin:{name}")
+    _check_architecture(card.architecture, architecture, f"builtin:{name}")
     return _with_card(shipped_path(name), card)
 
 
-def _check_card(card: Card, architecture: str | None, origin: str) -> None:
-    """Refuse a card of another architecture."""
-    if architecture is not None and _base(card.architecture) != _base(architecture):
+def _check_architecture(own: str, architecture: str | None, origin: str) -> None:
+    """Refuse weights that are known to be of another architecture."""
+    if architecture is not None and _base(own) != _base(architecture):
         raise SourceError(
-            f"{origin} is of architecture {card.architecture}, but {architecture} is wanted. Take "
+            f"{origin} is of architecture {own}, but {architecture} is wanted. Take "
             "sources of one architecture, or set the architecture to theirs."
         )
 
@@ -133,7 +136,7 @@ def _read_path(rest: str, architecture: str | None) -> Weights:
             card = read_card(beside)
         except SourceError:  # some other YAML file
             return Weights(read_file(path), str(path))
-        _check_card(card, architecture, str(path))
+        _check_architecture(card.architecture, architecture, str(path))
         return _with_card(path, card)
     mean, std = _noted_statistics(path)
     return Weights(read_file(path), str(path), mean, std)
@@ -180,6 +183,15 @@ def _read_run(folder: Path) -> Weights:
     noted = noted if isinstance(noted, dict) else {}
     mean, std = _statistics(noted.get("mean")), _statistics(noted.get("std"))
     return Weights(read_file(path), str(path), mean, std)
+
+
+def _read_package(rest: str, architecture: str | None) -> Weights:
+    """Read weights inside an installed Python package."""
+    path, known = find_in_package(rest)
+    if known is None:
+        return Weights(read_file(path), str(path))
+    _check_architecture(known.architecture, architecture, f"package:{rest}")
+    return Weights(read_file(path), str(path), known.mean, known.std, known.match)
 
 
 def _read_address(address: str, architecture: str | None) -> Weights:
@@ -310,6 +322,7 @@ READERS: dict[str, Callable[[str, str | None], Weights]] = {
     "timm": _read_timm,
     "hf-hub": _read_hub,
     "torchvision": _read_torchvision,
+    "package": _read_package,
     "https": _read_address,
     "http": _read_address,
     "path": _read_path,

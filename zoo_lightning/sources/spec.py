@@ -22,6 +22,7 @@ KINDS = {
     "timm": "timm:MODEL.TAG",
     "hf-hub": "hf-hub:ORG/REPO",
     "torchvision": "torchvision:WEIGHTS_ENUM",
+    "package": "package:NAME[/FILE]",
     "https": "https://ADDRESS[#sha256=DIGEST]",
     "http": "http://ADDRESS#sha256=DIGEST",
     "random": "random:SEED",
@@ -44,11 +45,13 @@ class Source:
     Attributes:
         name: What the source is called in logs and pictures.
         weights: ``builtin:NAME``, ``timm:MODEL.TAG``, ``hf-hub:ORG/REPO``,
-            ``torchvision:WEIGHTS_ENUM``, ``https://…`` with an optional ``#sha256=…``,
-            ``random:SEED`` (the architecture's own initialisation), or the path of a weight file
-            or of a run folder of this project.
+            ``torchvision:WEIGHTS_ENUM``, ``package:NAME`` (weights inside an installed Python
+            package), ``https://…`` with an optional ``#sha256=…``, ``random:SEED`` (the
+            architecture's own initialisation), or the path of a weight file or of a run folder of
+            this project.
         prefix: What the backbone's keys begin with in the file; found by itself if ``None``.
-        match: ``"name"``, or ``"order"`` where names differ but order and shapes agree throughout.
+        match: ``"name"``, or ``"order"`` where names differ but order and shapes agree throughout;
+            packages that are known to need ``order`` get it by themselves.
 
     Raises:
         SourceError: If a value is of the wrong type, or the kind of weights is unknown.
@@ -141,7 +144,7 @@ def derive_name(weights: str) -> str:
         name = rest.replace("_Weights.", "_").lower()
     elif kind == "random":
         name = f"random-{rest}"
-    elif kind == "builtin":
+    elif kind == "builtin" or (kind == "package" and "/" not in rest):
         name = rest
     else:
         path = unquote(urlparse(rest).path) if kind in ("https", "http") else os.path.abspath(rest)

@@ -16,6 +16,9 @@ from zoo_lightning.sources.reading import check_architecture, read_weights
 from zoo_lightning.sources.spec import Source
 from zoo_lightning.sources.stems import adapt_statistics
 
+ALIKE = 0.01
+"""Difference of means, and of deviations, that does not matter, as of 127/255 and 0.5."""
+
 _WANTED: ContextVar[bool] = ContextVar("weights_wanted", default=True)
 
 
@@ -69,6 +72,7 @@ def load_sources(
         if is_aggregated(state):  # a run of this project, in lite or full mode
             state = fold_state(state)
         state = unflatten_stages(state, reference)
+        source = replace(source, match=weights.match or source.match)
         adapted = adapt(state, reference, source, architecture)
         mean = adapt_statistics(weights.mean, in_chans)
         std = adapt_statistics(weights.std, in_chans)
@@ -99,6 +103,43 @@ def check_preprocessing(loaded: Sequence[Adapted]) -> str | None:
         + "; ".join(lines)
         + ". Set the data's mean and std to those of most sources."
     )
+
+
+def check_normalisation(
+    loaded: Sequence[Adapted], mean: Sequence[float], std: Sequence[float]
+) -> str | None:
+    """Compare how the data are normalised with how the sources' images were.
+
+    Sources of which it is not known are left out; of sources that differ among themselves,
+    :func:`check_preprocessing` tells.
+
+    Args:
+        loaded: the zoo.
+        mean: of the data per channel, in [0, 1] units.
+        std: their deviation.
+
+    Returns:
+        A warning with the options to set, or ``None`` if they agree.
+    """
+    known = [each for each in loaded if each.mean is not None and each.std is not None]
+    if not known or check_preprocessing(known):
+        return None
+    theirs, ours = (*known[0].mean, *known[0].std), (*mean, *std)
+    alike = len(theirs) == len(ours) and all(
+        abs(a - b) <= ALIKE for a, b in zip(theirs, ours, strict=True)
+    )
+    if alike:
+        return None
+    return (
+        f"The sources' images were normalised by mean {_short(known[0].mean)} and std "
+        f"{_short(known[0].std)}, but the data are by mean {_short(mean)} and std {_short(std)}. "
+        f"Set --data.mean '{_listed(known[0].mean)}' --data.std '{_listed(known[0].std)}'."
+    )
+
+
+def _listed(values: Sequence[float]) -> str:
+    """Write values as the command line takes them."""
+    return "[" + ", ".join(f"{value:.3f}" for value in values) + "]"
 
 
 def _short(values: Sequence[float]) -> str:
