@@ -13,7 +13,7 @@ from zoo_lightning.data.augmentation import Augmentation
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.shares import INFORMED
 from zoo_lightning.sources.spec import parse_sources
-from zoo_lightning.starts import SampleScores, find_start, greedy, shares
+from zoo_lightning.starts import SampleScores, find_start, greedy, half_for_last, shares
 
 THREE = ["random:1", "builtin:faces5", "random:2"]
 
@@ -58,20 +58,25 @@ def test_greedy_tries_sources_in_order_and_keeps_those_that_do_no_harm():
 
     def score_of(indices):
         asked.append(indices)
-        return {(1, 3): 0.79, (1, 3, 0): 0.85, (1, 3, 0, 2): 0.80}[tuple(indices)]
+        return {(1, 3): 0.79, (1, 3, 0): 0.85, (1, 3, 0, 2): 0.70}[tuple(indices)]
 
     chosen, tried = greedy([0.5, 0.8, 0.1, 0.6], score_of)
     assert asked == [[1, 3], [1, 3, 0], [1, 3, 0, 2]]
     assert chosen == [1, 3, 0]
-    assert tried == {3: 0.79, 0: 0.85, 2: 0.80}
+    assert tried == {3: 0.79, 0: 0.85, 2: 0.70}
     assert greedy([0.5, 0.8, 0.1, 0.6], score_of, tolerance=1)[0] == [1, 3, 0, 2]
     assert greedy([0.3], score_of) == ([0], {})
 
 
 def test_greedy_does_not_drift_away_from_the_best_score():
-    falling = {2: 0.96, 3: 0.93, 4: 0.96}
+    falling = {2: 0.95, 3: 0.90, 4: 0.95}
     chosen, _ = greedy([1.0, 0.9, 0.8, 0.7], lambda indices: falling[len(indices)])
     assert len(chosen) == 2
+
+
+def test_a_source_is_tried_at_half_the_weight():
+    assert half_for_last(2).tolist() == [0.5, 0.5]
+    assert half_for_last(4).tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 6, 0.5])
 
 
 def test_greedy_joins_descendants_of_one_network_and_leaves_out_a_stranger(tmp_path, faces):
