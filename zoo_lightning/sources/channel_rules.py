@@ -21,9 +21,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 from zoo_lightning.sources.channel_labels import FIXED, Labelled, Labels, Unmatchable, axes_of
 
 ELEMENTWISE = {
-    "alias", "alpha_dropout", "clone", "contiguous", "copy_", "detach", "dropout",
-    "feature_dropout", "fill", "hardswish", "lift_fresh", "mish", "rrelu", "_to_copy", "to", "zeros_like",
-    "ones_like", "type_as",
+    "_to_copy", "alias", "alpha_dropout", "clone", "contiguous", "copy_", "detach", "dropout",
+    "feature_dropout", "fill", "hardswish", "lift_fresh", "mish", "ones_like", "rrelu", "to",
+    "type_as", "zeros_like",
 }  # fmt: skip
 """Elementwise operations that torch does not tag as such, or that do nothing in evaluation."""
 
