@@ -21,7 +21,7 @@ from zoo_lightning.architecture import Architecture, is_norm
 from zoo_lightning.errors import ArchitectureError
 from zoo_lightning.sources.channel_labels import Labels, Unmatchable, axes_of
 from zoo_lightning.sources.channel_orbits import find_orbits
-from zoo_lightning.sources.channel_rules import ChannelTracer, Found, Norm
+from zoo_lightning.sources.channel_tracing import ChannelTracer, Found, Norm
 
 TOLERANCE = 1e-6
 """Largest change of a network's output, relative to its spread, that rounding in float64 explains;
