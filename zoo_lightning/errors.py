@@ -40,6 +40,16 @@ def cause_of(error: BaseException) -> ZooError | None:
     return found
 
 
+def message_of(error: ZooError) -> str:
+    """An error's own message, without the traceback that a loader's process puts around it."""
+    text = str(error)
+    marks = [f"{kind.__module__}.{kind.__name__}: " for kind in type(error).__mro__]
+    starts = [text.rfind(mark) + len(mark) for mark in marks if mark in text]
+    if not text.startswith("Caught ") or not starts:
+        return text
+    return text[max(starts) :].strip()
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Suggest the known name closest to a mistyped one.
 

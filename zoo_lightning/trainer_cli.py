@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
+import re
 import sys
 import time
 import warnings
@@ -41,6 +43,9 @@ from zoo_lightning.run_folder import (
 from zoo_lightning.short_form import add_short_form, apply_short_form
 from zoo_lightning.sources.zoo import check_normalisation, without_weights
 from zoo_lightning.tasks import BaseTask, ClassificationTask, LandmarkTask
+
+COUNTS = ("num_points", "num_classes")
+"""Options of the task that it takes from the data."""
 
 
 class ExperimentAction(ActionConfigFile):
@@ -105,7 +110,7 @@ class ZooCLI(LightningCLI):
             help="Log to Weights & Biases as well; WANDB_MODE=offline is honoured. On by itself "
             "under a sweep agent.",
         )
-        for name in ("num_points", "num_classes"):
+        for name in COUNTS:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         parser.link_arguments(
             "seed_everything", "data.init_args.seed", compute_fn=_data_seed, apply_on="parse"
@@ -169,8 +174,24 @@ class ZooCLI(LightningCLI):
             if ours is None:
                 raise
             raise ours from None
+        self._check_counts()
         if options.init_from:
             init_from(self.model, options.init_from)
+
+    def _check_counts(self) -> None:
+        """Refuse a number of classes or points that is not the data's, which the head takes."""
+        given = self.config[self.subcommand].model.init_args
+        options = inspect.signature(type(self.model).__init__).parameters
+        for name in COUNTS:
+            words = any(re.match(rf"--model\.(init_args\.)?{name}\b", w) for w in self.arguments)
+            if name not in given or not (words or given[name] != options[name].default):
+                continue
+            ours = getattr(self.datamodule, name, given[name])
+            if given[name] != ours:
+                raise ConfigError(
+                    f"model.{name} is {given[name]}, but the data have {ours}; leave it out, for "
+                    "the number comes from the data, or give other data"
+                )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Trainer that writes into the run folder."""

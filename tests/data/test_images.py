@@ -1,5 +1,8 @@
 """Squares from image files: geometry, modes, caching, unreadable files."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -49,6 +52,137 @@ def test_every_kind_of_image_opens_as_rgb(tmp_path, mode):
     else:
         Image.new("RGB", (4, 4), "white").convert(mode).save(path)
         assert np.asarray(open_rgb(path)).min() > 250
+
+
+RAMP = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(1, 64).repeat(8, axis=0)
+"""Sixteen bit, from black to white."""
+
+
+def write_ramp(path, kind):
+    """The ramp in a form of 16 bit or of floating numbers."""
+    if kind == "big-endian":
+        height, width = RAMP.shape
+        Image.frombytes("I;16B", (width, height), RAMP.astype(">u2").tobytes()).save(path)
+    elif kind == "32 bit":
+        Image.fromarray(RAMP.astype(np.int32)).save(path)
+    elif kind == "fractions":
+        Image.fromarray((RAMP / 65535).astype(np.float32)).save(path)
+    elif kind == "floating bytes":
+        Image.fromarray((RAMP / 257).astype(np.float32)).save(path)
+    else:
+        Image.fromarray(RAMP).save(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [
+        ("png", "16 bit"),
+        ("tif", "16 bit"),
+        ("tif", "big-endian"),
+        ("tif", "32 bit"),
+        ("tif", "fractions"),
+        ("tif", "floating bytes"),
+    ],
+)
+def test_deep_images_are_scaled_and_not_clipped(tmp_path, suffix, kind):
+    path = tmp_path / f"a.{suffix}"
+    write_ramp(path, kind)
+    found = np.asarray(open_rgb(path)).astype(int)
+    assert found.shape == (8, 64, 3)
+    assert np.abs(found - (RAMP / 257)[..., None]).max() <= 1
+
+
+def write_png16(path, pixels):
+    """An RGB PNG of 16 bit, which Pillow cannot write."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def test_a_colour_png_of_16_bit_is_scaled(tmp_path):
+    pixels = np.stack([RAMP, RAMP[:, ::-1], RAMP // 2], axis=-1)
+    write_png16(tmp_path / "a.png", pixels)
+    found = np.asarray(open_rgb(tmp_path / "a.png")).astype(int)
+    assert np.abs(found - pixels / 257).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
+def test_what_is_transparent_is_put_on_white(tmp_path, mode):
+    path = tmp_path / "a.png"
+    image = Image.new("RGBA", (4, 2), (0, 0, 0, 0))
+    image.paste((90, 90, 90, 255), (0, 0, 2, 2))
+    if mode in ("RGB", "L"):  # one colour that counts as transparent
+        image = Image.new(mode, (4, 2), 0)
+        image.paste(90 if mode == "L" else (90, 90, 90), (0, 0, 2, 2))
+        image.save(path, transparency=0 if mode == "L" else (0, 0, 0))
+    else:
+        (image.quantize() if mode == "P" else image.convert(mode)).save(path)
+    assert np.asarray(open_rgb(path))[:, :, 0].tolist() == [[90, 90, 255, 255]] * 2
+
+
+def test_half_transparent_colours_are_mixed_with_white(tmp_path):
+    Image.new("RGBA", (2, 2), (0, 100, 255, 128)).save(tmp_path / "a.png")
+    found = np.asarray(open_rgb(tmp_path / "a.png"))[0, 0].astype(int)
+    assert np.abs(found - [127, 177, 255]).max() <= 1
+
+
+def test_cmyk_jpegs_have_their_colours(tmp_path):
+    for name, colour in {"red": (220, 20, 20), "blue": (20, 20, 220)}.items():
+        path = tmp_path / f"{name}.jpg"
+        Image.new("RGB", (16, 16), colour).convert("CMYK").save(path, quality=95)
+        assert np.abs(np.asarray(open_rgb(path))[8, 8].astype(int) - colour).max() < 12
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upright_applies_the_rotation_of_exif_and_nothing_else_does(tmp_path, orientation):
+    pixels = np.arange(6, dtype=np.uint8).reshape(2, 3)[..., None].repeat(3, -1) * 40
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path, exif=exif)
+    seen = {
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.transpose(1, 0, 2),
+        6: np.rot90(pixels, -1),
+        7: np.rot90(pixels, 2).transpose(1, 0, 2),
+        8: np.rot90(pixels),
+    }
+    assert (np.asarray(open_rgb(path, upright=True)) == seen[orientation]).all()
+    assert (np.asarray(open_rgb(path)) == pixels).all()
+
+
+def test_a_damaged_exif_header_leaves_the_image_as_it_is_stored(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (8, 6)).save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
+    assert open_rgb(path, upright=True).size == (8, 6)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif", "webp", "ppm"])
+def test_damaged_files_open_or_are_named(tmp_path, suffix):
+    rng = np.random.default_rng(0)
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(path)
+    whole = path.read_bytes()
+    for _ in range(60):
+        damaged = bytearray(whole)
+        start = int(rng.integers(0, len(whole)))
+        count = int(rng.integers(1, 100))
+        damaged[start : start + count] = rng.integers(0, 256, count, dtype=np.uint8).tobytes()
+        path.write_bytes(damaged)
+        try:
+            assert open_rgb(path, upright=True).mode == "RGB"
+        except DataError as error:
+            assert f"a.{suffix} cannot be read" in str(error)  # noqa: PT017
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Data sets by torchvision's names, from small files in their true layouts."""
 
+import inspect
+import sys
 from types import SimpleNamespace
 from urllib.error import URLError
 
@@ -126,6 +128,20 @@ def test_held_out_takes_the_same_share_of_each_class():
 def test_absent_files_are_one_clear_error(tmp_path, name):
     with pytest.raises(DataError, match=rf"{name} cannot be read from .*download: true"):
         TorchvisionData(name, str(tmp_path), **OPTIONS).setup("fit")
+
+
+@pytest.mark.parametrize("name", ["SVHN", "Flowers102", "StanfordCars"])
+def test_an_absent_package_is_named_with_the_extra_that_installs_it(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(ConfigError, match=rf"{name} with scipy.*'\.\[torchvision-data\]'"):
+        TorchvisionData(name, str(tmp_path), download=True)
+    TorchvisionData("CIFAR10", str(tmp_path))
+
+
+def test_only_the_sets_that_torchvision_reads_with_scipy_need_it():
+    for name, known in KNOWN.items():
+        source = inspect.getsource(inspect.getmodule(getattr(torchvision.datasets, name)))
+        assert bool(known.needs) == ("scipy" in source), name
 
 
 def test_a_missing_network_is_one_clear_error(tmp_path, monkeypatch):

@@ -52,7 +52,8 @@ class ClassData(ImageDataModule, ABC):
         test_crops: 1, the centre, or 10, corners and centre of the image and of its mirror image,
             whose outputs are averaged; needs ``resize``.
         skip_broken: leave out files that are no readable images, and say how many, in place of
-            refusing to run.
+            refusing to run. Every image is decoded once before the first step, so that none is met
+            later.
         mean: subtracted from each channel of an image in [0, 1].
         std: what each channel is then divided by.
 
@@ -152,7 +153,7 @@ class ClassData(ImageDataModule, ABC):
         samples = self._read(part)
         if samples is None:
             return None
-        broken = broken_images([source for source, _ in samples])
+        broken = broken_images([source for source, _ in samples], decode=self.skip_broken)
         if broken:
             first = next(iter(broken.values()))
             others = f" So are {len(broken) - 1} others." if len(broken) > 1 else ""

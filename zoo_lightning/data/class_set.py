@@ -74,23 +74,34 @@ class ClassSet(Dataset):
 
 
 def open_source(source: Path | np.ndarray) -> Image.Image:
-    """An image of a sample as RGB, whatever its mode.
+    """An image of a sample as RGB, whatever its mode, turned as EXIF says.
 
     Raises:
         DataError: if it is a file that is absent or no readable image.
     """
     if isinstance(source, np.ndarray):
         return Image.fromarray(source).convert("RGB")
-    return open_rgb(source)
+    try:
+        return open_rgb(source, upright=True)
+    except DataError as error:  # damage that a quick look before training does not find
+        raise DataError(f"{error} Or set `skip_broken: true`.") from error
 
 
-def broken_images(sources: Sequence[Path | np.ndarray]) -> dict[int, DataError]:
-    """Files among the images that are absent, no images, or not whole, by their positions."""
+def broken_images(
+    sources: Sequence[Path | np.ndarray], decode: bool = False
+) -> dict[int, DataError]:
+    """Files among the images that are absent, no images, or not whole, by their positions.
+
+    Args:
+        sources: the images.
+        decode: decode every file, which finds damage in the middle of a JPEG too, as far as its
+            decoder complains of it; otherwise as much is read as is quick.
+    """
 
     def fault(source: Path | np.ndarray) -> DataError | None:
         try:
             if isinstance(source, Path):
-                _check_whole(source)
+                open_rgb(source) if decode else _check_whole(source)
         except DataError as error:
             return error
         return None

@@ -14,7 +14,7 @@ from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from zoo_lightning.errors import DataError, nearest
 
@@ -25,33 +25,59 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def open_rgb(path: Path) -> Image.Image:
+def open_rgb(path: Path, upright: bool = False) -> Image.Image:
     """Decode an image file to RGB.
 
-    Pixels are taken as stored: an EXIF rotation is not applied, since landmark files count the
-    stored pixels.
+    16 bit are scaled to 8, and so are fractions of 1 in floating numbers; what is transparent is
+    put on white.
+
+    Args:
+        path: of the file.
+        upright: apply the rotation that EXIF asks for. Landmark files count the stored pixels.
 
     Raises:
         DataError: if the file is absent or is no readable image.
     """
     try:
         with Image.open(path) as image:
-            if image.mode.startswith("I;16"):  # RGB would clip 16 bit to its lowest 256 values
-                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-            if image.mode == "I":  # what some versions of Pillow open 16 bit as
-                pixels = np.asarray(image)
-                pixels = pixels >> 8 if pixels.max() > 255 else pixels
-                return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert("RGB")
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            image.load()
+            return to_rgb(_turned(image) if upright else image)
+    except Exception as error:  # decoders raise whatever a damaged file leads them to
         raise DataError(unreadable(path, error)) from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a decoded image of any mode to RGB; see ``open_rgb``."""
+    if image.mode.startswith("I;16"):  # RGB would clip 16 bit to its lowest 256 values
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "I":  # what some versions of Pillow open 16 bit as
+        pixels = np.asarray(image)
+        pixels = pixels >> 8 if pixels.max() > 255 else pixels
+        return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        pixels = np.nan_to_num(np.asarray(image))
+        pixels = pixels * 255 if pixels.max() <= 1 else pixels
+        return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        # Colours below full transparency are arbitrary, often black.
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """As EXIF says it is to be seen; as it is stored where EXIF is absent or damaged."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # of the header alone: the pixels are decoded already
+        return image
 
 
 def unreadable(path: Path, error: Exception) -> str:
     """Say why a file cannot be used as an image."""
     if isinstance(error, FileNotFoundError):
         return f"The image {path} does not exist."
-    return f"The image {path} cannot be read ({error}); replace it or remove its line."
+    return f"The image {path} cannot be read ({error}); replace it, or leave it out."
 
 
 def escapes(name: str) -> bool:
@@ -147,7 +173,7 @@ def image_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             size = image.size
             image.verify()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # as in open_rgb
         raise DataError(unreadable(path, error)) from error
     return size
 

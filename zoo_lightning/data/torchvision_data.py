@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class KnownSet:
         train: that argument's value for training.
         test: its value for testing.
         val: its value for validation; ``None`` splits validation images off.
+        needs: package that torchvision reads the files with, but does not install.
     """
 
     classes: int
@@ -34,6 +36,7 @@ class KnownSet:
     train: str | bool = "train"
     test: str | bool = "test"
     val: str | None = None
+    needs: str | None = None
 
 
 KNOWN = {
@@ -44,7 +47,7 @@ KNOWN = {
     "EuroSAT": KnownSet(10, None),
     "FGVCAircraft": KnownSet(100, train="trainval"),
     "FashionMNIST": KnownSet(10, "train", True, False),
-    "Flowers102": KnownSet(102, val="val"),
+    "Flowers102": KnownSet(102, val="val", needs="scipy"),
     "Food101": KnownSet(101),
     "GTSRB": KnownSet(43),
     "Imagenette": KnownSet(10, test="val"),
@@ -54,8 +57,8 @@ KNOWN = {
     "RenderedSST2": KnownSet(2, val="val"),
     "STL10": KnownSet(10),
     "SUN397": KnownSet(397, None),
-    "SVHN": KnownSet(10),
-    "StanfordCars": KnownSet(196),
+    "SVHN": KnownSet(10, needs="scipy"),
+    "StanfordCars": KnownSet(196, needs="scipy"),
     "USPS": KnownSet(10, "train", True, False),
 }
 
@@ -80,7 +83,8 @@ class TorchvisionData(ClassData):
         options: of ``ClassData``.
 
     Raises:
-        ConfigError: for an unknown name or options outside their range.
+        ConfigError: for an unknown name, options outside their range, or a package that the data
+            need and that is not installed.
         DataError: the files are absent, or cannot be downloaded or read.
     """
 
@@ -98,6 +102,12 @@ class TorchvisionData(ClassData):
         if name not in KNOWN:
             raise ConfigError(
                 f"unknown data set {name!r}.{nearest(name, KNOWN)} Known are: {', '.join(KNOWN)}."
+            )
+        needs = KNOWN[name].needs
+        if needs and importlib.util.find_spec(needs) is None:
+            raise ConfigError(
+                f"torchvision reads {name} with {needs}, which is not installed: "
+                f"pip install -e '.[torchvision-data]', or pip install {needs}"
             )
         if not 0 < test_fraction < 1:
             raise ConfigError(f"`test_fraction` must be between 0 and 1, found {test_fraction}.")

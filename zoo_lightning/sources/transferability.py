@@ -70,7 +70,8 @@ def log_evidence(problem: Decomposed) -> Tensor:
         ``A = α + β FᵀF``, ``m = β A⁻¹ Fᵀ y``
 
     is maximised over α and β by the fixed-point iteration ``α = γ / |m|²``,
-    ``β = (n - γ) / |F m - y|²``, ``γ = Σ β s² / (α + β s²)``.
+    ``β = (n - γ) / |F m - y|²``, ``γ = Σ β s² / (α + β s²)`` until it stands still (the
+    authors' code stops after at most 11 rounds). The paper centres neither features nor targets.
 
     Args:
         problem: of ``K`` targets, none of which is 0 throughout.
@@ -116,12 +117,13 @@ def _moments(problem: Decomposed, alpha: Tensor, beta: Tensor) -> tuple[Tensor, 
 def linear_fit(problem: Decomposed, penalty: float = 1.0) -> Tensor:
     """Negative regularised mean squared error of a linear fit to each target.
 
-    ``-min_w |F w - y|² / n + λ |w|²``; the paper's score is the sum over targets. An intercept is
-    fitted too if features and targets are given centred.
+    ``-min_w |F w - y|² / n + λ |w|²``; the paper's score is the sum over targets, with an intercept
+    that is not penalised: it is fitted too if features and targets are given centred. (The function
+    that its authors released returns the first term alone, averaged over targets.)
 
     Args:
         problem: of ``K`` targets.
-        penalty: ``λ``.
+        penalty: ``λ``; the paper compares 0 and 1.
 
     Returns:
         ``(K,)``, at most 0, higher is better.
@@ -136,7 +138,8 @@ def h_score(features: Tensor, labels: Tensor) -> float:
     """How far apart classes are, measured by the features' own spread.
 
     ``tr(Σ_ε⁻¹ (1 - ε) Σ_z)`` with the covariance ``Σ_z`` of the class means, each sample having its
-    class's, and the shrunk covariance ``Σ_ε = (1 - ε) Σ + ε tr(Σ)/D`` of the features.
+    class's, and the shrunk covariance ``Σ_ε = (1 - ε) Σ + ε tr(Σ)/D`` of the features; both factors
+    are the paper's. Covariances divide by n.
 
     Args:
         features: ``(n, D)``.
