@@ -18,10 +18,10 @@ from torch import Tensor
 from zoo_lightning.architecture import Architecture
 from zoo_lightning.backbone import load_architecture
 from zoo_lightning.errors import ConfigError, nearest
-from zoo_lightning.sources.activation_matching import mean_correlation
+from zoo_lightning.matching.activations import mean_correlation
+from zoo_lightning.matching.channels import ChannelGraph, channel_groups
+from zoo_lightning.matching.sources import WAYS, agreement, match_sources
 from zoo_lightning.sources.adapting import Adapted
-from zoo_lightning.sources.channels import ChannelGraph, channel_groups
-from zoo_lightning.sources.matching import WAYS, agreement, match_sources
 from zoo_lightning.sources.spec import Source, parse_sources
 from zoo_lightning.sources.zoo import check_preprocessing
 

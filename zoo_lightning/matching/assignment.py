@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.sources.channels import ChannelGraph, Group
+from zoo_lightning.matching.channels import ChannelGraph, Group
 
 Inside = Callable[[int, int, int, dict[int, Tensor]], Tensor | float]
 """What the blocks at two places add to a group's scores, given the assignments of other groups."""

@@ -9,16 +9,16 @@ from torch import nn
 from zoo_lightning.architecture import Architecture
 from zoo_lightning.backbone import load_architecture
 from zoo_lightning.errors import ArchitectureError, ConfigError
-from zoo_lightning.sources.activation_matching import (
+from zoo_lightning.matching.activations import (
     Correlation,
     match_activations,
     mean_correlation,
 )
-from zoo_lightning.sources.assignment import assign
-from zoo_lightning.sources.channels import channel_groups, permute, random_permutation
-from zoo_lightning.sources.matching import agreement, match_sources
+from zoo_lightning.matching.assignment import assign
+from zoo_lightning.matching.channels import channel_groups, permute, random_permutation
+from zoo_lightning.matching.sources import agreement, match_sources
+from zoo_lightning.matching.weights import match_weights
 from zoo_lightning.sources.spec import parse_sources
-from zoo_lightning.sources.weight_matching import match_weights
 
 NAMES = ["builtin:tiny-imagenet50", "builtin:rotation", "builtin:faces5"]
 

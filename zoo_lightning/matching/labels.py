@@ -3,8 +3,8 @@
 Every axis of every parameter starts with labels of its own, the *atoms*: one for each index. An
 operation carries atoms along, and *ties* those that must go together: a sum ties the channels of
 its terms, a convolution ties its input's channels to its kernel's second axis. What becomes of ties
-is decided in :mod:`zoo_lightning.sources.channel_orbits`; what each operation does, in
-:mod:`zoo_lightning.sources.channel_rules`.
+is decided in :mod:`zoo_lightning.matching.orbits`; what each operation does, in
+:mod:`zoo_lightning.matching.rules`.
 
 A tensor's atoms are kept as *factors*: integer tensors of as many axes as the tensor, of size 1
 along all axes on which they do not depend. ``(B, C, H, W)`` features have one factor

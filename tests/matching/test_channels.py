@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from zoo_lightning.architecture import Architecture
 from zoo_lightning.errors import ArchitectureError
-from zoo_lightning.sources.channels import (
+from zoo_lightning.matching.channels import (
     channel_groups,
     permute,
     permute_outputs,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoo_lightning.sources.channel_labels import FIXED, Labels
+from zoo_lightning.matching.labels import FIXED, Labels
 
 Occurrences = tuple[tuple[int, int], ...]
 """Uses in which a channel occurs, and how often."""

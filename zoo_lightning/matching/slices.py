@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo_lightning.sources.channels import Group
+from zoo_lightning.matching.channels import Group
 
 
 def indices_of(group: Group, channels: Tensor) -> Tensor | None:

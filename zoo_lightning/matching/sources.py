@@ -3,8 +3,8 @@
 Two networks of one architecture that were trained apart may compute the same features in different
 channels; kernels at the same index have then nothing to do with each other. Matching permutes the
 channels of one so that they agree with the other's, by :mod:`weights
-<zoo_lightning.sources.weight_matching>` or by :mod:`activations
-<zoo_lightning.sources.activation_matching>`.
+<zoo_lightning.matching.weights>` or by :mod:`activations
+<zoo_lightning.matching.activations>`.
 
 Networks that started from the same initial weights are in each other's order already, as a rule.
 """
@@ -20,10 +20,10 @@ from torch.nn.functional import cosine_similarity
 
 from zoo_lightning.architecture import Architecture
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.sources.activation_matching import match_activations
+from zoo_lightning.matching.activations import match_activations
+from zoo_lightning.matching.channels import ChannelGraph, channel_groups, permute, verify
+from zoo_lightning.matching.weights import match_weights
 from zoo_lightning.sources.adapting import Adapted
-from zoo_lightning.sources.channels import ChannelGraph, channel_groups, permute, verify
-from zoo_lightning.sources.weight_matching import match_weights
 
 How = Literal["weights", "activations"]
 

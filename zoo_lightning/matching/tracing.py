@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from zoo_lightning.sources.channel_labels import Labels, Unmatchable
-from zoo_lightning.sources.channel_rules import REASONS, Call, Convolution, base_name, find_rule
+from zoo_lightning.matching.labels import Labels, Unmatchable
+from zoo_lightning.matching.rules import REASONS, Call, Convolution, base_name, find_rule
 
 
 @dataclass

@@ -19,9 +19,9 @@ from itertools import permutations, product
 import torch
 from torch import Tensor
 
-from zoo_lightning.sources.assignment import Inside, assign_bundle, assign_within, bundles
-from zoo_lightning.sources.channel_slices import indices_of, rows_of
-from zoo_lightning.sources.channels import Axis, ChannelGraph, Group, source_index
+from zoo_lightning.matching.assignment import Inside, assign_bundle, assign_within, bundles
+from zoo_lightning.matching.channels import Axis, ChannelGraph, Group, source_index
+from zoo_lightning.matching.slices import indices_of, rows_of
 
 SWEEPS = 100
 """At most so many rounds over all groups; a handful is usual."""

@@ -3,7 +3,7 @@
 The channels that a layer gives may be reordered if all that takes them is reordered alike. A
 :class:`ChannelGraph` says which channels may change places and where each of them occurs, in every
 parameter and buffer of a state dict. It is read off one forward pass, so any network will do whose
-operations are known (see :mod:`zoo_lightning.sources.channel_rules`).
+operations are known (see :mod:`zoo_lightning.matching.rules`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from zoo_lightning.architecture import Architecture, is_norm
 from zoo_lightning.errors import ArchitectureError
-from zoo_lightning.sources.channel_labels import Labels, Unmatchable, axes_of
-from zoo_lightning.sources.channel_orbits import find_orbits
-from zoo_lightning.sources.channel_tracing import ChannelTracer, Found, Norm
+from zoo_lightning.matching.labels import Labels, Unmatchable, axes_of
+from zoo_lightning.matching.orbits import find_orbits
+from zoo_lightning.matching.tracing import ChannelTracer, Found, Norm
 
 TOLERANCE = 1e-6
 """Largest change of a network's output, relative to its spread, that rounding in float64 explains;

@@ -1,7 +1,7 @@
 """What each tensor operation does to the labels of channels.
 
 One rule for each operation of torch's own library (``aten``), found by its name. A rule answers for
-the operation's meaning only. Who calls the rules is :mod:`zoo_lightning.sources.channel_tracing`.
+the operation's meaning only. Who calls the rules is :mod:`zoo_lightning.matching.tracing`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from zoo_lightning.sources.channel_labels import FIXED, Labelled, Labels, Unmatchable, axes_of
+from zoo_lightning.matching.labels import FIXED, Labelled, Labels, Unmatchable, axes_of
 
 if TYPE_CHECKING:
-    from zoo_lightning.sources.channel_tracing import ChannelTracer
+    from zoo_lightning.matching.tracing import ChannelTracer
 
 ELEMENTWISE = {
     "_to_copy", "alias", "alpha_dropout", "clone", "contiguous", "copy_", "detach", "dropout",

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo_lightning.architecture import Architecture
-from zoo_lightning.sources.assignment import assign_bundle, bundles
-from zoo_lightning.sources.channel_slices import indices_of, rows_of
-from zoo_lightning.sources.channels import ChannelGraph, Tap
+from zoo_lightning.matching.assignment import assign_bundle, bundles
+from zoo_lightning.matching.channels import ChannelGraph, Tap
+from zoo_lightning.matching.slices import indices_of, rows_of
 
 
 class Correlation:
