@@ -138,7 +138,8 @@ def of_experiment(
         DataError: its data cannot be used.
     """
     # Lightning takes seconds to import, and matching by weights alone has no need of it.
-    from zoo_lightning.experiment_sources import ExperimentReader, experiment_zoo, plain_data
+    from zoo_lightning.experiment_parts import experiment_zoo, plain_data
+    from zoo_lightning.experiment_sources import ExperimentReader
     from zoo_lightning.ranking import training_batches
     from zoo_lightning.trainer_cli import run
 
@@ -152,8 +153,10 @@ def of_experiment(
     architecture, sources = experiment_zoo(reader.options, reader.experiment)
     if options.how != "activations":
         return architecture, sources, None
-    batches = training_batches(plain_data(reader.options.data), options.samples)
-    return architecture, sources, torch.cat([batch["image"] for batch in batches])
+    data = plain_data(reader.options.data)
+    batches = training_batches(data, options.samples)
+    images = [data.on_after_batch_transfer(batch, 0)["image"] for batch in batches]
+    return architecture, sources, torch.cat(images)
 
 
 def find_reference(sources: Sequence[Source], name: str | None) -> int:
