@@ -255,7 +255,15 @@ def differences(found: dict[str, Any], wanted: dict[str, Any], everything: bool)
         wanted: those given now.
         everything: compare all of them; otherwise only those that shape the network.
     """
-    shaping = ("task", "num_points", "num_classes", "head", "heatmap_stride", "head_width")
+    shaping = (
+        "task",
+        "num_points",
+        "num_classes",
+        "head",
+        "heatmap_stride",
+        "stride",
+        "head_width",
+    )
     rows = []
     for key in sorted(set(found) | set(wanted)):
         if key == "backbone" or not (everything or key in shaping):
