@@ -247,6 +247,20 @@ def part_of(name: str) -> str:
     return "alignment" if words[-1] == "alignment" else "backbone"
 
 
+def check_classes(num_classes: int, data: Any) -> None:
+    """Check that a head has as many classes as the data, if these say how many they have.
+
+    Raises:
+        ConfigError: they have other ones.
+    """
+    found = getattr(data, "num_classes", num_classes)
+    if found != num_classes:
+        raise ConfigError(
+            f"the head has {num_classes} classes, the data have {found}; give data of "
+            f"{num_classes} classes or train a head of {found} (num_classes)"
+        )
+
+
 def differences(found: dict[str, Any], wanted: dict[str, Any], everything: bool) -> list[str]:
     """Options in which a checkpoint differs from the present configuration, for people to read.
 

@@ -13,7 +13,7 @@ from zoo_lightning.backbone import Backbone
 from zoo_lightning.data.loading import sample_generator
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.metrics.classification import ClassAccuracy
-from zoo_lightning.tasks.base import BaseTask
+from zoo_lightning.tasks.base import BaseTask, check_classes
 from zoo_lightning.tasks.mixing import BatchMixing
 
 
@@ -75,12 +75,7 @@ class ClassificationTask(BaseTask):
 
     def setup(self, stage: str) -> None:
         """Check that head and data agree, before anything runs."""
-        classes = getattr(self.trainer.datamodule, "num_classes", self.num_classes)
-        if classes != self.num_classes:
-            raise ConfigError(
-                f"the head has {self.num_classes} classes, the data have {classes}; give data of "
-                f"{self.num_classes} classes or train a head of {classes} (num_classes)"
-            )
+        check_classes(self.num_classes, self.trainer.datamodule)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch of ``image`` ``(B, 3, H, W)``, ``label`` and ``index`` ``(B,)``."""

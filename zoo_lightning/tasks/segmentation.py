@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 from zoo_lightning.backbone import Backbone
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.heads import MapHead
-from zoo_lightning.tasks.base import BaseTask
+from zoo_lightning.tasks.base import BaseTask, check_classes
 
 
 class SegmentationTask(BaseTask):
@@ -64,12 +64,7 @@ class SegmentationTask(BaseTask):
 
     def setup(self, stage: str) -> None:
         """Check that head and data agree, before anything runs."""
-        classes = getattr(self.trainer.datamodule, "num_classes", self.num_classes)
-        if classes != self.num_classes:
-            raise ConfigError(
-                f"the head has {self.num_classes} classes, the data have {classes}; give data of "
-                f"{self.num_classes} classes or train a head of {classes} (num_classes)"
-            )
+        check_classes(self.num_classes, self.trainer.datamodule)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch of ``image`` ``(B, 3, H, W)`` and ``labels`` ``(B, h, w)``."""
