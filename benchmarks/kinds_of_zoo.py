@@ -63,7 +63,8 @@ class Recipe:
 
 SHORTER = (
     *("--trainer.max_steps", "2500", "--trainer.val_check_interval", "500"),
-    *("--data.flip_pairs", "[[0,1]]"),
+    *("--data.flip_pairs", "[[0,1]]", "--data.normalizations", "[diagonal]"),
+    *("--model.normalization", "diagonal"),
 )
 RECIPES = {
     "rotation1": Recipe("sources/rotation", 1, "tiny_imagenet50"),

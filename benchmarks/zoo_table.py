@@ -96,18 +96,18 @@ def row(target: str, kind: str, found: Mapping[str, Mapping[int, float]]) -> lis
     for values in found.values():
         numbers = list(values.values())
         spread = f" ± {stdev(numbers):.2f}" if len(numbers) > 1 else ""
-        result.append(f"{mean(numbers):.2f}{spread}" if numbers else "–")
+        result.append(f"{mean(numbers):.2f}{spread}" if numbers else "-")
     for method in ("ours lite", "ours full"):
         reference = found.get("best single, hindsight", {})
         difference, half, seeds = paired(found[method], reference)
-        result.append(f"{difference:+.2f} ± {half:.2f} ({seeds})" if seeds else "–")
+        result.append(f"{difference:+.2f} ± {half:.2f} ({seeds})" if seeds else "-")
     return result
 
 
 def table(runs: Runs) -> str:
     """Markdown."""
     names = ["best single, hindsight", "best single, validation", *ZOO_METHODS]
-    heads = ["target", "zoo", *names, "lite − best single (seeds)", "full − best single (seeds)"]
+    heads = ["target", "zoo", *names, "lite - best single (seeds)", "full - best single (seeds)"]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for target in TARGETS:
         for kind in KINDS:

@@ -68,8 +68,18 @@ def test_greedy_tries_sources_in_order_and_keeps_those_that_do_no_harm():
     assert greedy([0.3], score_of) == ([0], {})
 
 
+def test_greedy_compares_with_what_random_weights_know():
+    assert greedy([0.5, 0.4], lambda indices: 0.48)[0] == [0, 1]
+    assert greedy([0.5, 0.4], lambda indices: 0.48, untrained=0.4)[0] == [0]
+    assert greedy([0.5, 0.4], lambda indices: 0.49, untrained=0.4)[0] == [0, 1]
+
+
+def test_where_no_source_is_better_than_random_weights_the_best_one_is_alone():
+    assert greedy([0.3, 0.2], lambda indices: 0.29, untrained=0.31)[0] == [0]
+
+
 def test_greedy_does_not_drift_away_from_the_best_score():
-    falling = {2: 0.95, 3: 0.90, 4: 0.95}
+    falling = {2: 0.95, 3: 0.87, 4: 0.95}
     chosen, _ = greedy([1.0, 0.9, 0.8, 0.7], lambda indices: falling[len(indices)])
     assert len(chosen) == 2
 
