@@ -18,6 +18,13 @@ from PIL import Image
 
 from zoo_lightning.cli import main
 
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:
+    # Processes share the cores; each one's children find their number in the environment.
+    THREADS = max((os.cpu_count() or 1) // WORKERS, 1)
+    os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+    torch.set_num_threads(THREADS)
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
 

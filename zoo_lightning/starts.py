@@ -181,17 +181,22 @@ class SampleScores:
         architecture: of the networks.
         data: set up for ``fit``.
         samples: how many to look at, or all if there are fewer.
+        device: to run networks on; ``None`` takes a GPU if there is one.
 
     Raises:
         ConfigError: data without training samples, or without anything to predict.
     """
 
     def __init__(
-        self, architecture: Architecture, data: LightningDataModule, samples: int = SAMPLES
+        self,
+        architecture: Architecture,
+        data: LightningDataModule,
+        samples: int = SAMPLES,
+        device: torch.device | None = None,
     ) -> None:
         self.architecture = architecture
         self.data = data
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.images: list[Tensor] = []
         targets = []
         for batch in training_batches(data, samples):
@@ -206,7 +211,7 @@ class SampleScores:
 
     def logme(self, network: nn.Module) -> float:
         """LogME of a network as it is."""
-        return score(self._features(network), self.targets)["logme"]
+        return score(self.features(network), self.targets)["logme"]
 
     def probe(self, network: nn.Module) -> Probe:
         """Linear probe of a network whose norm statistics are those of the samples.
@@ -220,9 +225,7 @@ class SampleScores:
         Raises:
             ConfigError: targets that are the same everywhere.
         """
-        network = network.to(self.device).eval()
-        estimate_norms(network, self._normalised(alone=len(self.images) == 1))
-        features, targets = self._features(network), self.targets
+        features, targets = self.features(network, norms=True), self.targets
         if targets.kind == "classes":
             present, labels = targets.values.unique(return_inverse=True)
             values = torch.nn.functional.one_hot(labels, len(present))
@@ -234,8 +237,16 @@ class SampleScores:
             raise ConfigError(f"the {targets.kind} of the training samples are all the same")
         return found
 
-    def _features(self, network: nn.Module) -> Tensor:
+    def features(self, network: nn.Module, norms: bool = False) -> Tensor:
+        """Pooled features ``(n, F)`` of the samples, on the CPU.
+
+        Args:
+            network: brought to :attr:`device` and to evaluation.
+            norms: whether its norm statistics become those of the samples.
+        """
         network = network.to(self.device).eval()
+        if norms:
+            estimate_norms(network, self._normalised(alone=len(self.images) == 1))
         batches = self._normalised(alone=True)
         return torch.cat([pooled(self.architecture, network, each).cpu() for each in batches])
 

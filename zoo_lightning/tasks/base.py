@@ -7,7 +7,7 @@ A concrete task adds a head, a loss and metrics. No mathematics of the method is
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import lightning.pytorch as pl
 import timm.optim
@@ -26,7 +26,10 @@ from zoo_lightning.backbone import Backbone, ZooBackbone
 from zoo_lightning.callbacks.gate_ema import GateEMA
 from zoo_lightning.callbacks.gate_log import GateLog
 from zoo_lightning.errors import ConfigError, nearest
+from zoo_lightning.head_start import solve_head
+from zoo_lightning.shares import check_choice
 
+HeadInit = Literal["random", "probe"]
 Schedule = Literal["onecycle", "cosine", "step", "constant"]
 
 
@@ -50,6 +53,8 @@ class BaseTask(pl.LightningModule):
         gate_lr_factor: the gates' likewise.
         alignment_lr_factor: the alignments' likewise.
         gate_momentum: ``μ`` of the gates' moving average, in (0, 1].
+        head_init: ``random``, or ``probe`` to solve a linear head on pooled features for the
+            training data before the first step, see :mod:`zoo_lightning.head_start`.
     """
 
     monitor: ClassVar[str]
@@ -72,6 +77,7 @@ class BaseTask(pl.LightningModule):
         gate_lr_factor: float = 1.0,
         alignment_lr_factor: float = 1.0,
         gate_momentum: float = 0.1,
+        head_init: HeadInit = "random",
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["backbone"])
@@ -89,6 +95,7 @@ class BaseTask(pl.LightningModule):
             raise ConfigError("schedule 'step' needs milestones: the steps at which the rate drops")
         if not all(place > 0 for place in milestones or []):
             raise ConfigError(f"milestones must be above 0, got {milestones}")
+        check_choice("head_init", head_init, get_args(HeadInit))
         # Plain values, so that a checkpoint holds all it takes to build the task again.
         described = {"class_path": type(backbone).__name__, "init_args": backbone.config}
         self.hparams["backbone"] = described
@@ -101,6 +108,42 @@ class BaseTask(pl.LightningModule):
         if not isinstance(self.backbone, ZooBackbone):
             return []
         return [GateEMA(self.hparams["gate_momentum"]), GateLog()]
+
+    def on_fit_start(self) -> None:
+        """Check that a head that is to be solved for can be.
+
+        Raises:
+            ConfigError: it is not linear, or there are no data.
+        """
+        if self.hparams["head_init"] != "probe":
+            return
+        if not isinstance(self.head, nn.Linear):
+            raise ConfigError(
+                "head_init 'probe' solves a linear head on pooled features; this task's is a "
+                f"{type(self.head).__name__}: set head_init: random"
+            )
+        if getattr(self.trainer, "datamodule", None) is None:
+            raise ConfigError(
+                "head_init 'probe' looks at the training data and needs a data module; give "
+                "trainer.fit one, or set head_init: random"
+            )
+
+    def on_train_start(self) -> None:
+        """Let a new head start from the linear probe, if that is wanted."""
+        going_on = self.trainer.ckpt_path is not None or self.weights_given
+        if self.hparams["head_init"] != "probe" or going_on:
+            return
+        smoothing = self.hparams.get("label_smoothing", 0.0)
+        data, outputs = self.trainer.datamodule, self.head.out_features
+        solved = solve_head(self.backbone, data, outputs, self.device, smoothing)
+        # Devices round differently; all processes must begin alike.
+        self.start_head(*self.trainer.strategy.broadcast(solved))
+
+    @torch.no_grad()
+    def start_head(self, weight: Tensor, bias: Tensor) -> None:
+        """Put a solved head in: ``(outputs, F)`` and ``(outputs,)``."""
+        self.head.weight.copy_(weight)
+        self.head.bias.copy_(bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """Head's output for normalised images ``(B, C, H, W)``."""

@@ -145,6 +145,7 @@ class LandmarkTask(BaseTask):
 
     def on_fit_start(self) -> None:
         """Let a new head of coordinates start from the training set's mean shape."""
+        super().on_fit_start()
         train_set = getattr(getattr(self.trainer, "datamodule", None), "train_set", None)
         if self.trainer.ckpt_path is not None or self.weights_given or train_set is None:
             return
