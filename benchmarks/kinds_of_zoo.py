@@ -10,6 +10,8 @@ that has a summary is not repeated, and several processes may share ``RUNS``: ea
 cell that nobody has locked. A lock outlives a killed process; ``run --unlock`` removes those of
 unfinished cells.
 
+All but Zoo-Tuning as released start their heads from a probe, so that what differs is the zoo.
+
 The kinds: *descendants* of one network; *strangers* with initial weights of their own, of which one
 is near to each target; *complementary* strangers, each trained on a half: of the animals, or of the
 face's landmarks.
@@ -36,7 +38,8 @@ from zoo_lightning.cli import main as zoo_lightning
 
 BACKBONE = "--model.init_args.backbone.init_args"
 SHIPPED = ("tiny-imagenet50", "segmentation", "counting")
-STEPS = 300
+STEPS = 200
+PROBED = ("--model.head_init", "probe")
 
 QUIET = (
     *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
@@ -135,11 +138,12 @@ def members(kind: str, target: Target) -> tuple[str, ...]:
     return ("eyes", "mouth") if target.faces else ("animals0", "animals1")
 
 
+_SOUP = ("--experiment", "methods/soup")
 _RELEASED = (f"{BACKBONE}.gate_init", "released", f"{BACKBONE}.norm_weights", "uniform")
-_OURS = (f"{BACKBONE}.gate_init", "greedy", f"{BACKBONE}.norm_weights", "gates")
+_OURS = (*PROBED, f"{BACKBONE}.gate_init", "greedy", f"{BACKBONE}.norm_weights", "gates")
 ZOO_METHODS = {
-    "average": ("--experiment", "methods/soup"),
-    "matched average": ("--experiment", "methods/soup"),
+    "average": (*_SOUP, *PROBED),
+    "matched average": (*_SOUP, *PROBED),
     "released lite": (*_RELEASED, f"{BACKBONE}.mode", "lite"),
     "released full": (*_RELEASED, f"{BACKBONE}.mode", "full"),
     "ours lite": (*_OURS, f"{BACKBONE}.mode", "lite"),
@@ -191,7 +195,7 @@ def command(cell: Cell, data: Path, runs: Path) -> list[str]:
     """Words of the command line of a cell, without the folder to run in."""
     target = TARGETS[cell.target]
     if cell.method.startswith("single "):
-        method = ("--experiment", "methods/soup")
+        method = (*_SOUP, *PROBED)
         sources = [reference(cell.method.removeprefix("single "), runs)]
     else:
         method = ZOO_METHODS[cell.method]
