@@ -43,8 +43,8 @@ def test_references_are_parted_at_commas():
         (
             {"gate_init": [0.8, 0.1, 0.1], "norm_weights": "gates"},
             [],
-            {"gate_init": "auto", "norm_weights": "uniform"},
-            "now gate_init: auto, norm_weights: uniform",
+            {"gate_init": "greedy", "norm_weights": "gates"},
+            "now gate_init: greedy",
         ),
         (
             {"gate_init": [0.8, 0.2], "norm_weights": "gates"},
@@ -67,8 +67,8 @@ def test_references_are_parted_at_commas():
         (
             {"gate_init": [0.8, 0.1, 0.1], "norm_weights": [1, 0, 0]},
             ["--model.backbone.norm_weights=[1, 0, 0]"],
-            {"gate_init": "auto", "norm_weights": [1, 0, 0]},
-            "now gate_init: auto",
+            {"gate_init": "greedy", "norm_weights": [1, 0, 0]},
+            "now gate_init: greedy",
         ),
         ({"weights": [1, 2, 3]}, [], {"weights": "uniform"}, "now weights: uniform"),
     ],
@@ -101,11 +101,11 @@ def test_runs_checkpoints_and_folded_exports_are_sources_without_further_ado(tin
     )
     assert done.status == 0, done.err
     _, _, said = caplog.text.rpartition("the experiment's numbers")
-    assert said.startswith(" are for 2 sources, --sources gives 4: now gate_init: auto, norm_w")
+    assert said.startswith(" are for 2 sources, --sources gives 4: now gate_init: greedy")
     assert said.count("tensors matched") == 4
     backbone = backbone_of("joined")
     assert backbone["sources"] == sources.split(",")
-    assert (backbone["gate_init"], backbone["norm_weights"]) == ("auto", "uniform")
+    assert (len(backbone["gate_init"]), backbone["norm_weights"]) == (4, "gates")
     found = command("test", "--experiment", "tiny", "--sources", sources, "--ckpt_path", "joined")
     assert found.status == 0, found.err
     again = command("fit", "--config", "joined/config.yaml", "--run_dir", "again")

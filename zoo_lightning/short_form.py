@@ -69,6 +69,11 @@ def apply_short_form(options: Any, arguments: Sequence[str]) -> list[str]:
     return give_way(init_args, before, names, arguments)
 
 
+FOUND = {"gate_init": "greedy", "norm_weights": "gates"}
+"""What stands in for an experiment's numbers: nobody knows yet which of the new sources is good, so
+the training data are to say it."""
+
+
 def split_sources(given: str | Sequence[Any]) -> list[Any]:
     """References with commas between, or a list of sources, as a list.
 
@@ -111,7 +116,7 @@ def give_way(
         options = ", ".join(f"{option} {init_args[option]}" for option in numbers)
         return [f"the experiment's {options} now counts for the sources {', '.join(names)}"]
     changed = {
-        option: "auto" if option == "gate_init" else "uniform"
+        option: "uniform" if option == "weights" else FOUND[option]
         for option in numbers
         if len(init_args[option]) != len(names)
     }
