@@ -39,6 +39,9 @@ from zoo_lightning.cli import main as zoo_lightning
 BACKBONE = "--model.init_args.backbone.init_args"
 SHIPPED = ("tiny-imagenet50", "segmentation", "counting")
 STEPS = 200
+LR = "8e-3"
+"""Best by validation of 4e-3, 8e-3 and 1.6e-2 for the single near source on three targets, and no
+worse than the others for the zoo (seed 10, which the table does not have)."""
 PROBED = ("--model.head_init", "probe")
 
 QUIET = (
@@ -209,7 +212,7 @@ def command(cell: Cell, data: Path, runs: Path) -> list[str]:
         *("fit", *target.experiment, *method, "--sources", ",".join(sources)),
         *("--data.root", str(data / target.data), "--seed_everything", str(cell.seed)),
         *("--trainer.max_steps", str(STEPS), "--trainer.val_check_interval", str(STEPS // 4)),
-        *("--model.lr", "2e-3", *target.extra, *QUIET),
+        *("--model.lr", LR, *target.extra, *QUIET),
     ]
 
 
