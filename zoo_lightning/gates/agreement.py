@@ -164,7 +164,7 @@ def agree(
     Args:
         shares: ``(L, m)``, each source's share of a layer's gates.
         kernel_shares: ``(L, m)``, of ``‖a_i T_i W_i‖``.
-        errors: ``(m, N)``, samples' errors without each source.
+        errors: ``(m, N)``, samples' losses without each source.
         effects: ``(L, m)``, of removing a source from one layer, if they were measured.
     """
     pairs = compare_pairs(shares.mean(dim=0), errors)

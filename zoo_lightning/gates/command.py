@@ -59,9 +59,8 @@ def main(arguments: Sequence[str]) -> int:
         options.layer_samples,
         lambda line: print(line, file=sys.stderr, flush=True),
     )
-    described = {"checkpoint": str(checkpoint), "experiment": reader.experiment}
-    write_report(found, output, described)
-    print(f"{reader.experiment}: {checkpoint}\n{format_report(found)}")
+    write_report(found, output, {"checkpoint": str(checkpoint)})
+    print(f"{checkpoint}\n{format_report(found)}")
     print(f"wrote {', '.join(FILES)} to {output}")
     return 0
 

@@ -55,7 +55,7 @@ class Measure:
         name: of the metric, ``acc`` or ``nme``.
         label: what it is, for people to read.
         rises: whether higher is better; the metric is then 100 minus the error.
-        loss: what the finer measure is.
+        loss: what the finer measure is; the label itself where there is no finer one.
     """
 
     name: str
@@ -78,7 +78,8 @@ def measure_of(task: BaseTask) -> Measure:
     if isinstance(task, ClassificationTask):
         return Measure("acc", "accuracy (%)", True, "cross-entropy")
     if isinstance(task, LandmarkTask):
-        return Measure("nme", f"NME, {task.normalization} (%)", False, "NME (%)")
+        label = f"NME, {task.normalization} (%)"
+        return Measure("nme", label, False, label)
     raise ConfigError(
         f"gates are reported for ClassificationTask and LandmarkTask, not for {type(task).__name__}"
     )

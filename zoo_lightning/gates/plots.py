@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -34,19 +35,19 @@ def plot_gates(found: GateReport) -> Figure:
     sources = [row.source for row in found.sources]
     layers = [row.layer for row in found.layers[:: len(sources)]]
     columns = {
-        "share of the gates": [row.gate_share for row in found.layers],
-        "share of the kernels' norms": [row.kernel_share for row in found.layers],
+        "share\nof the gates": [row.gate_share for row in found.layers],
+        "share\nof the kernels' norms": [row.kernel_share for row in found.layers],
     }
     if found.layer_samples:
         effects = [row.effect for row in found.layers]
-        columns[f"rise of {found.measure.loss} without"] = effects
+        columns[f"rise of {found.measure.loss}\nwithout the source"] = effects
     width = len(columns) * (0.6 * len(sources) + 0.5) + 2.2
     figure = new_figure(width, 0.24 * len(layers) + 1.9)
     grid = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
     for axes, (title, values) in zip(grid, columns.items(), strict=True):
         table = np.array(values, dtype=float).reshape(len(layers), len(sources))
         draw_table(axes, table, sources, share=title.startswith("share"))
-        axes.set_title(title.replace(" without", "\nwithout").replace(" of ", "\nof ", 1), size=8)
+        axes.set_title(title, size=8)
     grid[0].set_yticks(np.arange(len(layers)), [_short(name) for name in layers], fontsize=7)
     return figure
 
@@ -62,6 +63,7 @@ def draw_table(axes: Axes, table: np.ndarray, sources: Sequence[str], share: boo
     """
     largest = 1.0 if share else float(np.abs(table).max()) or 1.0
     shades = np.abs(table) / largest
+    decimals = max(1, 2 - math.floor(math.log10(largest)))
     axes.imshow(shades, cmap="Greys", vmin=0, vmax=1.1, aspect="auto", interpolation="nearest")
     names = [_short(name) for name in sources]
     axes.set_xticks(
@@ -75,14 +77,14 @@ def draw_table(axes: Axes, table: np.ndarray, sources: Sequence[str], share: boo
                 column + np.array([-0.5, 0.5, 0.5, -0.5]),
                 row + np.array([-0.5, -0.5, 0.5, 0.5]),
                 facecolor="none",
-                edgecolor="white" if dark else "0.6",
-                hatch="////",
+                edgecolor="0.5" if dark else "0.8",
+                hatch="///",
                 linewidth=0,
             )
         axes.text(
             column,
             row,
-            f"{value:.2f}" if share else f"{value:+.2g}",
+            f"{value:.2f}" if share else f"{value:+.{decimals}f}",
             ha="center",
             va="center",
             fontsize=6,

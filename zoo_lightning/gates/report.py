@@ -16,7 +16,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.gates.agreement import Agreement, agree, mean_and_error
+from zoo_lightning.gates.agreement import BEYOND_NOISE, Agreement, agree, mean_and_error
 from zoo_lightning.gates.measuring import Measure, Scores, Trial, measure_of, trial_of
 from zoo_lightning.gates.removing import kernel_norms
 from zoo_lightning.tasks import BaseTask
@@ -60,6 +60,8 @@ class SourceRow:
         metric: without the source, norm statistics estimated anew.
         effect: rise of the error without the source, points; above 0 the source is of use.
         effect_error: its standard error over the samples.
+        loss_effect: rise of the finer measure without the source.
+        loss_effect_error: its standard error over the samples.
         metric_as_is: without the source, norm statistics as trained.
         effect_as_is: rise of the error then.
         metric_alone: with this source only, norm statistics estimated anew.
@@ -72,6 +74,8 @@ class SourceRow:
     metric: float
     effect: float
     effect_error: float
+    loss_effect: float
+    loss_effect_error: float
     metric_as_is: float
     effect_as_is: float
     metric_alone: float
@@ -158,12 +162,11 @@ def report(
     alone = without[::-1] if len(sources) == 2 else [trial.scores([i]) for i in sources]
     gates, deviations, shares, kernel_shares = gate_tables(trial)
     effects, errors, layer_samples = layer_effects(trial, layer_samples, say)
-    agreement = agree(shares, kernel_shares, torch.stack([e.error for e in without]), effects)
+    agreement = agree(shares, kernel_shares, torch.stack([e.loss for e in without]), effects)
     starts = start_shares(task)
     names = [source.name for source in task.backbone.sources]
     rows = []
     for i, name in enumerate(names):
-        effect, effect_error = mean_and_error(without[i].error - full.error)
         rows.append(
             SourceRow(
                 name,
@@ -171,8 +174,8 @@ def report(
                 float(shares[:, i].mean()),
                 float(kernel_shares[:, i].mean()),
                 measure.of(without[i]),
-                effect,
-                effect_error,
+                *mean_and_error(without[i].error - full.error),
+                *mean_and_error(without[i].loss - full.loss),
                 measure.of(without_as_is[i]),
                 float((without_as_is[i].error - as_is.error).mean()),
                 measure.of(alone[i]),
@@ -321,8 +324,8 @@ def remarks(
             "the gates started unequal (column start): that they agree with removal may be the "
             "start's doing, since a source that starts small is little used"
         )
-    effects = [mean_and_error(each.error - full.error) for each in without]
-    if all(abs(effect) <= 2 * deviation for effect, deviation in effects):
+    effects = [mean_and_error(each.loss - full.loss) for each in without]
+    if all(abs(effect) <= BEYOND_NOISE * deviation for effect, deviation in effects):
         lines.append("no removal has an effect beyond the samples' noise")
     if not trial.estimates:
         lines.append("the network has no batch norms, so there is nothing to estimate anew")

@@ -53,7 +53,8 @@ def format_report(found: GateReport) -> str:
         "",
         f"without, effect, alone: norm statistics estimated anew from {found.calibration} training "
         f"images, as for the {found.metric:.2f} with all sources; effect: points that the error "
-        "rises, ± its standard error; as is: effect with the norm statistics as trained",
+        "rises, ± its standard error; as is: effect with the norm statistics as trained"
+        f"{_finer(found)}",
         "gates: mean over layers of a source's share; kernels: of the norms of what the gates "
         "multiply",
         *found.remarks,
@@ -63,12 +64,20 @@ def format_report(found: GateReport) -> str:
     return "\n".join(lines)
 
 
+def _finer(found: GateReport) -> str:
+    if found.measure.loss == found.measure.label:
+        return ""
+    return f"; loss: rise of {found.measure.loss}, which tells the order of the sources"
+
+
 def _by_source(found: GateReport) -> list[str]:
     started = found.sources[0].start_share is not None
-    head = ["source", *(["start"] if started else []), "gates", "kernels"]
-    rows = [[*head, "without", "effect", "", "as is", "alone"]]
+    finer = found.measure.loss != found.measure.label
+    head = ["source", *["start"] * started, "gates", "kernels", "without", "effect", ""]
+    rows = [[*head, *["loss", ""] * finer, "as is", "alone"]]
     for row in found.sources:
         start = [f"{row.start_share:.3f}"] if row.start_share is not None else []
+        loss = [f"{row.loss_effect:+.3f}", f"± {row.loss_effect_error:.3f}"] * finer
         rows.append(
             [
                 row.source,
@@ -78,6 +87,7 @@ def _by_source(found: GateReport) -> list[str]:
                 f"{row.metric:.2f}",
                 f"{row.effect:+.2f}",
                 f"± {row.effect_error:.2f}",
+                *loss,
                 f"{row.effect_as_is:+.2f}",
                 f"{row.metric_alone:.2f}",
             ]
@@ -88,8 +98,8 @@ def _by_source(found: GateReport) -> list[str]:
 def _by_layer(found: GateReport) -> list[str]:
     names = [row.source for row in found.sources]
     measured = found.layer_samples > 0
-    titles = [f"gate {name}" for name in names] + [f"effect {name}" for name in names] * measured
-    rows = [["layer", *titles]]
+    titles = ["gate", *[""] * (len(names) - 1), *["effect", *[""] * (len(names) - 1)] * measured]
+    rows = [["", *titles], ["layer", *names, *names * measured]]
     for first in range(0, len(found.layers), len(names)):
         group = found.layers[first : first + len(names)]
         gates = [
