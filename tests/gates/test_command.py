@@ -43,7 +43,7 @@ def last_error(found):
 
 def test_a_run_is_reported_from_its_own_configuration_and_others_are_refused(run, command):
     run(**{"model.init_args.backbone.init_args.mode": "full"})
-    found = command("gates", "--ckpt_path", "run", "--calibration", 8)
+    found = command("gates", "--ckpt_path", "run", "--calibration", 8, "--layer_samples", 4)
     assert found.status == 0, found.err
     assert "test_resnet, zoo: NME, interocular (%) on 6 samples of test" in found.out
     assert "rank correlation over layer and source" in found.out

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from zoo_lightning.gates.plots import draw_table, plot_gates
-from zoo_lightning.gates.report import report
+from zoo_lightning.gates.report import gate_report
 from zoo_lightning.plots import new_figure
 
 
 @pytest.mark.parametrize(("samples", "panels"), [(6, 3), (0, 2)])
 def test_a_panel_a_column_with_every_number(seeing_and_blind, colours, samples, panels):
-    figure = plot_gates(report(seeing_and_blind("lite"), colours, layer_samples=samples))
+    figure = plot_gates(gate_report(seeing_and_blind("lite"), colours, layer_samples=samples))
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
     assert (pixels.max(-1) == pixels.min(-1)).all()  # grey throughout

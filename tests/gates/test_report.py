@@ -10,7 +10,7 @@ from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.data.drawn_faces import DrawnFaces
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.gates.measuring import Scores, measure_of, trial_of
-from zoo_lightning.gates.report import report
+from zoo_lightning.gates.report import gate_report
 from zoo_lightning.methods import PlainBackbone
 from zoo_lightning.tasks import ClassificationTask, LandmarkTask, SegmentationTask
 
@@ -30,7 +30,7 @@ def faces():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_source_that_sees_is_found_whatever_the_gates_say(mode, seeing_and_blind, colours):
-    found = report(seeing_and_blind(mode), colours)
+    found = gate_report(seeing_and_blind(mode), colours)
     assert (found.samples, found.calibration, found.layer_samples) == (6, 12, 6)
     assert found.metric == 100
     seeing, blind, dark = found.sources
@@ -60,7 +60,7 @@ def test_an_empty_source_is_found_in_many_layers(tmp_path, faces):
     backbone = ZooBackbone("test_resnet", sources, "lite", gate_init=[0.9, 0.1])
     task = LandmarkTask(backbone, 68)
     torch.nn.init.normal_(task.head.weight, std=0.05)
-    found = report(task, faces, samples=7, calibration=16, layer_samples=7)
+    found = gate_report(task, faces, samples=7, calibration=8, layer_samples=4)
     shares = torch.tensor([row.gate_share for row in found.layers])
     assert shares.tolist() == pytest.approx([0.9, 0.1] * (len(shares) // 2))
     assert found.sources[1].metric == pytest.approx(found.metric, rel=1e-3)
@@ -76,7 +76,7 @@ def test_the_metric_as_trained_is_that_of_a_test(mode, faces, tmp_path):
     task = LandmarkTask(backbone, 68)
     torch.nn.init.normal_(task.head.weight, std=0.01)
     before = {key: value.clone() for key, value in task.state_dict().items()}
-    found = report(task, faces, layer_samples=0)
+    found = gate_report(task, faces, layer_samples=0)
     after = task.state_dict()
     changed = [key for key, value in before.items() if not torch.equal(after[key], value)]
     assert set(changed) <= {"flip"}
@@ -109,7 +109,7 @@ def test_samples_are_some_of_the_splits_and_the_same_every_time(faces):
 def test_a_network_without_batch_norms_needs_no_images(task_of, colours):
     task = task_of("lite", seeing=torch.eye(3), blind=torch.zeros(3, 3))
     task.backbone.net[1] = torch.nn.Identity()
-    found = report(task, colours)
+    found = gate_report(task, colours)
     assert found.metric == found.metric_as_is
     assert any("no batch norms" in line for line in found.remarks)
 
@@ -124,13 +124,13 @@ def test_accuracy_and_error_are_two_sides_of_one(seeing_and_blind):
 def test_what_has_no_report_is_refused(faces, colours, seeing_and_blind):
     plain = ClassificationTask(PlainBackbone("test_resnet"), 3)
     with pytest.raises(ConfigError, match="a PlainBackbone, which has no gates"):
-        report(plain, colours)
+        gate_report(plain, colours)
     single = ClassificationTask(ZooBackbone("test_resnet", ["random:1"]), 3)
     with pytest.raises(ConfigError, match="one source, which cannot be removed"):
-        report(single, colours)
+        gate_report(single, colours)
     stages = ZooBackbone("test_resnet", ["random:1", "random:2"], output="stages")
     with pytest.raises(ConfigError, match="not for SegmentationTask"):
-        report(SegmentationTask(stages), colours)
+        gate_report(SegmentationTask(stages), colours)
     task = seeing_and_blind("lite")
     for options, words in (
         ({"split": "train"}, "expected val or test"),
@@ -139,6 +139,6 @@ def test_what_has_no_report_is_refused(faces, colours, seeing_and_blind):
         ({"layer_samples": -1}, "layer_samples is -1"),
     ):
         with pytest.raises(ConfigError, match=words):
-            report(task, colours, **options)
+            gate_report(task, colours, **options)
     with pytest.raises(ConfigError, match="the data have"):
-        report(LandmarkTask(stages, 5, head="heatmaps"), faces)
+        gate_report(LandmarkTask(stages, 5, head="heatmaps"), faces)

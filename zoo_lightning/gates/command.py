@@ -12,7 +12,7 @@ from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiment_parts import plain_data
 from zoo_lightning.experiment_sources import ExperimentReader
 from zoo_lightning.experiments import experiment_name, find_experiment
-from zoo_lightning.gates.report import refuse_no_zoo, report
+from zoo_lightning.gates.report import gate_report, refuse_no_zoo
 from zoo_lightning.gates.writing import FILES, format_report, write_report
 from zoo_lightning.matched_zoo import refuse_full
 from zoo_lightning.run_folder import find_checkpoint, read_checkpoint, run_of
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     words = [word for name in options.experiment for word in ("--experiment", name)]
     words += rest if names or _has_config(rest) else [*config_of(checkpoint), *rest]
     reader = run(["fit", *words], ExperimentReader)
-    found = report(
+    found = gate_report(
         load_task(checkpoint),
         plain_data(reader.options.data),
         options.split,

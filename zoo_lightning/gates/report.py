@@ -122,7 +122,7 @@ class GateReport:
         return asdict(self) | {"trusted": self.agreement.trusted}
 
 
-def report(
+def gate_report(
     task: BaseTask,
     data: LightningDataModule,
     split: str = "test",
