@@ -112,3 +112,32 @@ def test_data_that_nothing_can_be_scored_by_are_refused_by_the_options_name(gree
     assert "gate_init" in mistyped
     absent = last_error(command(*FIT, "--data=ImageFolders", "--data.root=nowhere"))
     assert "nowhere" in absent
+
+
+@pytest.mark.parametrize("how", ["rank", "probe", "greedy"])
+def test_maps_of_labels_are_refused_before_anything_is_trained(tiny, command, class_root, how):
+    data = {"root": str(class_root), "image_size": 32, "batch_size": 4, "num_workers": 0}
+    tiny(
+        **{
+            "model": {
+                "class_path": "SegmentationTask",
+                "init_args": {
+                    "backbone": {
+                        "class_path": "ZooBackbone",
+                        "init_args": {
+                            "architecture": "test_resnet",
+                            "sources": ["random:1", "random:2"],
+                            "output": "stages",
+                            "gate_init": how,
+                        },
+                    }
+                },
+            },
+            "data": {"class_path": "PhotoMosaics", "init_args": data},
+        }
+    )
+    refused = last_error(command(*FIT, "--run_dir", "run"))
+    assert f"gate_init '{how}' cannot be found from these data" in refused
+    assert "have a map of labels; expected points with visible, or label" in refused
+    assert "give gate_init a number for each source" in refused
+    assert not Path("run").exists()

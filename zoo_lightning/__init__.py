@@ -14,6 +14,7 @@ _HOMES = {
     "LandmarkTask": "zoo_lightning.tasks",
     "load_task": "zoo_lightning.tasks.loading",
     "informed_start": "zoo_lightning.starts",
+    "gate_report": "zoo_lightning.gates.report",
     "DrawnFaces": "zoo_lightning.data",
     "FashionMNISTSubset": "zoo_lightning.data",
     "ImageFolders": "zoo_lightning.data",

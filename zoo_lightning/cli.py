@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from zoo_lightning import __version__
 from zoo_lightning.errors import ConfigError, ZooError, message_of, nearest
 
-SUBCOMMANDS = ("fit", "validate", "test", "predict", "sources")
+SUBCOMMANDS = ("fit", "validate", "test", "predict", "gates", "sources")
 
 SOURCES = ("list", "inspect", "check", "rank", "match", "ship")
 
@@ -34,6 +34,7 @@ usage: python -m zoo_lightning SUBCOMMAND ...
   validate   --experiment NAME --ckpt_path PATH    measure on the validation data
   test       --experiment NAME --ckpt_path PATH    measure on the test data
   predict    --experiment NAME --ckpt_path PATH    write predictions for the test data
+  gates      --ckpt_path RUN_DIR                   gates beside what removing each source does
 {sources}
   --sources A,B --architecture NAME stand for the sources and architecture of an experiment.
 
@@ -113,6 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         if arguments[0] == "sources":
             return sources(arguments[1:])
+        if arguments[0] == "gates":
+            _quieten()
+            from zoo_lightning.gates import command
+
+            return command.main(arguments[1:])
         return _train(given)
     except ZooError as error:
         print(f"error: {message_of(error)}", file=sys.stderr)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo_lightning.architecture import Architecture
@@ -23,6 +20,7 @@ from zoo_lightning.matching.channels import ChannelGraph, channel_groups
 from zoo_lightning.matching.sources import WAYS, agreement, match_sources
 from zoo_lightning.sources.adapting import Adapted
 from zoo_lightning.sources.spec import Source, parse_sources
+from zoo_lightning.sources.writing import write_tensors
 from zoo_lightning.sources.zoo import check_preprocessing
 
 ABOUT = """\
@@ -184,19 +182,11 @@ def write(
     Returns:
         The file's path: the source's name, with hyphens for what file names should not have.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', source.source.name)}.safetensors"
-    part = path.with_name(f"{path.name}.{uuid4().hex}.part")
-    noted = {"format": "pt", "architecture": architecture.label, **metadata}
+    noted = {"architecture": architecture.label, **metadata}
     if source.mean is not None and source.std is not None:
         noted["preprocessing"] = json.dumps({"mean": source.mean, "std": source.std})
-    # Copies, because safetensors refuses tensors that share memory.
-    state = {key: value.detach().clone().contiguous() for key, value in source.state.items()}
-    try:
-        save_file(state, part, metadata=noted)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_tensors(source.state, path, noted)
     return path
 
 

@@ -7,8 +7,6 @@ print. Functions return figures; ``save_figure`` writes them.
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +18,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from zoo_lightning.metrics.functional import error_auc, failure_rate
+from zoo_lightning.whole_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -270,12 +269,5 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         path: with the format's suffix; its folder is made if it is absent.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".figure-", suffix=path.suffix)
-    os.close(handle)
-    try:
-        figure.savefig(temporary)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with whole_file(path) as part:
+        figure.savefig(part, format=path.suffix.removeprefix("."))

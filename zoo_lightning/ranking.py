@@ -169,7 +169,7 @@ def unvaried(train_set: Dataset, val_set: Dataset) -> Dataset:
 
 def targets_of(batch: dict[str, Any]) -> dict[str, Tensor]:
     """What is to be predicted of a batch's samples; points as fractions of the image."""
-    targets = {k: v for k, v in batch.items() if k in ("points", "visible", "label")}
+    targets = {k: v for k, v in batch.items() if k in ("points", "visible", "label", "labels")}
     if "points" in targets:
         height, width = batch["image"].shape[-2:]
         targets["points"] = batch["points"].double() / torch.tensor([width, height])
@@ -197,10 +197,8 @@ def join_targets(batches: Sequence[dict[str, Tensor]]) -> Targets:
     if "label" in batches[0]:
         labels = torch.cat([batch["label"] for batch in batches])
         return Targets("classes", labels, torch.ones(len(labels), 1, dtype=torch.bool))
-    raise ConfigError(
-        f"the data's samples have {', '.join(batches[0]) or 'images only'}; expected points with "
-        "visible, or label"
-    )
+    found = "a map of labels" if "labels" in batches[0] else ", ".join(batches[0]) or "images only"
+    raise ConfigError(f"the data's samples have {found}; expected points with visible, or label")
 
 
 def score(features: Tensor, targets: Targets) -> dict[str, float]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from zoo_lightning.errors import ConfigError, SourceError
+from zoo_lightning.whole_files import whole_file
 
 CHECKPOINTS, PICTURES, SUMMARY, METRICS = "checkpoints", "pictures", "summary.json", "metrics.csv"
 
@@ -99,9 +99,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Write ``summary.json`` so that a reader never finds half of it."""
-    temporary = folder / f".{SUMMARY}.{os.getpid()}"
-    temporary.write_text(json.dumps(summary, indent=2) + "\n")
-    temporary.replace(folder / SUMMARY)
+    with whole_file(folder / SUMMARY) as part:
+        part.write_text(json.dumps(summary, indent=2) + "\n")
 
 
 def earlier_metrics(folder: Path, until_step: int) -> list[dict[str, int | float]]:

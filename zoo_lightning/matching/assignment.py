@@ -13,8 +13,8 @@ from torch import Tensor
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.matching.channels import ChannelGraph, Group
 
-Inside = Callable[[int, int, int, dict[int, Tensor]], Tensor | float]
-"""What the blocks at two places add to a group's scores, given the assignments of other groups."""
+Inside = Callable[[int, list[Tensor]], Tensor | float]
+"""What each pair of blocks adds to a group's scores, given the assignments of earlier groups."""
 
 
 def assign(scores: Tensor) -> Tensor:
@@ -26,6 +26,11 @@ def assign(scores: Tensor) -> Tensor:
     Raises:
         ConfigError: SciPy is not installed.
     """
+    return assign_each(scores[None])[0]
+
+
+def assign_each(scores: Tensor) -> Tensor:
+    """As :func:`assign`, for many problems of one size: ``(..., n, n)`` to ``(..., n)``."""
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError as error:
@@ -33,10 +38,13 @@ def assign(scores: Tensor) -> Tensor:
             "matching sources needs SciPy, which is not installed; "
             "pip install 'zoo-lightning[match]'"
         ) from error
-    if len(scores) == 1:
-        return torch.zeros(1).long()
-    _, columns = linear_sum_assignment(scores.detach().cpu().double().numpy(), maximize=True)
-    return torch.from_numpy(columns).long()
+    size = scores.shape[-1]
+    result = torch.zeros(scores.shape[:-1], dtype=torch.long)
+    if size > 1:
+        problems = scores.detach().cpu().double().reshape(-1, size, size).numpy()
+        for row, problem in zip(result.view(-1, size).numpy(), problems, strict=True):
+            row[:] = linear_sum_assignment(problem, maximize=True)[1]
+    return result
 
 
 def bundles(graph: ChannelGraph) -> list[list[Group]]:
@@ -63,8 +71,9 @@ def assign_bundle(
         scores: for each group ``(channels, channels)``: of the channel (column) that would take the
             place of each (row).
         inside: what depends on several groups' assignments within a pair of blocks: called with a
-            group's index, the block whose place is taken, the block that takes it, and what has
-            been assigned within them by group.
+            group's index and what has been assigned to the groups before it, ``(blocks, blocks,
+            size)`` each; gives ``(blocks, blocks, size, size)``. The first block is the one whose
+            place is taken, the second the one that takes it.
 
     Returns:
         For each group ``(channels,)``, numbers of channels as in a permutation of the graph.
@@ -72,26 +81,18 @@ def assign_bundle(
     blocks = groups[0].blocks
     if len(groups) == 1 and blocks == 1:
         return [groups[0].start + assign(scores[0])]
-    shaped = [
-        each.reshape(blocks, group.size, blocks, group.size).transpose(1, 2)
-        for group, each in zip(groups, scores, strict=True)
-    ]
     values = torch.zeros(blocks, blocks, dtype=scores[0].dtype)
-    within: dict[tuple[int, int], dict[int, Tensor]] = {}
-    for place in range(blocks):
-        for source in range(blocks):
-            chosen = within[place, source] = {}
-            for index in range(len(groups)):
-                own = shaped[index][place, source]
-                if inside is not None:
-                    own = own + inside(index, place, source, chosen)
-                chosen[index] = assign(own)
-                rows = torch.arange(len(own))
-                values[place, source] += own[rows, chosen[index]].sum()
+    within: list[Tensor] = []
+    for index, (group, each) in enumerate(zip(groups, scores, strict=True)):
+        own = each.reshape(blocks, group.size, blocks, group.size).transpose(1, 2)
+        if inside is not None:
+            own = own + inside(index, within)
+        within.append(assign_each(own))
+        values += own.gather(-1, within[-1][..., None]).sum(dim=(-2, -1))
     moved = assign(values).tolist()
     result = []
     for index, group in enumerate(groups):
-        parts = [s * group.size + within[p, s][index] for p, s in enumerate(moved)]
+        parts = [s * group.size + within[index][p, s] for p, s in enumerate(moved)]
         result.append(group.start + torch.cat(parts))
     return result
 

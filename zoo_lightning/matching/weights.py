@@ -163,22 +163,18 @@ class Weights:
         """How grouped convolutions' kernels score a group within a pair of blocks."""
         links = self._links(groups)
 
-        def inside(
-            index: int, place: int, source: int, chosen: dict[int, Tensor]
-        ) -> Tensor | float:
+        def inside(index: int, chosen: list[Tensor]) -> Tensor | float:
             total: Tensor | float = 0.0
             for other, reference, kernels in links.get(index, ()):
-                if other in chosen:
-                    n, m = groups[index].size, groups[other].size
-                    own = reference[place * n : (place + 1) * n, place * m : (place + 1) * m]
-                    its = kernels[source * n : (source + 1) * n, source * m + chosen[other]]
-                    total = total + own.flatten(1) @ its.flatten(1).T
+                if other < len(chosen):
+                    total = total + _between(reference, kernels, chosen[other])
             return total
 
         return inside
 
     def _links(self, groups: Sequence[Group]) -> dict[int, list[tuple[int, Tensor, Tensor]]]:
-        """Kernels between groups, as the channels of one by those of the other, by group."""
+        """Kernels between groups by group: of each block, the channels of one by the other's."""
+        blocks = groups[0].blocks
         links: dict[int, list[tuple[int, Tensor, Tensor]]] = {}
         single = [
             [each for each in self.places[group.start] if each[0].inside and each[2].shape[1] == 1]
@@ -188,13 +184,48 @@ class Weights:
             for (term, dim, here), (same, across, there) in product(places, partners):
                 if term is same and dim != across:
                     kernels = [
-                        each.index_select(dim, here.flatten())
-                        .index_select(across, there.flatten())
-                        .movedim((dim, across), (0, 1))
+                        _diagonal_blocks(
+                            each.index_select(dim, here.flatten())
+                            .index_select(across, there.flatten())
+                            .movedim((dim, across), (0, 1)),
+                            blocks,
+                        )
                         for each in (term.reference, term.source)
                     ]
                     links.setdefault(one, []).append((other, *kernels))
         return links
+
+    def involved(self, groups: Sequence[Group]) -> Tensor:
+        """Numbers of the channels whose assignment :meth:`improve` looks at."""
+        axes = [axis for g in groups for term, _, _ in self.places[g.start] for axis in term.axes]
+        own = [torch.arange(group.start, group.span.stop) for group in groups]
+        channels = torch.cat([*own, *(axis.channels for axis in axes)]).unique()
+        return channels[channels >= 0]
+
+
+def _diagonal_blocks(kernels: Tensor, blocks: int) -> Tensor:
+    """Blocks ``(blocks, n, m, k)`` on the diagonal of kernels ``(blocks n, blocks m, ...)``."""
+    rows, columns = kernels.shape[:2]
+    shaped = kernels.reshape(blocks, rows // blocks, blocks, columns // blocks, -1)
+    return shaped.diagonal(dim1=0, dim2=2).movedim(-1, 0).contiguous()
+
+
+def _between(reference: Tensor, kernels: Tensor, chosen: Tensor) -> Tensor:
+    """Scores within each pair of blocks by the kernels to a group that is assigned already.
+
+    Args:
+        reference: ``(P, n, m, k)``, of the blocks whose places are taken.
+        kernels: ``(P, n, m, k)``, of the blocks that take them.
+        chosen: ``(P, P, m)``, the other group's assignment within each pair of blocks.
+
+    Returns:
+        ``(P, P, n, n)``.
+    """
+    rows = []
+    for own, columns in zip(reference, chosen, strict=True):  # all pairs at once might not fit
+        index = columns[:, None, :, None].expand_as(kernels)
+        rows.append(own.flatten(1) @ kernels.gather(2, index).flatten(2).transpose(1, 2))
+    return torch.stack(rows)
 
 
 def _permuted(
@@ -227,9 +258,18 @@ def match_weights(
     weights = Weights(graph, terms_of(graph, reference, state))
     generator = torch.Generator().manual_seed(seed)
     together = bundles(graph)
+    involved = [weights.involved(groups) for groups in together]
+    # Where nothing changed since a bundle was last left as it is, it would be left again.
+    settled: dict[int, Tensor] = {}
     for _ in range(SWEEPS):
         order = torch.randperm(len(together), generator=generator).tolist()
-        changed = [weights.improve(together[index]) for index in order]
-        if not any(changed):
+        before = weights.permutation
+        for index in order:
+            seen = weights.permutation[involved[index]]
+            if index in settled and torch.equal(settled[index], seen):
+                continue
+            if not weights.improve(together[index]):
+                settled[index] = seen
+        if torch.equal(weights.permutation, before):
             break
     return weights.permutation

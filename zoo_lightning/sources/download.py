@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 from urllib.parse import unquote, urlparse
 from urllib.request import Request, urlopen
-from uuid import uuid4
 
 import torch
 
 from zoo_lightning.errors import SourceError
+from zoo_lightning.whole_files import whole_file
 
 BLOCK = 1 << 20
 """Bytes read at a time."""
@@ -60,24 +59,20 @@ def fetch(url: str, sha256: str | None = None, file_name: str | None = None) -> 
     path = cache_folder() / (file_name or cached_name(url))
     if path.is_file() and (sha256 is None or sha256_of(path).startswith(sha256)):
         return path
-    part = path.with_name(f"{path.name}.{uuid4().hex}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("xb") as file:
-            found = _copy(url, file)
-        if sha256 is not None and not found.startswith(sha256):
-            raise SourceError(
-                f"{url} has SHA-256 {found}, expected {sha256}: it was changed or damaged. "
-                "Nothing was kept; check the address and the digest."
-            )
-        os.replace(part, path)
+        with whole_file(path) as part:
+            with part.open("xb") as file:
+                found = _copy(url, file)
+            if sha256 is not None and not found.startswith(sha256):
+                raise SourceError(
+                    f"{url} has SHA-256 {found}, expected {sha256}: it was changed or damaged. "
+                    "Nothing was kept; check the address and the digest."
+                )
     except (OSError, HTTPException, ValueError) as error:
         raise SourceError(
             f"{url} cannot be downloaded ({error or type(error).__name__}). Check the network and "
             "the address, or download it elsewhere and give the file's path as weights."
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

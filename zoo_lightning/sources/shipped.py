@@ -5,13 +5,11 @@ Cards are read without torch, so the zoo can be listed quickly.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import yaml
 
@@ -182,19 +180,11 @@ def ship(state: Mapping[str, Tensor], card: Card, folder: Path = FOLDER) -> Path
     Returns:
         The path of the weight file.
     """
-    from safetensors.torch import save_file
+    from zoo_lightning.sources.writing import write_tensors
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{card.name}.safetensors"
-    part = path.with_name(f"{path.name}.{uuid4().hex}.part")
-    # Copies, because safetensors refuses tensors that share memory.
-    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
-    try:
-        save_file(tensors, part, metadata={"format": "pt", "architecture": card.architecture})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_tensors(state, path, {"architecture": card.architecture})
     write_card(card, folder)
     return path
 

@@ -75,7 +75,15 @@ class ClassificationTask(BaseTask):
 
     def setup(self, stage: str) -> None:
         """Check that head and data agree, before anything runs."""
-        check_classes(self.num_classes, self.trainer.datamodule)
+        self.check_data(self.trainer.datamodule)
+
+    def check_data(self, data: Any) -> None:
+        """Check that the data have the head's classes.
+
+        Raises:
+            ConfigError: they have others.
+        """
+        check_classes(self.num_classes, data)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch of ``image`` ``(B, 3, H, W)``, ``label`` and ``index`` ``(B,)``."""

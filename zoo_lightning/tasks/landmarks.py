@@ -114,7 +114,17 @@ class LandmarkTask(BaseTask):
 
     def setup(self, stage: str) -> None:
         """Check that head and data agree, before anything runs."""
-        data = getattr(self.trainer, "datamodule", None)
+        self.check_data(getattr(self.trainer, "datamodule", None))
+
+    def check_data(self, data: Any) -> None:
+        """Check that the data have the head's points, and take from them what metrics need.
+
+        Args:
+            data: the data module, or ``None`` for a task without one.
+
+        Raises:
+            ConfigError: other points, no such distance, or unknown mirror images.
+        """
         points = getattr(data, "num_points", self.num_points)
         if points != self.num_points:
             raise ConfigError(

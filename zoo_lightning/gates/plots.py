@@ -1,0 +1,97 @@
+"""The picture of a report: gates, kernels and effects by layer and source, in greys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from zoo_lightning.plots import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from zoo_lightning.gates.report import GateReport
+
+LONGEST = 24
+"""Letters of a name that are shown, the last ones: they tell layers apart."""
+
+
+def plot_gates(found: GateReport) -> Figure:
+    """Heat maps, layers by sources: gate share, kernel share and, if measured, the effect.
+
+    Dark is much. Every cell has its number, so that nothing depends on the shade; effects below
+    zero, where a layer does better without the source, are hatched.
+
+    Args:
+        found: the report.
+
+    Returns:
+        The figure; its height grows with the number of layers.
+    """
+    sources = [row.source for row in found.sources]
+    layers = [row.layer for row in found.layers[:: len(sources)]]
+    columns = {
+        "share\nof the gates": [row.gate_share for row in found.layers],
+        "share\nof the kernels' norms": [row.kernel_share for row in found.layers],
+    }
+    if found.layer_samples:
+        effects = [row.effect for row in found.layers]
+        columns[f"rise of {found.measure.loss}\nwithout the source"] = effects
+    width = len(columns) * (0.6 * len(sources) + 0.5) + 2.2
+    figure = new_figure(width, 0.24 * len(layers) + 1.9)
+    grid = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
+    for axes, (title, values) in zip(grid, columns.items(), strict=True):
+        table = np.array(values, dtype=float).reshape(len(layers), len(sources))
+        draw_table(axes, table, sources, share=title.startswith("share"))
+        axes.set_title(title, size=8)
+    grid[0].set_yticks(np.arange(len(layers)), [_short(name) for name in layers], fontsize=7)
+    return figure
+
+
+def draw_table(axes: Axes, table: np.ndarray, sources: Sequence[str], share: bool) -> None:
+    """One heat map with its numbers.
+
+    Args:
+        axes: to draw on.
+        table: ``(L, m)``.
+        sources: names of the columns.
+        share: whether the values lie in [0, 1]; otherwise the largest magnitude is darkest.
+    """
+    largest = 1.0 if share else float(np.abs(table).max()) or 1.0
+    shades = np.abs(table) / largest
+    decimals = max(1, 2 - math.floor(math.log10(largest)))
+    axes.imshow(shades, cmap="Greys", vmin=0, vmax=1.1, aspect="auto", interpolation="nearest")
+    names = [_short(name) for name in sources]
+    axes.set_xticks(
+        np.arange(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=7
+    )
+    axes.tick_params(length=0)
+    for (row, column), value in np.ndenumerate(table):
+        dark = shades[row, column] > 0.55
+        if value < 0:
+            axes.fill(
+                column + np.array([-0.5, 0.5, 0.5, -0.5]),
+                row + np.array([-0.5, -0.5, 0.5, 0.5]),
+                facecolor="none",
+                edgecolor="0.5" if dark else "0.8",
+                hatch="///",
+                linewidth=0,
+            )
+        axes.text(
+            column,
+            row,
+            f"{value:.2f}" if share else f"{value:+.{decimals}f}",
+            ha="center",
+            va="center",
+            fontsize=6,
+            color="white" if dark else "black",
+        )
+
+
+def _short(name: str) -> str:
+    name = name.replace("$", r"\$")  # no mathematics in a name
+    return name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"
