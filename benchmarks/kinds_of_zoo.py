@@ -143,7 +143,10 @@ def members(kind: str, target: Target) -> tuple[str, ...]:
 
 _SOUP = ("--experiment", "methods/soup")
 _RELEASED = (f"{BACKBONE}.gate_init", "released", f"{BACKBONE}.norm_weights", "uniform")
-_OURS = (*PROBED, f"{BACKBONE}.gate_init", "greedy", f"{BACKBONE}.norm_weights", "gates")
+_OURS = (
+    *(*PROBED, f"{BACKBONE}.gate_init", "greedy", f"{BACKBONE}.norm_weights", "gates"),
+    *(f"{BACKBONE}.align", "none"),
+)
 ZOO_METHODS = {
     "average": (*_SOUP, *PROBED),
     "matched average": (*_SOUP, *PROBED),
