@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -152,51 +152,29 @@ def gate_report(
         data.setup("test")
     task.check_data(data)
     trial = trial_of(task, data, split, samples, calibration)
-    full, as_is = trial.scores(), trial.scores(estimate=False)
-    sources = range(trial.num_sources)
-    others = [[j for j in sources if j != i] for i in sources]
-    say(f"removing each of {len(sources)} sources, {len(full.error)} samples")
-    without = [trial.scores(kept) for kept in others]
-    without_as_is = [trial.scores(kept, estimate=False) for kept in others]
-    # Of two sources, one alone is the other removed.
-    alone = without[::-1] if len(sources) == 2 else [trial.scores([i]) for i in sources]
+    removals = remove_each(trial, say)
     gates, deviations, shares, kernel_shares = gate_tables(trial)
     effects, errors, layer_samples = layer_effects(trial, layer_samples, say)
-    agreement = agree(shares, kernel_shares, torch.stack([e.loss for e in without]), effects)
+    losses = torch.stack([each.loss for each in removals.without])
+    agreement = agree(shares, kernel_shares, losses, effects)
     starts = start_shares(task)
     names = [source.name for source in task.backbone.sources]
-    rows = []
-    for i, name in enumerate(names):
-        rows.append(
-            SourceRow(
-                name,
-                None if starts is None else starts[i],
-                float(shares[:, i].mean()),
-                float(kernel_shares[:, i].mean()),
-                measure.of(without[i]),
-                *mean_and_error(without[i].error - full.error),
-                *mean_and_error(without[i].loss - full.loss),
-                measure.of(without_as_is[i]),
-                float((without_as_is[i].error - as_is.error).mean()),
-                measure.of(alone[i]),
-            )
-        )
-    columns = (gates, deviations, shares, kernel_shares, effects, errors)
+    tables = (gates, deviations, shares, kernel_shares, effects, errors)
     return GateReport(
         task.backbone.method,
         task.backbone.architecture.label,
         split,
-        len(full.error),
+        len(removals.full.error),
         sum(map(len, trial.images)),
         layer_samples,
         measure,
-        measure.of(full),
-        measure.of(as_is),
-        rows,
-        layer_rows(list(trial.layers), names, *columns),
+        measure.of(removals.full),
+        measure.of(removals.as_is),
+        source_rows(measure, names, starts, shares.mean(0), kernel_shares.mean(0), removals),
+        layer_rows(list(trial.layers), names, *tables),
         agreement,
         agreement.verdict(),
-        remarks(trial, starts, full, without),
+        remarks(trial, starts, removals),
     )
 
 
@@ -235,6 +213,64 @@ def refuse_no_zoo(backbone: str, num_sources: int) -> None:
         raise ConfigError(
             "the zoo has one source, which cannot be removed; give a run with two or more"
         )
+
+
+class Removals(NamedTuple):
+    """How wrong the samples are with all sources and with fewer.
+
+    Attributes:
+        full: with all, norm statistics estimated anew, as everywhere but in ``*as_is``.
+        as_is: with all, as trained.
+        without: without each source.
+        without_as_is: likewise, norm statistics as trained.
+        alone: with each source only.
+    """
+
+    full: Scores
+    as_is: Scores
+    without: list[Scores]
+    without_as_is: list[Scores]
+    alone: list[Scores]
+
+
+def remove_each(trial: Trial, say: Callable[[str], None]) -> Removals:
+    """Remove each source from all layers, and all the others."""
+    full, as_is = trial.scores(), trial.scores(estimate=False)
+    sources = range(trial.num_sources)
+    others = [[j for j in sources if j != i] for i in sources]
+    say(f"removing each of {len(sources)} sources, {len(full.error)} samples")
+    without = [trial.scores(kept) for kept in others]
+    without_as_is = [trial.scores(kept, estimate=False) for kept in others]
+    # Of two sources, one alone is the other removed.
+    alone = without[::-1] if len(sources) == 2 else [trial.scores([i]) for i in sources]
+    return Removals(full, as_is, without, without_as_is, alone)
+
+
+def source_rows(
+    measure: Measure,
+    names: list[str],
+    starts: list[float] | None,
+    shares: Tensor,
+    kernel_shares: Tensor,
+    removals: Removals,
+) -> list[SourceRow]:
+    """Rows of the table by source; shares are ``(m,)``, means over the layers."""
+    full, as_is = removals.full, removals.as_is
+    return [
+        SourceRow(
+            name,
+            None if starts is None else starts[i],
+            float(shares[i]),
+            float(kernel_shares[i]),
+            measure.of(removals.without[i]),
+            *mean_and_error(removals.without[i].error - full.error),
+            *mean_and_error(removals.without[i].loss - full.loss),
+            measure.of(removals.without_as_is[i]),
+            float((removals.without_as_is[i].error - as_is.error).mean()),
+            measure.of(removals.alone[i]),
+        )
+        for i, name in enumerate(names)
+    ]
 
 
 def gate_tables(trial: Trial) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
@@ -311,9 +347,7 @@ def layer_rows(
     ]
 
 
-def remarks(
-    trial: Trial, starts: list[float] | None, full: Scores, without: list[Scores]
-) -> list[str]:
+def remarks(trial: Trial, starts: list[float] | None, removals: Removals) -> list[str]:
     """What a reader of the figures should know."""
     lines = [
         "removal says what this trained network needs of a source, not what a zoo trained without "
@@ -324,7 +358,7 @@ def remarks(
             "the gates started unequal (column start): that they agree with removal may be the "
             "start's doing, since a source that starts small is little used"
         )
-    effects = [mean_and_error(each.loss - full.loss) for each in without]
+    effects = [mean_and_error(each.loss - removals.full.loss) for each in removals.without]
     if all(abs(effect) <= BEYOND_NOISE * deviation for effect, deviation in effects):
         lines.append("no removal has an effect beyond the samples' noise")
     if not trial.estimates:
