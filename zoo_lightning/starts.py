@@ -100,10 +100,10 @@ class Start:
 
 TOLERANCE = 0.12
 """Share of what the best score so far has above a network of random weights that an average may
-lose and still be kept. Measured on seven targets with the shipped sources: the average of the best
-source and a near relative keeps 90 to 128 %, that with a relative trained far away -41 to 82 %,
-that with a stranger -74 to 65 %. (Shares of the score itself do not tell them apart, for random
-features alone explain up to 80 % of what the best source's do.)"""
+lose and still be kept. Measured on seven targets with the shipped sources (``results/zoo``): the
+average of the best source and a near relative keeps 90 to 105 %, that with a relative trained far
+away 7 to 82 %, that with a stranger -62 to 65 %. Shares of the score itself do not tell them apart,
+for random features alone explain up to 80 % of what the best source's do."""
 
 
 def shares(chosen: Sequence[int], num_sources: int) -> list[float]:
