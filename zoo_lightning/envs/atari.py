@@ -43,9 +43,14 @@ class AtariEnvs:
             ``chosen``.
         num_threads: of the games, 0 for one a core.
 
+    Attributes:
+        last_actions: ``(N,)``, carried out in the last step.
+
     Raises:
         ConfigError: unknown game, ale-py missing, or a number that makes no sense.
     """
+
+    last_actions: np.ndarray
 
     def __init__(
         self,
@@ -137,6 +142,7 @@ class AtariEnvs:
         chosen = ~self._refire
         if self._fire is not None and self._refire.any():
             actions = np.where(chosen, actions, self._fire)
+        self.last_actions = actions
         observations, rewards, over, truncated, info = self._envs.step(actions)
         for history, action in zip(self._actions, actions.tolist(), strict=True):
             history.append(action)

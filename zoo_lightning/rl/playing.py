@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
+
+from zoo_lightning.envs.reference_scores import SCORES, human_normalised
 
 if TYPE_CHECKING:
     from zoo_lightning.envs.stepping import Environments, Game
@@ -48,3 +51,38 @@ def random_player(num_actions: int, seed: int) -> Act:
     """A player that chooses every action equally often, by chance."""
     rng = np.random.default_rng(seed)
     return lambda observations: rng.integers(num_actions, size=len(observations))
+
+
+def summarise(
+    game: str, scores: Tensor, lengths: Tensor, random_scores: Tensor
+) -> dict[str, float]:
+    """Figures of games played.
+
+    Args:
+        game: its name.
+        scores: ``(G,)``, of the games.
+        lengths: ``(G,)``, in decisions of the agent.
+        random_scores: of games played at random.
+
+    Returns:
+        ``episodic_return`` (mean score), its ``_std`` (over the games), ``_median``, ``_min`` and
+        ``_max``, ``episodic_length``, ``random_return`` (random play, measured), and where the
+        literature has figures ``human_return``, ``reference_random_return`` and
+        ``human_normalized_score``, which takes random play from the literature; see
+        :mod:`zoo_lightning.envs.reference_scores`.
+    """
+    name, mean = "episodic_return", float(scores.mean())
+    figures = {
+        name: mean,
+        f"{name}_std": float(scores.std()) if len(scores) > 1 else 0.0,
+        f"{name}_median": float(scores.quantile(0.5)),
+        f"{name}_min": float(scores.min()),
+        f"{name}_max": float(scores.max()),
+        "episodic_length": float(lengths.mean()),
+        "random_return": float(random_scores.mean()),
+    }
+    relative = human_normalised(game, mean)
+    if relative is not None:
+        figures["reference_random_return"], figures["human_return"] = SCORES[game]
+        figures["human_normalized_score"] = relative
+    return figures

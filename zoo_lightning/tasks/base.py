@@ -27,7 +27,7 @@ from zoo_lightning.callbacks.gate_ema import GateEMA
 from zoo_lightning.callbacks.gate_log import GateLog
 from zoo_lightning.errors import ConfigError, nearest
 
-Schedule = Literal["onecycle", "cosine", "step", "constant"]
+Schedule = Literal["onecycle", "cosine", "linear", "step", "constant"]
 
 
 class BaseTask(pl.LightningModule):
@@ -42,7 +42,8 @@ class BaseTask(pl.LightningModule):
         decay_all: decay gates, alignment, norm layers and biases as well, as the authors' code
             does; alignment then decays towards zero, not towards the identity.
         schedule: ``onecycle`` (rise over the first ``warmup``, then cosine to zero), ``cosine``,
-            ``step`` (a tenth at each of ``milestones``) or ``constant``.
+            ``linear`` (falling to zero), ``step`` (a tenth at each of ``milestones``) or
+            ``constant``.
         warmup: share of the training in which ``onecycle`` rises, in (0, 1).
         milestones: where ``step`` drops the rate: optimiser steps, or below 1 shares of the
             training.
@@ -55,6 +56,8 @@ class BaseTask(pl.LightningModule):
     monitor: ClassVar[str]
     """Logged validation metric by which the best checkpoint is chosen."""
     monitor_mode: ClassVar[Literal["min", "max"]]
+    optimizer_options: ClassVar[dict[str, Any]] = {}
+    """Further options of the optimiser, the same for all its kinds."""
     head: nn.Module
 
     def __init__(
@@ -150,6 +153,7 @@ class BaseTask(pl.LightningModule):
             lr=options["lr"],
             weight_decay=0.0,
             momentum=options["momentum"],
+            **self.optimizer_options,
         )
         scheduler = self._scheduler(optimizer)
         return {
@@ -174,6 +178,8 @@ class BaseTask(pl.LightningModule):
             return MultiStepLR(optimizer, [int(p if p >= 1 else p * steps) for p in places])
         if options["schedule"] == "cosine":
             return CosineAnnealingLR(optimizer, steps)
+        if options["schedule"] == "linear":
+            return LambdaLR(optimizer, lambda step: max(1 - step / steps, 0.0))
         return OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],
@@ -273,6 +279,7 @@ def differences(found: dict[str, Any], wanted: dict[str, Any], everything: bool)
         "task",
         "num_points",
         "num_classes",
+        "num_actions",
         "head",
         "heatmap_stride",
         "stride",
