@@ -27,6 +27,9 @@ class NatureCNN(nn.Module):
         self.conv2 = nn.Conv2d(32, 64, 4, stride=2)
         self.conv3 = nn.Conv2d(64, 64, 3, stride=1)
         self.hidden = nn.Linear(64 * 7 * 7, num_features)
+        # Tells an aggregated layer that its input is a map of 64 channels, whose average its gate
+        # sees, and not 3,136 channels.
+        self.hidden.positions = 7 * 7
         for layer in (self.conv1, self.conv2, self.conv3, self.hidden):
             orthogonal(layer, math.sqrt(2))
 
@@ -34,10 +37,11 @@ class NatureCNN(nn.Module):
         """Features ``(B, F)`` of observations ``(B, 4, 84, 84)``: bytes, or floats in [0, 1]."""
         if not x.is_floating_point():
             x = x.to(torch.float32).mul_(1 / 255)
-        x = torch.relu(self.conv1(x))
-        x = torch.relu(self.conv2(x))
-        x = torch.relu(self.conv3(x))
-        return torch.relu(self.hidden(x.flatten(1)))
+        # In place: a convolution's gradients need its input only.
+        x = self.conv1(x).relu_()
+        x = self.conv2(x).relu_()
+        x = self.conv3(x).relu_()
+        return self.hidden(x.flatten(1)).relu_()
 
 
 def nature_cnn() -> NatureCNN:

@@ -56,8 +56,8 @@ class BaseTask(pl.LightningModule):
     monitor: ClassVar[str]
     """Logged validation metric by which the best checkpoint is chosen."""
     monitor_mode: ClassVar[Literal["min", "max"]]
-    optimizer_options: ClassVar[dict[str, Any]] = {}
-    """Further options of the optimiser, the same for all its kinds."""
+    optimizer_options: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Further options of optimisers by their names."""
     head: nn.Module
 
     def __init__(
@@ -111,6 +111,10 @@ class BaseTask(pl.LightningModule):
         images = images.contiguous(memory_format=torch.channels_last)
         return self.head(self.backbone(images))
 
+    def facts(self) -> dict[str, Any]:
+        """What ``summary.json`` has of this task besides what it has of all."""
+        return {}
+
     def fold(self) -> nn.Module:
         """Ordinary network with the head, which computes what this task's ``forward`` computes."""
         return self.backbone.fold(self.head)
@@ -153,7 +157,7 @@ class BaseTask(pl.LightningModule):
             lr=options["lr"],
             weight_decay=0.0,
             momentum=options["momentum"],
-            **self.optimizer_options,
+            **self.optimizer_options.get(options["optimizer"], {}),
         )
         scheduler = self._scheduler(optimizer)
         return {

@@ -55,9 +55,10 @@ class PPOTask(BaseTask):
 
     Logs under CleanRL's names, at every rollout: ``charts/episodic_return`` and
     ``charts/episodic_length`` (unclipped score and agent steps, averages over the whole games that
-    ended in it, if any did), ``charts/SPS`` (agent steps per second of acting and learning, since the start),
-    ``charts/learning_rate`` and ``losses/{policy_loss,value_loss,entropy,old_approx_kl,approx_kl,
-    clipfrac,explained_variance}`` (averages over its optimiser steps). In validation
+    ended in it, if any did), ``charts/SPS`` (agent steps per second of acting and learning, since
+    the start), ``charts/learning_rate`` and
+    ``losses/{policy_loss,value_loss,entropy,old_approx_kl,approx_kl,clipfrac,explained_variance}``
+    (averages over its optimiser steps). In validation
     ``val/episodic_return`` and ``val/episodic_length`` of whole games. For the test's figures see
     :meth:`test_step`.
 
@@ -90,7 +91,10 @@ class PPOTask(BaseTask):
 
     monitor: ClassVar[str] = "val/episodic_return"
     monitor_mode: ClassVar[Literal["min", "max"]] = "max"
-    optimizer_options: ClassVar[dict[str, Any]] = {"eps": 1e-5}
+    # Adam in one pass over the parameters takes a fifth of the time on CPUs.
+    optimizer_options: ClassVar[dict[str, dict[str, Any]]] = {
+        name: {"eps": 1e-5, "fused": True} for name in ("adam", "adamw")
+    }
 
     def __init__(
         self,
@@ -165,6 +169,16 @@ class PPOTask(BaseTask):
         """Rollouts of the whole training, which the schedule is stepped by."""
         loader = self.trainer.datamodule.train_dataloader()
         return len(loader) * max(self.trainer.max_epochs or 1, 1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add how far the log's axis has come."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["zoo_lightning"]["logged_until"] = int(self.agent_steps) + 1
+
+    def facts(self) -> dict[str, Any]:
+        """The game, and the agent's steps in training."""
+        game = getattr(self.trainer.datamodule, "game", "")
+        return {"game": game, "agent_steps": int(self.agent_steps)}
 
     # Acting.
 
@@ -277,10 +291,8 @@ class PPOTask(BaseTask):
         values["losses/explained_variance"] = explained
         values["charts/learning_rate"] = self.optimizers().param_groups[0]["lr"]
         self.log_dict(values, batch_size=1)
-        taken = int(self.agent_steps) - self._steps_before
-        self.log(
-            "charts/SPS", taken / (time.monotonic() - self._start), prog_bar=True, batch_size=1
-        )
+        speed = (int(self.agent_steps) - self._steps_before) / self._seconds
+        self.log("charts/SPS", speed, prog_bar=True, batch_size=1)
         # The axis of what is logged.
         self.log("step", self.agent_steps.double(), batch_size=1)
         if games:
