@@ -316,7 +316,7 @@ class ZooCLI(LightningCLI):
             "checkpoint": os.path.relpath(checkpoint, self.run_dir),
             "parameters": self.model.backbone.parameter_counts(),
             "preprocessing": self._preprocessing(),
-            "test": results[0],
+            "test": {name: value for name, value in results[0].items() if name != "step"},
         }
         write_summary(self.run_dir, summary)
         print(

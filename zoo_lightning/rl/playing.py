@@ -49,7 +49,8 @@ def play_games(envs: Environments, act: Act, games: int, seed: int) -> list[Game
 
 def random_player(num_actions: int, seed: int) -> Act:
     """A player that chooses every action equally often, by chance."""
-    rng = np.random.default_rng(seed)
+    # Another stream than that of an environment with the same seed.
+    rng = np.random.default_rng([seed, 1])
     return lambda observations: rng.integers(num_actions, size=len(observations))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -126,6 +126,11 @@ class PPOTask(BaseTask):
             **optimisation,
         )
         _check_numbers(discount, smoothing, epochs, minibatches, clip, max_grad_norm)
+        if normalisation not in get_args(Normalisation):
+            raise ConfigError(
+                f"unknown normalisation {normalisation!r}; expected one of: "
+                f"{', '.join(get_args(Normalisation))}"
+            )
         _check_backbone(backbone)
         self.automatic_optimization = False
         self.num_actions = num_actions
@@ -343,6 +348,7 @@ class PPOTask(BaseTask):
         random_scores, _ = self._gathered(self._play(data.test_games, random))
         figures = summarise(getattr(data, "game", ""), scores, lengths, random_scores)
         self.log_dict({f"test/{name}": value for name, value in figures.items()}, batch_size=1)
+        self.log("step", self.agent_steps.double(), batch_size=1)
         return {"scores": scores, "lengths": lengths}
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> Film:
