@@ -125,6 +125,7 @@ class AtariData(pl.LightningDataModule):
         }
         self.sticky = sticky_actions > 0
         self._saved: dict[str, Any] = {}
+        self._judging: dict[int, AtariEnvs] = {}
         self.num_actions = self._make(1, learning=False).num_actions
         """Actions of the game, which the policy's head takes."""
 
@@ -141,7 +142,10 @@ class AtariData(pl.LightningDataModule):
 
     def judging_envs(self, games: int) -> AtariEnvs:
         """Environments that play whole games for their score, as many as are of use."""
-        return self._make(min(self.num_envs, games), learning=False)
+        number = min(self.num_envs, games)
+        if number not in self._judging:  # they take long to make
+            self._judging[number] = self._make(number, learning=False)
+        return self._judging[number]
 
     @property
     def train_seed(self) -> int:

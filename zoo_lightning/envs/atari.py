@@ -19,9 +19,9 @@ from zoo_lightning.envs.games import ale, find_game
 from zoo_lightning.envs.stepping import Game, Step
 from zoo_lightning.errors import ConfigError
 
-SEED_EVERY = 25
-"""Games after which an environment gets a new seed. Seeding loads the game anew, a third of a
-second; going on from a saved state repeats all games' starts since the last seed."""
+SEED_EVERY = 100
+"""Games after which an environment gets a new seed. Seeding loads the game anew, in the time of
+fifteen games' starts; going on from a saved state repeats all games' starts since the last seed."""
 
 
 class AtariEnvs:
