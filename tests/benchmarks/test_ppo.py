@@ -17,7 +17,7 @@ from benchmarks.ppo import main  # noqa: E402
 def test_every_figure_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     variants = ["plain", "lite"]
-    if importlib.util.find_spec("stable_baselines3"):
+    if all(map(importlib.util.find_spec, ("stable_baselines3", "cv2"))):
         variants.append("sb3")
     main(["--game", "pong", "--turns", "2", "--steps", "4", "--json", "speed.json",
           "--threads", "1", "--variants", *variants])  # fmt: skip
