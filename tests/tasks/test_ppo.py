@@ -3,6 +3,7 @@
 Most tests play a game of ours in which the picture says which button to press.
 """
 
+import csv
 import logging
 import os
 import socket
@@ -280,9 +281,19 @@ def test_it_learns_which_button_to_press(kind, tmp_path):
 
 def seen_metrics(kind, folder):
     """Names of everything that a rollout logs."""
-    trainer = make_trainer(folder)
+    trainer = make_trainer(folder, logger=pl.loggers.CSVLogger(folder, name="", version=""))
     trainer.fit(make_task(kind), datamodule=SignalData(rollouts=1))
-    return set(trainer.logged_metrics)
+    return set((folder / "metrics.csv").read_text().partition("\n")[0].split(","))
+
+
+def test_scores_are_logged_of_those_rollouts_only_in_which_games_ended(tmp_path):
+    trainer = make_trainer(tmp_path, logger=pl.loggers.CSVLogger(tmp_path, name="", version=""))
+    trainer.fit(make_task(), datamodule=SignalData(rollouts=6, steps=4))
+    with (tmp_path / "metrics.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["charts/episodic_return"]]
+    # Games last ten steps: they end in the third and in the fifth rollout of four steps.
+    assert [int(row["step"]) for row in rows] == [3 * 16, 5 * 16]
+    assert {float(row["charts/episodic_length"]) for row in rows} == {10.0}
 
 
 def test_the_learning_rate_falls_to_zero_over_the_rollouts(tmp_path):

@@ -53,12 +53,12 @@ class PPOTask(BaseTask):
     checkpoint (see :class:`~zoo_lightning.data.atari.AtariData`), so a run that goes on learns what
     it would have learned without a break.
 
-    Logs under CleanRL's names, at every rollout: ``charts/episodic_return`` and
-    ``charts/episodic_length`` (unclipped score and agent steps, averages over the whole games that
-    ended in it, if any did), ``charts/SPS`` (agent steps per second of acting and learning, since
-    the start), ``charts/learning_rate`` and
+    Logs under CleanRL's names, at every rollout: ``charts/SPS`` (agent steps per second of acting
+    and learning, since the start), ``charts/learning_rate`` and
     ``losses/{policy_loss,value_loss,entropy,old_approx_kl,approx_kl,clipfrac,explained_variance}``
-    (averages over its optimiser steps). In validation
+    (averages over its optimiser steps); where whole games ended in it, ``charts/episodic_return``
+    and ``charts/episodic_length`` (unclipped score and agent steps, averages over those games of
+    the first process). In validation
     ``val/episodic_return`` and ``val/episodic_length`` of whole games. For the test's figures see
     :meth:`test_step`.
 
@@ -300,11 +300,16 @@ class PPOTask(BaseTask):
         self.log("charts/SPS", speed, prog_bar=True, batch_size=1)
         # The axis of what is logged.
         self.log("step", self.agent_steps.double(), batch_size=1)
-        if games:
-            score = float(np.mean([game.score for game in games]))
-            length = float(np.mean([game.length for game in games]))
-            self.log("charts/episodic_return", score, prog_bar=True, batch_size=1)
-            self.log("charts/episodic_length", length, batch_size=1)
+        if not games:
+            return
+        values = {
+            "charts/episodic_return": float(np.mean([game.score for game in games])),
+            "charts/episodic_length": float(np.mean([game.length for game in games])),
+        }
+        self.log("return", values["charts/episodic_return"], True, logger=False, batch_size=1)
+        # Not by ``log``, which would repeat them at all later rollouts in which no game ends.
+        for logger in self.loggers:
+            logger.log_metrics(values, step=int(self.agent_steps))
 
     # Judging.
 
