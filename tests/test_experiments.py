@@ -34,6 +34,9 @@ def data_options(data: dict, write_csv, class_files, folder: Path) -> list[str]:
     kind, options = data["class_path"], data["init_args"]
     small = ["--data.batch_size=4", "--data.num_workers=0"]
     rng = np.random.default_rng(0)
+    if kind == "AtariData":
+        short = {"num_envs": 2, "rollout_steps": 8, "total_steps": 64, "val_games": 1}
+        return [f"--data.{name}={value}" for name, value in (short | {"max_frames": 80}).items()]
     if kind == "DrawnFaces":
         return [*small, *(f"--data.{part}_size=8" for part in ("train", "val", "test"))]
     if kind == "LandmarkCSV":

@@ -1,7 +1,8 @@
 """Ordinary networks: built by timm name or by any function, and looked at before they become a zoo.
 
 Nothing here knows of sources' files or of aggregation. An architecture is a timm model name, an
-import path such as ``mypackage.nets.small_net``, or a function, that returns an ``nn.Module``.
+import path such as ``mypackage.nets.small_net``, a name of our own, or a function, that returns an
+``nn.Module``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 Output = Literal["pooled", "map", "stages"]
 
+OURS = {"nature_cnn": "zoo_lightning.rl.networks.nature_cnn"}
+"""Import paths of the architectures that have a name of our own."""
+
 MODULE_FACTORY_INPUT = 64
 """Side in pixels of the image on which a network that does not say its own is looked at."""
 
@@ -32,7 +36,8 @@ class Architecture:
     """A recipe for an ordinary headless network.
 
     Args:
-        name: timm model name, import path, or a function without required arguments.
+        name: timm model name, one of ``OURS``, import path, or a function without required
+            arguments.
         output: ``pooled`` features ``(B, F)``, the last feature ``map`` ``(B, F, H, W)``, or the
             list of ``stages`` (timm's ``features_only``).
         in_chans: channels of the input image.
@@ -141,7 +146,7 @@ def stage_key(key: str) -> str:
 
 
 def _import_factory(path: str) -> Callable[[], nn.Module]:
-    module, _, name = path.rpartition(".")
+    module, _, name = OURS.get(path, path).rpartition(".")
     try:
         factory = getattr(importlib.import_module(module), name) if module else None
     except (ImportError, AttributeError) as error:
@@ -152,7 +157,8 @@ def _import_factory(path: str) -> Callable[[], nn.Module]:
     if factory is None:
         raise ArchitectureError(
             f"unknown architecture {path!r}; expected a timm model name (timm.list_models() "
-            f"lists them) or an import path.{nearest(path, timm.list_models())}"
+            f"lists them), {', '.join(OURS)}, or an import path."
+            f"{nearest(path, [*OURS, *timm.list_models()])}"
         )
     return factory
 

@@ -26,6 +26,7 @@ from zoo_lightning import __version__, data, methods  # noqa: F401
 from zoo_lightning.callbacks.classification_files import ClassificationFiles
 from zoo_lightning.callbacks.interrupt import LastCheckpoint
 from zoo_lightning.callbacks.landmark_files import LandmarkFiles
+from zoo_lightning.callbacks.policy_files import PolicyFiles
 from zoo_lightning.callbacks.progress import StepProgress
 from zoo_lightning.errors import ConfigError, cause_of
 from zoo_lightning.experiment_parts import resolve_start
@@ -42,9 +43,9 @@ from zoo_lightning.run_folder import (
 )
 from zoo_lightning.short_form import add_short_form, apply_short_form
 from zoo_lightning.sources.zoo import check_normalisation, without_weights
-from zoo_lightning.tasks import BaseTask, ClassificationTask, LandmarkTask
+from zoo_lightning.tasks import BaseTask, ClassificationTask, LandmarkTask, PPOTask
 
-COUNTS = ("num_points", "num_classes")
+COUNTS = ("num_points", "num_classes", "num_actions")
 """Options of the task that it takes from the data."""
 
 
@@ -142,6 +143,7 @@ class ZooCLI(LightningCLI):
             ckpt = find_checkpoint(options.ckpt_path, options.run_dir, self.experiment)
             content = read_checkpoint(ckpt)
             self.steps_before = content["global_step"]
+            self.logged_until = content["zoo_lightning"].get("logged_until", self.steps_before)
             options.ckpt_path = str(ckpt)
             if options.run_dir is None and self.subcommand == "fit":
                 options.run_dir = str(run_of(ckpt) or "") or None
@@ -219,6 +221,8 @@ class ZooCLI(LightningCLI):
             callbacks.append(LandmarkFiles(str(self.run_dir)))
         if isinstance(self.model, ClassificationTask):
             callbacks.append(ClassificationFiles(str(self.run_dir)))
+        if isinstance(self.model, PPOTask):
+            callbacks.append(PolicyFiles(str(self.run_dir)))
         if not any(map(_chooses_best, given)):
             callbacks.append(
                 ModelCheckpoint(
@@ -240,7 +244,7 @@ class ZooCLI(LightningCLI):
         csv = CSVLogger(str(self.run_dir), name="", version="")
         if options.ckpt_path and self.subcommand == "fit":
             # Lightning's writer deletes an earlier file; the run goes on, so do its metrics.
-            rows = earlier_metrics(self.run_dir, self.steps_before)
+            rows = earlier_metrics(self.run_dir, self.logged_until)
             csv.experiment.metrics = rows
             csv.save()
         loggers: list[Logger] = [csv]
@@ -307,11 +311,12 @@ class ZooCLI(LightningCLI):
             "method": self.model.backbone.method,
             "seed": seed,
             "steps": steps,
+            **self.model.facts(),
             "seconds": round(seconds, 1),
             "checkpoint": os.path.relpath(checkpoint, self.run_dir),
             "parameters": self.model.backbone.parameter_counts(),
             "preprocessing": self._preprocessing(),
-            "test": results[0],
+            "test": {name: value for name, value in results[0].items() if name != "step"},
         }
         write_summary(self.run_dir, summary)
         print(

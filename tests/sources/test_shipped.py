@@ -3,13 +3,15 @@
 from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 
+from zoo_lightning import PlainBackbone
 from zoo_lightning.errors import SourceError
 from zoo_lightning.sources import shipped
 from zoo_lightning.sources.files import read_file
 from zoo_lightning.sources.reading import read_weights
-from zoo_lightning.sources.shipped import Card, Metric, Preprocessing
+from zoo_lightning.sources.shipped import Card, Metric, Policy, Preprocessing
 from zoo_lightning.sources.spec import Source
 
 CARD = Card(
@@ -117,3 +119,25 @@ def test_cards_are_printed_as_an_aligned_table():
     assert first.startswith("keypoints  test_resnet")
     assert "nme 0.0512 (test)" in first
     assert head.index("nature") == first.index("keypoints", 1) == second.index("segmentation")
+
+
+def test_a_policys_card_has_its_game_and_comes_back_the_same(folder):
+    policy = Policy("pong", 1_000_000, 30, 1.5, -20.4)
+    card = replace(CARD, name="pong", policy=policy)
+    shipped.write_card(card, folder)
+    assert shipped.read_card(folder / "pong.yaml") == card
+    shipped.write_card(CARD, folder)
+    assert "policy" not in yaml.safe_load((folder / "keypoints.yaml").read_text())
+
+
+def test_a_source_in_half_precision_takes_half_the_room_and_is_read_as_float32(folder):
+    state = PlainBackbone("nature_cnn", ["random:1"]).net.state_dict()
+    preprocessing = Preprocessing((4, 84, 84), (0.0,) * 4, (1.0,) * 4)
+    card = replace(CARD, name="pong", architecture="nature_cnn", preprocessing=preprocessing)
+    full = shipped.ship(state, card, folder).stat().st_size
+    half = shipped.ship(state, card, folder, half=True).stat().st_size
+    assert half < 0.51 * full
+    backbone = PlainBackbone("nature_cnn", ["builtin:pong"])
+    assert "cast from float16 to float32" in backbone.loaded[0].report.summary()
+    for key, value in backbone.net.state_dict().items():
+        torch.testing.assert_close(value, state[key].half().float(), rtol=0, atol=0)

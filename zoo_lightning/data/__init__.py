@@ -1,5 +1,6 @@
 """Data modules: where images and targets come from, and how they are loaded."""
 
+from zoo_lightning.data.atari import AtariData
 from zoo_lightning.data.class_lists import ListFiles
 from zoo_lightning.data.classification import ImageFolders
 from zoo_lightning.data.drawn_faces import DrawnFaces
@@ -12,6 +13,7 @@ __all__ = [
     "COFW",
     "W300",
     "WFLW",
+    "AtariData",
     "COCOKeypoints",
     "CountedFaces",
     "DrawnFaces",

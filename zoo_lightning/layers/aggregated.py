@@ -45,6 +45,10 @@ class AggregatedLayer(nn.Module):
         gate_ema: ``(m,)``, exponential moving average of the batch-average gates; what lite mode
             evaluates with and what a fold uses. It starts at the gates' own start.
         gate_updates: how often ``gate_ema`` was updated.
+        steady: whether lite mode computes with ``gate_ema`` in training, too, so that the layer is
+            the same function in training and evaluation, whatever the batch; the gates still get
+            the gradient of the batch average. For reinforcement learning, where a policy must
+            learn from the function that it acts by.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class AggregatedLayer(nn.Module):
         num_sources, out_channels = weight.shape[:2]
         self.mode = mode
         self.plan = plan
+        self.steady = False
         self.weight = nn.Parameter(weight.detach().clone())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         blocks = identity_alignment(num_sources, out_channels, groups) if aligned else None
@@ -97,8 +102,8 @@ class AggregatedLayer(nn.Module):
     def gates(self, x: Tensor) -> Tensor:
         """Gates to compute with: ``(B, m)`` in full mode, ``(m,)`` in lite mode.
 
-        Lite mode uses the batch average in training and its moving average in evaluation. In
-        training the gates seen are added up for :meth:`update_gate_ema`.
+        Lite mode uses the batch average in training, unless ``steady``, and its moving average in
+        evaluation. In training the gates seen are added up for :meth:`update_gate_ema`.
         """
         if self.mode == "lite" and not self.training:
             return self.gate_ema
@@ -110,7 +115,12 @@ class AggregatedLayer(nn.Module):
                 self.gate_sum, self.gate_count = seen, count
             else:
                 self.gate_sum, self.gate_count = self.gate_sum + seen, self.gate_count + count
-        return batch_average(gates) if self.mode == "lite" else gates
+        if self.mode != "lite":
+            return gates
+        average = batch_average(gates)
+        if self.steady:
+            return self.gate_ema + (average - average.detach())
+        return average
 
     @torch.no_grad()
     def update_gate_ema(self, average: Tensor, momentum: float) -> None:

@@ -18,7 +18,8 @@ class ZooLinear(AggregatedLayer):
     """Aggregated linear layer, in place of an ordinary one inside a backbone.
 
     Args:
-        like: the ordinary layer.
+        like: the ordinary layer. Where its input is a flattened map, an attribute ``positions`` of
+            it says of how many positions; the gate then sees the channels' averages over them.
         weight: ``(m, out, in)``.
         bias: ``(m, out)`` or ``None``.
         options: ``mode``, ``aligned``, ``gate_start``, ``plan`` of :class:`AggregatedLayer`.
@@ -27,11 +28,14 @@ class ZooLinear(AggregatedLayer):
     def __init__(
         self, like: nn.Linear, weight: Tensor, bias: Tensor | None, **options: Any
     ) -> None:
-        super().__init__(weight, bias, like.in_features, **options)
+        positions = getattr(like, "positions", 1)
+        super().__init__(weight, bias, like.in_features // positions, **options)
+        self.positions = positions
 
     def pool(self, x: Tensor) -> Tensor:
-        """Average over all but batch and channels: ``(B, ..., in)`` to ``(B, in)``."""
-        return x.flatten(1, -2).mean(dim=1) if x.dim() > 2 else x
+        """Average over all but batch and channels: ``(B, ..., in)`` to ``(B, in / positions)``."""
+        x = x.flatten(1, -2).mean(dim=1) if x.dim() > 2 else x
+        return x.unflatten(-1, (-1, self.positions)).mean(dim=-1) if self.positions > 1 else x
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, ..., in)`` to ``(B, ..., out)``; the gates see the average over the middle."""

@@ -5,20 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from zoo_lightning.errors import SourceError
-from zoo_lightning.sources.shipped import FOLDER, Card, Metric, Preprocessing, ship
+from zoo_lightning.sources.shipped import FOLDER, Card, Metric, Policy, Preprocessing, ship
 
 BACKBONE = "backbone.net."
 
 
-def ship_run(run: Path, name: str, nature: str, data: str, metric: str, folder: Path) -> Card:
+def ship_run(
+    run: Path, name: str, nature: str, data: str, metric: str, folder: Path, half: bool = False
+) -> Card:
     """Write a run's best weights, without the head, and a card of where they come from.
 
     Args:
@@ -28,6 +31,7 @@ def ship_run(run: Path, name: str, nature: str, data: str, metric: str, folder: 
         data: what it was trained on.
         metric: name of the test metric that the card gives.
         folder: where to.
+        half: in half precision.
 
     Raises:
         SourceError: not a finished run, not a plain backbone, or no such metric.
@@ -49,23 +53,45 @@ def ship_run(run: Path, name: str, nature: str, data: str, metric: str, folder: 
         for key, value in content["state_dict"].items()
         if key.startswith(BACKBONE)
     }
-    options = config["data"]["init_args"]
-    size = options["image_size"]
     card = Card(
         name=name,
         architecture=backbone["init_args"]["architecture"],
         nature=nature,
         data=data,
         recipe=summary["experiment"],
-        preprocessing=Preprocessing((3, size, size), tuple(options["mean"]), tuple(options["std"])),
+        preprocessing=_preprocessing(config["data"]["init_args"], state),
         metric=Metric(metric, round(summary["test"][metric], 4), "test"),
         steps=summary["steps"],
         seed=summary["seed"],
         commit=_commit(),
         license="MIT",
+        policy=_policy(summary, config["data"]["init_args"]),
     )
-    ship(state, card, folder)
+    ship(state, card, folder, half)
     return card
+
+
+def _preprocessing(options: Mapping[str, Any], state: Mapping[str, Tensor]) -> Preprocessing:
+    """How the run's inputs were given."""
+    if "image_size" in options:
+        size = options["image_size"]
+        return Preprocessing((3, size, size), tuple(options["mean"]), tuple(options["std"]))
+    frames = next(iter(state.values())).shape[1]  # of the first convolution
+    return Preprocessing((frames, 84, 84), (0.0,) * frames, (1.0,) * frames)
+
+
+def _policy(summary: Mapping[str, Any], options: Mapping[str, Any]) -> Policy | None:
+    """What a policy's card has besides, ``None`` for what is no policy."""
+    if "agent_steps" not in summary:
+        return None
+    test = summary["test"]
+    return Policy(
+        game=summary["game"],
+        agent_steps=summary["agent_steps"],
+        games=options["test_games"],
+        deviation=round(test["test/episodic_return_std"], 4),
+        random_return=round(test["test/random_return"], 4),
+    )
 
 
 def _commit() -> str:
@@ -89,6 +115,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--nature", required=True, help="what it was trained for")
     parser.add_argument("--data", required=True, help="what it was trained on")
     parser.add_argument("--metric", required=True, help="test metric for the card: test/nme, ...")
+    parser.add_argument("--half", action="store_true", help="store in half precision")
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder (default: the package)")
     options: dict[str, Any] = vars(parser.parse_args(arguments))
     card = ship_run(folder=options.pop("output"), **options)

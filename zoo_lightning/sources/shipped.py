@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,25 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Policy:
+    """What else is known about a policy.
+
+    Attributes:
+        game: What it plays.
+        agent_steps: Its decisions in training.
+        games: Whole games that its metric, a mean score, was measured over.
+        deviation: Standard deviation of their scores.
+        random_return: Mean score of as many games of random play.
+    """
+
+    game: str
+    agent_steps: int
+    games: int
+    deviation: float
+    random_return: float
+
+
+@dataclass(frozen=True)
 class Card:
     """What is known about a shipped source.
 
@@ -56,6 +75,7 @@ class Card:
         seed: The seed it was trained with.
         commit: The commit of this project that trained it.
         license: The licence of the weights.
+        policy: Of policies only.
     """
 
     name: str
@@ -69,6 +89,7 @@ class Card:
     seed: int
     commit: str
     license: str
+    policy: Policy | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(self.name)):
@@ -78,14 +99,15 @@ class Card:
 
 
 def _fill(kind: type, values: Any, where: str) -> dict[str, Any]:
-    """Check that a mapping has exactly the fields of a dataclass."""
+    """Check that a mapping has exactly the fields of a dataclass; those with a default may lack."""
     known = [field.name for field in fields(kind)]
+    needed = [field.name for field in fields(kind) if field.default is MISSING]
     if not isinstance(values, Mapping):
         raise SourceError(f"{where} must be a mapping with {', '.join(known)}, found {values!r}.")
     for key in values:
         if key not in known:
             raise SourceError(f"{where} has an unknown key {key!r}.{nearest(str(key), known)}")
-    if missing := [key for key in known if key not in values]:
+    if missing := [key for key in needed if key not in values]:
         raise SourceError(f"{where} lacks {', '.join(missing)}.")
     return dict(values)
 
@@ -119,6 +141,8 @@ def read_card(path: Path) -> Card:
         )
     values["preprocessing"] = Preprocessing(input_size=size, mean=mean, std=std)
     values["metric"] = Metric(**metric)
+    if values.get("policy") is not None:
+        values["policy"] = Policy(**_fill(Policy, values["policy"], f"{where}, policy,"))
     return Card(**values)
 
 
@@ -158,7 +182,7 @@ def shipped_path(name: str) -> Path:
 
 def write_card(card: Card, folder: Path) -> Path:
     """Write a card as YAML into a folder and return its path."""
-    content = asdict(card)
+    content = {key: value for key, value in asdict(card).items() if value is not None}
     for key, value in content["preprocessing"].items():
         content["preprocessing"][key] = list(value)
     path = Path(folder) / f"{card.name}.yaml"
@@ -169,13 +193,16 @@ def write_card(card: Card, folder: Path) -> Path:
     return path
 
 
-def ship(state: Mapping[str, Tensor], card: Card, folder: Path = FOLDER) -> Path:
+def ship(
+    state: Mapping[str, Tensor], card: Card, folder: Path = FOLDER, half: bool = False
+) -> Path:
     """Write a source's weights as safetensors together with its card.
 
     Args:
         state: The headless plain network's state dict.
         card: What is known about it.
         folder: Where to; made if missing. The package's own folder by default.
+        half: In half precision, at half the size; readers get float32 again.
 
     Returns:
         The path of the weight file.
@@ -184,6 +211,8 @@ def ship(state: Mapping[str, Tensor], card: Card, folder: Path = FOLDER) -> Path
 
     folder = Path(folder)
     path = folder / f"{card.name}.safetensors"
+    if half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     write_tensors(state, path, {"architecture": card.architecture})
     write_card(card, folder)
     return path

@@ -3,6 +3,7 @@
 from zoo_lightning.tasks.base import BaseTask
 from zoo_lightning.tasks.classification import ClassificationTask
 from zoo_lightning.tasks.landmarks import LandmarkTask
+from zoo_lightning.tasks.ppo import PPOTask
 from zoo_lightning.tasks.segmentation import SegmentationTask
 
-__all__ = ["BaseTask", "ClassificationTask", "LandmarkTask", "SegmentationTask"]
+__all__ = ["BaseTask", "ClassificationTask", "LandmarkTask", "PPOTask", "SegmentationTask"]

@@ -30,7 +30,7 @@ from zoo_lightning.head_start import solve_head
 from zoo_lightning.shares import check_choice
 
 HeadInit = Literal["random", "probe"]
-Schedule = Literal["onecycle", "cosine", "step", "constant"]
+Schedule = Literal["onecycle", "cosine", "linear", "step", "constant"]
 
 
 class BaseTask(pl.LightningModule):
@@ -45,7 +45,8 @@ class BaseTask(pl.LightningModule):
         decay_all: decay gates, alignment, norm layers and biases as well, as the authors' code
             does; alignment then decays towards zero, not towards the identity.
         schedule: ``onecycle`` (rise over the first ``warmup``, then cosine to zero), ``cosine``,
-            ``step`` (a tenth at each of ``milestones``) or ``constant``.
+            ``linear`` (falling to zero), ``step`` (a tenth at each of ``milestones``) or
+            ``constant``.
         warmup: share of the training in which ``onecycle`` rises, in (0, 1).
         milestones: where ``step`` drops the rate: optimiser steps, or below 1 shares of the
             training.
@@ -60,6 +61,8 @@ class BaseTask(pl.LightningModule):
     monitor: ClassVar[str]
     """Logged validation metric by which the best checkpoint is chosen."""
     monitor_mode: ClassVar[Literal["min", "max"]]
+    optimizer_options: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Further options of optimisers by their names."""
     head: nn.Module
 
     def __init__(
@@ -151,6 +154,10 @@ class BaseTask(pl.LightningModule):
         images = images.contiguous(memory_format=torch.channels_last)
         return self.head(self.backbone(images))
 
+    def facts(self) -> dict[str, Any]:
+        """What ``summary.json`` has of this task besides what it has of all."""
+        return {}
+
     def fold(self) -> nn.Module:
         """Ordinary network with the head, which computes what this task's ``forward`` computes."""
         return self.backbone.fold(self.head)
@@ -193,6 +200,7 @@ class BaseTask(pl.LightningModule):
             lr=options["lr"],
             weight_decay=0.0,
             momentum=options["momentum"],
+            **self.optimizer_options.get(options["optimizer"], {}),
         )
         scheduler = self._scheduler(optimizer)
         return {
@@ -217,6 +225,8 @@ class BaseTask(pl.LightningModule):
             return MultiStepLR(optimizer, [int(p if p >= 1 else p * steps) for p in places])
         if options["schedule"] == "cosine":
             return CosineAnnealingLR(optimizer, steps)
+        if options["schedule"] == "linear":
+            return LambdaLR(optimizer, lambda step: max(1 - step / steps, 0.0))
         return OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],
@@ -316,6 +326,7 @@ def differences(found: dict[str, Any], wanted: dict[str, Any], everything: bool)
         "task",
         "num_points",
         "num_classes",
+        "num_actions",
         "head",
         "heatmap_stride",
         "stride",

@@ -1,0 +1,184 @@
+r"""Agent steps per second of PPO on an Atari game: ours against Stable-Baselines3's.
+
+    pip install -e '.[bench]'
+    python -m benchmarks.ppo --json FILE
+
+All variants have the same game, preprocessing and hyper-parameters and take turns in one process,
+a rollout with its updates each, so that whatever else the machine does meets them alike; figures
+are medians over the turns, Lightning's own time and logging included. ``x_vs_sb3`` above 1 means
+more steps per second than Stable-Baselines3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from threading import Semaphore, Thread
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import lightning.pytorch as pl
+import torch
+
+from zoo_lightning import AtariData, PlainBackbone, PPOTask, ZooBackbone
+
+ENVS, EPOCHS, MINIBATCHES = 8, 4, 4
+VARIANTS = ("plain", "lite", "full", "sb3")
+SOURCES = ["random:1", "random:2", "random:3"]
+
+Turn = Callable[[], None]
+"""Does one rollout with its updates."""
+
+
+class TakeTurns(pl.Callback):
+    """Lets a Trainer, which runs in a thread of its own, do one batch at a time."""
+
+    def __init__(self) -> None:
+        self.go, self.done = Semaphore(0), Semaphore(0)
+        self._begun = False
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Say that the batch before is done, its logging too, and wait for the next turn."""
+        if self._begun:
+            self.done.release()
+        self._begun = True
+        self.go.acquire()
+
+    def on_train_end(self, *args: Any) -> None:
+        """Say that the last batch is done."""
+        self.done.release()
+
+    def turn(self) -> None:
+        """One batch."""
+        self.go.release()
+        self.done.acquire()
+
+
+def our_turns(kind: str, game: str, steps: int, turns: int, folder: str) -> Turn:
+    """A training of ours, as the command line would have it."""
+    data = AtariData(game, total_steps=turns * ENVS * steps, num_envs=ENVS, rollout_steps=steps)
+    if kind == "plain":
+        backbone: Any = PlainBackbone("nature_cnn")
+    else:
+        backbone = ZooBackbone("nature_cnn", SOURCES, mode=kind)
+    task = PPOTask(backbone, num_actions=data.num_actions, epochs=EPOCHS, minibatches=MINIBATCHES)
+    taking_turns = TakeTurns()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        limit_val_batches=0,
+        callbacks=[taking_turns],
+        logger=pl.loggers.CSVLogger(folder, name=kind),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    Thread(target=trainer.fit, args=(task, data)).start()
+    return taking_turns.turn
+
+
+def their_turns(game: str, steps: int) -> Turn:
+    """Stable-Baselines3's PPO with the settings of its zoo, which are ours."""
+    import ale_py
+    import gymnasium
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_atari_env
+    from stable_baselines3.common.vec_env import VecFrameStack
+
+    gymnasium.register_envs(ale_py)
+    name = "".join(word.capitalize() for word in game.split("_"))
+    envs = VecFrameStack(make_atari_env(f"{name}NoFrameskip-v4", ENVS, seed=0), 4)
+    model = PPO(
+        "CnnPolicy",
+        envs,
+        learning_rate=2.5e-4,
+        n_steps=steps,
+        batch_size=ENVS * steps // MINIBATCHES,
+        n_epochs=EPOCHS,
+        gamma=0.99,
+        gae_lambda=0.95,
+        clip_range=0.1,
+        clip_range_vf=0.1,
+        ent_coef=0.01,
+        vf_coef=0.5,
+        max_grad_norm=0.5,
+        device="cpu",
+        seed=0,
+    )
+    return lambda: model.learn(ENVS * steps, reset_num_timesteps=False) and None
+
+
+def measure(
+    variants: list[str], game: str, turns: int, threads: int, steps: int = 128
+) -> dict[str, Any]:
+    """Steps per second of all variants, their ratios, and what they come from."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    with tempfile.TemporaryDirectory() as folder:
+        players: dict[str, Turn] = {}
+        for name in variants:
+            if name == "sb3":
+                players[name] = their_turns(game, steps)
+            else:
+                players[name] = our_turns(name, game, steps, turns + 1, folder)
+        for number in range(turns + 1):  # the first one is not counted
+            for name, turn in players.items():
+                start = time.perf_counter()
+                turn()
+                if number:
+                    seconds[name].append(time.perf_counter() - start)
+    speeds = {name: ENVS * steps / median(each) for name, each in seconds.items()}
+    ratios = {
+        f"{name}_vs_sb3": speed / speeds["sb3"]
+        for name, speed in speeds.items()
+        if name != "sb3" and "sb3" in speeds
+    }
+    setting = {
+        "game": game,
+        "envs": ENVS,
+        "steps": steps,
+        "epochs": EPOCHS,
+        "minibatches": MINIBATCHES,
+        "sources": len(SOURCES),
+        "turns": turns,
+        "threads": threads,
+        "torch": torch.__version__,
+    }
+    return {**ratios, "steps_per_second": speeds, "setting": setting, "seconds": seconds}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--game", default="breakout")
+    parser.add_argument("--turns", type=int, default=8, help="timed rollouts of each variant")
+    parser.add_argument("--steps", type=int, default=128, help="of each environment in a rollout")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--json", type=Path, help="file to write all figures to")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    result = measure(options.variants, options.game, options.turns, options.threads, options.steps)
+    for name, speed in result["steps_per_second"].items():
+        print(f"{name:6} {speed:6.0f} steps/s")
+    for name in result:
+        if "_vs_" in name:
+            print(f"{name:14} {result[name]:.2f}")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

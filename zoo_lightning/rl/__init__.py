@@ -1,0 +1,1 @@
+"""Reinforcement learning without Lightning: PPO's arithmetic, rollouts, networks, playing."""
