@@ -10,16 +10,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.ppo import main  # noqa: E402
+from benchmarks import ppo  # noqa: E402
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_every_figure_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ppo, "ENVS", 2)
     variants = ["plain", "lite"]
     if all(map(importlib.util.find_spec, ("stable_baselines3", "cv2"))):
         variants.append("sb3")
-    main(["--game", "pong", "--turns", "2", "--steps", "4", "--json", "speed.json",
+    ppo.main(["--game", "pong", "--turns", "2", "--steps", "8", "--json", "speed.json",
           "--threads", "1", "--variants", *variants])  # fmt: skip
     found = json.loads(Path("speed.json").read_text())
     assert set(found["steps_per_second"]) == set(variants)
