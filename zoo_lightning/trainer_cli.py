@@ -34,6 +34,9 @@ from zoo_lightning.experiments import experiment_name, find_experiment
 from zoo_lightning.parsing import OneLineParser, one_line, option_names
 from zoo_lightning.run_folder import (
     CHECKPOINTS,
+    METRICS,
+    PICTURES,
+    SUMMARY,
     earlier_metrics,
     find_checkpoint,
     new_run_folder,
@@ -319,10 +322,12 @@ class ZooCLI(LightningCLI):
             "test": {name: value for name, value in results[0].items() if name != "step"},
         }
         write_summary(self.run_dir, summary)
+        files = [name for name in ("config.yaml", METRICS, SUMMARY) if (self.run_dir / name).exists()]
+        files += [f"{PICTURES}/"] if (self.run_dir / PICTURES).is_dir() else []
         print(
             f"\n{self.experiment}: {summary['method']}, {steps} steps, {seconds:.0f} s\n"
             f"checkpoint   {checkpoint}\nrun folder   {self.run_dir}  "
-            "(config.yaml, metrics.csv, summary.json, pictures/)"
+            f"({', '.join(files)})"
         )
 
 
