@@ -322,7 +322,7 @@ class ZooCLI(LightningCLI):
             "test": {name: value for name, value in results[0].items() if name != "step"},
         }
         write_summary(self.run_dir, summary)
-        files = [name for name in ("config.yaml", METRICS, SUMMARY) if (self.run_dir / name).exists()]
+        files = ["config.yaml", METRICS, SUMMARY]
         files += [f"{PICTURES}/"] if (self.run_dir / PICTURES).is_dir() else []
         print(
             f"\n{self.experiment}: {summary['method']}, {steps} steps, {seconds:.0f} s\n"
