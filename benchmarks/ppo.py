@@ -167,8 +167,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="file to write all figures to")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     result = measure(options.variants, options.game, options.turns, options.threads, options.steps)
     for name, speed in result["steps_per_second"].items():
         print(f"{name:6} {speed:6.0f} steps/s")
@@ -181,4 +179,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     main()

@@ -14,7 +14,7 @@ from benchmarks import ppo  # noqa: E402
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_every_figure_is_written(tmp_path, monkeypatch):
+def test_every_figure_is_written(tmp_path, monkeypatch, one_thread):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ppo, "ENVS", 2)
     variants = ["plain", "lite"]

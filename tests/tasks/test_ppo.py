@@ -4,7 +4,6 @@ Most tests play a game of ours in which the picture says which button to press.
 """
 
 import csv
-import logging
 import os
 import socket
 import subprocess
@@ -153,7 +152,6 @@ class SignalData(pl.LightningDataModule):
 
 
 def make_trainer(folder, **options):
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     options = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, **options}
     return pl.Trainer(
         accelerator="cpu",
