@@ -14,6 +14,8 @@ _HOMES = {
     "LandmarkTask": "zoo_lightning.tasks",
     "PPOTask": "zoo_lightning.tasks",
     "load_task": "zoo_lightning.tasks.loading",
+    "export": "zoo_lightning.deployment.export",
+    "Predictor": "zoo_lightning.predicting.predictor",
     "informed_start": "zoo_lightning.starts",
     "gate_report": "zoo_lightning.gates.report",
     "AtariData": "zoo_lightning.data",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from zoo_lightning import __version__
 from zoo_lightning.errors import ConfigError, ZooError, message_of, nearest
 
-SUBCOMMANDS = ("fit", "validate", "test", "predict", "gates", "sources")
+SUBCOMMANDS = ("fit", "validate", "test", "predict", "export", "gates", "sources")
 
 SOURCES = ("list", "inspect", "check", "rank", "match", "ship")
 
@@ -34,6 +34,10 @@ usage: python -m zoo_lightning SUBCOMMAND ...
   validate   --experiment NAME --ckpt_path PATH    measure on the validation data
   test       --experiment NAME --ckpt_path PATH    measure on the test data
   predict    --experiment NAME --ckpt_path PATH    write predictions for the test data
+  predict    --ckpt RUN_OR_EXPORT --images FILES --output DIR
+                                                   write predictions for any images
+  export     --ckpt RUN_DIR --format timm|onnx|torch-export --output DIR
+                                                   write the model for those without this package
   gates      --ckpt_path RUN_DIR                   gates beside what removing each source does
 {sources}
   --sources A,B --architecture NAME stand for the sources and architecture of an experiment.
@@ -119,10 +123,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from zoo_lightning.gates import command
 
             return command.main(arguments[1:])
+        if arguments[0] == "export":
+            _quieten()
+            from zoo_lightning.deployment import command as exporting
+
+            return exporting.main(arguments[1:])
+        if arguments[0] == "predict" and _names_images(arguments):
+            _quieten()
+            from zoo_lightning.predicting import command as predicting
+
+            return predicting.main(arguments[1:])
         return _train(given)
     except ZooError as error:
         print(f"error: {message_of(error)}", file=sys.stderr)
         return 2
+
+
+def _names_images(arguments: Sequence[str]) -> bool:
+    """Whether ``predict`` is for images of any kind, not for an experiment's test data."""
+    return any(word.partition("=")[0] in ("--images", "--ckpt") for word in arguments)
 
 
 def _quieten() -> None:

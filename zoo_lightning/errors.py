@@ -32,6 +32,10 @@ class DataError(ZooError):
     """A data folder, an annotation file or an image that cannot be used."""
 
 
+class ExportError(ZooError):
+    """An export that does not compute what its checkpoint does."""
+
+
 def cause_of(error: BaseException) -> ZooError | None:
     """The error of ours that another one is or comes from."""
     found: BaseException | None = error

@@ -102,7 +102,7 @@ def test_removing_all_others_leaves_one_kernel_at_the_sum_of_the_gates(mode, ima
         with keeping([layer], torch.tensor([False, True, False])):
             found = layer(images)
         expected = layer.aggregated(
-            layer._pad(images), torch.tensor([0.0, 1.5, 0.0]), layer.geometry
+            layer.pad(images), torch.tensor([0.0, 1.5, 0.0]), layer.geometry
         )
     assert name == "conv1.0"
     torch.testing.assert_close(found, expected)

@@ -114,7 +114,7 @@ class AtariData(pl.LightningDataModule):
         self.val_games = val_games
         self.test_games = test_games
         self.seed = seed
-        self._options: dict[str, Any] = {
+        self.options: dict[str, Any] = {
             "max_frames": max_frames,
             "noop_max": noop_max,
             "frame_skip": frame_skip,
@@ -126,11 +126,25 @@ class AtariData(pl.LightningDataModule):
         self.sticky = sticky_actions > 0
         self._saved: dict[str, Any] = {}
         self._judging: dict[int, AtariEnvs] = {}
-        self.num_actions = self._make(1, learning=False).num_actions
+        self.action_names = self._make(1, learning=False).action_names
+        """Actions of the game, in the order of the policy's outputs."""
+
+    @property
+    def num_actions(self) -> int:
         """Actions of the game, which the policy's head takes."""
+        return len(self.action_names)
+
+    def facts(self) -> dict[str, Any]:
+        """What somebody must know who lets a policy play: game, actions, environment, seed."""
+        return {
+            "game": self.game,
+            "actions": self.action_names,
+            "environment": self.options,
+            "seed": self.seed,
+        }
 
     def _make(self, num_envs: int, learning: bool) -> AtariEnvs:
-        return AtariEnvs(self.game, num_envs, learning, **self._options)
+        return AtariEnvs(self.game, num_envs, learning, **self.options)
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

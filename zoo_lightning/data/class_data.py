@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -108,6 +108,11 @@ class ClassData(ImageDataModule, ABC):
         """What is told apart, in the order of the network's outputs."""
         turns = [f"turned by {90 * turn}°" for turn in range(ROTATIONS)]
         return turns if self.targets == "rotation" else self.classes
+
+    def facts(self) -> dict[str, Any]:
+        """As :class:`ImageDataModule` has them, with ``classes``, in the order of the outputs."""
+        preprocessing = {"kind": "crop", "squeeze": self.resize, "crops": self.test_crops}
+        return super().facts() | {"classes": self.class_names, "preprocessing": preprocessing}
 
     @abstractmethod
     def _read(self, part: Part) -> list[Sample] | None:

@@ -50,7 +50,9 @@ def evaluation_transform(image_size: int, resize: int | None, crops: int = 1) ->
     """
     whole = _squeezing(resize) or [v2.Resize(image_size, antialias=True)]
     cut = v2.CenterCrop(image_size) if crops == 1 else TenCrops(image_size)
-    return v2.Compose([v2.PILToTensor(), *whole, cut])
+    # Pillow's resizing, not torchvision's of tensors, which rounds otherwise: an exported model's
+    # users have Pillow, through timm's transforms or by themselves.
+    return v2.Compose([*whole, v2.PILToTensor(), cut])
 
 
 def _squeezing(resize: int | None) -> list[v2.Transform]:

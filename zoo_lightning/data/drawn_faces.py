@@ -243,6 +243,11 @@ class DrawnFaces(ImageDataModule):
         """K, 68 or 5."""
         return self.scheme.num_points
 
+    def facts(self) -> dict[str, Any]:
+        """As :class:`~zoo_lightning.data.landmark_data.LandmarkData` has them: whole images."""
+        preprocessing = {"kind": "square", "around": "image", "margin": 1.0}
+        return super().facts() | self.scheme.facts() | {"preprocessing": preprocessing}
+
     def setup(self, stage: str) -> None:
         """Prepare the splits; faces are drawn as they are asked for.
 

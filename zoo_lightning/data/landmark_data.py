@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
@@ -100,6 +100,8 @@ class LandmarkData(ImageDataModule, ABC):
     given_distance: bool = False
     """Whether a distance to divide errors by comes with the data."""
 
+    _around: Literal["face", "image"] = "image"
+
     subset_names: tuple[str, ...] = ()
     """Parts of the data that evaluation tells apart, in the order of a sample's ``subsets``."""
 
@@ -140,6 +142,17 @@ class LandmarkData(ImageDataModule, ABC):
         self.normalizations = normalizations_of(
             self.scheme, self.given_distance, self.distance_between, normalizations
         )
+
+    def facts(self) -> dict[str, Any]:
+        """As :class:`ImageDataModule` has them, with the points' number, scheme and mirror images.
+
+        ``preprocessing.around`` is ``face`` if a square around it is cut out, ``image`` if the
+        whole image is used; known once a part was read.
+        """
+        around = self._around
+        margin = self.margin or (FACE_MARGIN if around == "face" else 1.0)
+        preprocessing = {"kind": "square", "around": around, "margin": margin}
+        return super().facts() | self.scheme.facts() | {"preprocessing": preprocessing}
 
     @abstractmethod
     def read(self, part: Literal["train", "test"]) -> LandmarkTable:
@@ -196,6 +209,7 @@ class LandmarkData(ImageDataModule, ABC):
         box = self.box
         if box == "auto":
             box = self.BOX_WITHOUT_GIVEN if table.regions is None else "given"
+        self._around = "image" if box == "image" else "face"
         if box == "image":
             return None if self.margin in (None, 1) else self._middle(table, self.margin)
         margin = FACE_MARGIN if self.margin is None else self.margin

@@ -165,6 +165,16 @@ class ImageDataModule(pl.LightningDataModule):
         self.mean = tuple(mean)
         self.std = tuple(std)
 
+    def facts(self) -> dict[str, Any]:
+        """What somebody must know who feeds a network that was trained on these data.
+
+        Returns:
+            Plain values, for checkpoints and exports: ``image_size``, ``mean``, ``std`` and, from
+            subclasses, ``preprocessing`` (what becomes of an image of any size) and the meaning of
+            the outputs.
+        """
+        return {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
+
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 

@@ -6,7 +6,7 @@ Nothing here knows about images or files; a scheme is only facts about the order
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zoo_lightning.errors import ConfigError, nearest
 
@@ -57,6 +57,11 @@ class LandmarkScheme:
         for option, groups in (("eyes", self.eyes), ("pupils", self.pupils)):
             if groups is not None:
                 check_groups(option, groups, self.num_points)
+
+    def facts(self) -> dict[str, Any]:
+        """``scheme``, ``num_points`` and ``flip`` in plain values."""
+        flip = None if self.flip is None else list(self.flip)
+        return {"scheme": self.name, "num_points": self.num_points, "flip": flip}
 
 
 def check_groups(option: str, groups: Sequence[Sequence[int]], num_points: int) -> None:

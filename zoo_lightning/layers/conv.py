@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from zoo_lightning.layers.aggregated import AggregatedLayer
 from zoo_lightning.layers.per_sample import ConvGeometry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from zoo_lightning.layers.planner import Request
 
@@ -32,28 +33,12 @@ class ZooConv2d(AggregatedLayer):
         self, like: nn.Conv2d, weight: Tensor, bias: Tensor | None, **options: Any
     ) -> None:
         super().__init__(weight, bias, like.in_channels, like.groups, **options)
-        self.kernel_size = like.kernel_size
-        self.padding_mode = like.padding_mode
-        self.dynamic_same = isinstance(like, Conv2dSame)
-        # What conv2d cannot pad by a pair of integers is padded beforehand.
-        numeric = like.padding_mode == "zeros" and not isinstance(like.padding, str)
-        self.explicit_padding: Sequence[int] | None = None
-        if not numeric:
-            self.explicit_padding = tuple(like._reversed_padding_repeated_twice)
-        padding = like.padding if numeric and not self.dynamic_same else (0, 0)
-        self.geometry = ConvGeometry(like.stride, tuple(padding), like.dilation, like.groups)
+        self.pad, padding = padding_of(like)
+        self.geometry = ConvGeometry(like.stride, padding, like.dilation, like.groups)
 
     def planned(self, x: Tensor, gates: Tensor, training: bool) -> Request:
         """What the layer asks of the planner for an input ``(B, C_in, H, W)``."""
-        return self.request(self._pad(x), gates, self.geometry, training)
-
-    def _pad(self, x: Tensor) -> Tensor:
-        if self.dynamic_same:
-            return pad_same(x, self.kernel_size, self.geometry.stride, self.geometry.dilation)
-        if self.explicit_padding is None:
-            return x
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        return F.pad(x, self.explicit_padding, mode=mode)
+        return self.request(self.pad(x), gates, self.geometry, training)
 
     def pool(self, x: Tensor) -> Tensor:
         """Average over the map: ``(B, C_in, H, W)`` to ``(B, C_in)``."""
@@ -63,4 +48,24 @@ class ZooConv2d(AggregatedLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``."""
         gates = self.gates(x)
-        return self.aggregated(self._pad(x), gates, self.geometry)
+        return self.aggregated(self.pad(x), gates, self.geometry)
+
+
+def padding_of(like: nn.Conv2d) -> tuple[Callable[[Tensor], Tensor], tuple[int, int]]:
+    """How an ordinary convolution pads.
+
+    Returns:
+        A function that pads images ``(B, C, H, W)`` as far as ``conv2d`` cannot do it by a pair of
+        integers, and that pair for the rest.
+    """
+    if isinstance(like, Conv2dSame):
+        options = {"kernel_size": like.kernel_size, "stride": like.stride}
+        return partial(pad_same, **options, dilation=like.dilation), (0, 0)
+    if like.padding_mode == "zeros" and not isinstance(like.padding, str):
+        return _as_it_is, tuple(like.padding)
+    mode = "constant" if like.padding_mode == "zeros" else like.padding_mode
+    return partial(F.pad, pad=tuple(like._reversed_padding_repeated_twice), mode=mode), (0, 0)
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x

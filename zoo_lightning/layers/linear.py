@@ -34,8 +34,7 @@ class ZooLinear(AggregatedLayer):
 
     def pool(self, x: Tensor) -> Tensor:
         """Average over all but batch and channels: ``(B, ..., in)`` to ``(B, in / positions)``."""
-        x = x.flatten(1, -2).mean(dim=1) if x.dim() > 2 else x
-        return x.unflatten(-1, (-1, self.positions)).mean(dim=-1) if self.positions > 1 else x
+        return pool_channels(x, self.positions)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, ..., in)`` to ``(B, ..., out)``; the gates see the average over the middle."""
@@ -52,3 +51,17 @@ class ZooLinear(AggregatedLayer):
     def _as_image(self, x: Tensor) -> Tensor:
         """``(B, ..., in)`` as ``(B, in, L, 1)``: a linear map is a 1×1 convolution."""
         return x.reshape(len(x), -1, x.shape[-1]).transpose(1, 2)[..., None]
+
+
+def pool_channels(x: Tensor, positions: int) -> Tensor:
+    """Average ``(B, ..., in)`` over the middle and over a flattened map's positions.
+
+    Args:
+        x: with channels of ``positions`` neighbouring values each.
+        positions: of the map that was flattened; 1 where there was none.
+
+    Returns:
+        ``(B, in / positions)``.
+    """
+    x = x.flatten(1, -2).mean(dim=1) if x.dim() > 2 else x
+    return x.unflatten(-1, (-1, positions)).mean(dim=-1) if positions > 1 else x

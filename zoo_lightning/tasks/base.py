@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import (
     OneCycleLR,
 )
 
+from zoo_lightning import __version__
 from zoo_lightning.backbone import Backbone, ZooBackbone
 from zoo_lightning.callbacks.gate_ema import GateEMA
 from zoo_lightning.callbacks.gate_log import GateLog
@@ -239,9 +240,13 @@ class BaseTask(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is needed to build the task again and to know whether it may go on."""
+        data = getattr(self.trainer, "datamodule", None)
         checkpoint["zoo_lightning"] = {
             "task": type(self).__name__,
+            "version": __version__,
             "total_steps": self._total_steps(),
+            # For those who use the model without its data.
+            "data": data.facts() if hasattr(data, "facts") else {},
         }
 
     def _total_steps(self) -> int | None:

@@ -1,0 +1,251 @@
+"""The formats of an export, each a function that writes one into a folder and checks what it wrote.
+
+All get the task, the network to deploy and its manifest. Nothing here knows of runs or of command
+lines.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor, nn
+
+from zoo_lightning.deployment.manifest import KEY, Manifest
+from zoo_lightning.deployment.modules import Scorer
+from zoo_lightning.errors import ConfigError, ExportError
+from zoo_lightning.tasks import BaseTask
+
+ONNX, TORCH_EXPORT = "model.onnx", "model.pt2"
+TORCH_EXPORT_EXTRA = f"{KEY}.json"
+
+TOLERANCE = 1e-4
+"""Largest difference between an export and the network, as a share of the largest output."""
+
+ODD = 0.01
+"""Share of the outputs that may differ by more: the brightest of two nearly equal cells of a heat
+map may be either."""
+
+
+def write_timm(task: BaseTask, module: Scorer, manifest: Manifest, folder: Path) -> None:
+    """A folder in timm's own hub layout: ``config.json`` and ``model.safetensors``.
+
+    ``timm.create_model("local-dir:FOLDER", pretrained=True)`` opens it. Points are the classifier's
+    ``2 K`` outputs, x and y of one point after the other.
+
+    Raises:
+        ConfigError: timm has no such architecture, or no place for the head.
+    """
+    backbone = task.backbone
+    if not backbone.architecture.is_timm:
+        raise ConfigError(
+            f"timm has no architecture {backbone.architecture.label!r}; use --format onnx or "
+            "torch-export"
+        )
+    linear = isinstance(task.head, nn.Linear) and backbone.architecture.output == "pooled"
+    if not linear:
+        raise ConfigError(
+            f"timm has no place for a {type(task.head).__name__} on "
+            f"{backbone.architecture.output} features; use --format onnx or torch-export"
+        )
+    model = task.fold()
+    model.pretrained_cfg = {**model.pretrained_cfg, **_timm_config(manifest)}
+    config: dict[str, Any] = {KEY: asdict(manifest)}
+    if manifest.task == "classification":
+        config["label_names"] = manifest.output["classes"]
+    timm.models.save_for_hf(model, str(folder), model_config=config, safe_serialization=True)
+    written = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    images = example_of(manifest, 2)
+    with torch.inference_mode():
+        _compare("timm's model", [task.cpu().head(task.backbone(images))], [written(images)])
+
+
+def _timm_config(manifest: Manifest) -> dict[str, Any]:
+    """Timm's names for the preprocessing; what it has no name for is in the manifest."""
+    size = manifest.input["size"]
+    given = manifest.input["preprocessing"]
+    squeeze = given.get("squeeze")
+    return {
+        "input_size": tuple(size),
+        "mean": tuple(manifest.input["mean"]),
+        "std": tuple(manifest.input["std"]),
+        "interpolation": "bicubic" if squeeze else "bilinear",
+        "crop_pct": _crop_share(size[-1], squeeze or size[-1]),
+        "crop_mode": "squash" if squeeze else "center",
+        "test_input_size": None,
+        "test_crop_pct": None,
+        "pool_size": None,
+        "tag": None,
+        "license": None,
+        "label_names": None,
+        "label_descriptions": None,
+    }
+
+
+def _crop_share(crop: int, whole: int) -> float:
+    """The share by which timm divides a crop's side, rounding down, to find the whole's."""
+    share = crop / whole
+    return share if math.floor(crop / share) == whole else crop / (whole + 0.5)
+
+
+def write_onnx(task: BaseTask, module: Scorer, manifest: Manifest, folder: Path) -> None:
+    """``model.onnx`` for any batch size, with the manifest in its metadata.
+
+    Raises:
+        ConfigError: onnx, onnxscript or onnxruntime are not installed.
+    """
+    onnxruntime = required("onnxruntime", "onnx", "onnxscript")
+    example = example_of(manifest, 2)
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: "batch"},),
+            input_names=[manifest.input["name"]],
+            output_names=list(manifest.output["names"]),
+            verbose=False,
+        )
+    program.model.metadata_props[KEY] = manifest.to_json()
+    program.save(str(folder / ONNX), external_data=False)
+    session = onnxruntime.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
+    _check(
+        "onnxruntime",
+        module,
+        manifest,
+        lambda x: [torch.from_numpy(y) for y in session.run(None, {manifest.input["name"]: x})],
+    )
+
+
+def write_torch_export(task: BaseTask, module: Scorer, manifest: Manifest, folder: Path) -> None:
+    """``model.pt2`` for any batch size, a program of ``torch.export`` with the manifest beside it.
+
+    ``torch.export.load(path, extra_files={"zoo_lightning.json": ""})`` opens it.
+    """
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(
+        module, (example_of(manifest, 2),), dynamic_shapes=({0: batch},), strict=False
+    )
+    path = folder / TORCH_EXPORT
+    with path.open("wb") as stream:
+        torch.export.save(program, stream, extra_files={TORCH_EXPORT_EXTRA: manifest.to_json()})
+    with path.open("rb") as stream:
+        written = torch.export.load(stream).module()
+
+    def run(x: np.ndarray) -> list[Tensor]:
+        y = written(torch.from_numpy(x))
+        return [y] if isinstance(y, Tensor) else list(y)
+
+    _check("the exported program", module, manifest, run)
+
+
+FORMATS: dict[str, Callable[[BaseTask, Scorer, Manifest, Path], None]] = {
+    "timm": write_timm,
+    "onnx": write_onnx,
+    "torch-export": write_torch_export,
+}
+
+
+def example_of(manifest: Manifest, samples: int) -> Tensor:
+    """Noise that a model of the manifest takes."""
+    generator = torch.Generator().manual_seed(0)
+    size = (samples, *manifest.input["size"])
+    if manifest.input["dtype"] == "uint8":
+        return torch.randint(256, size, generator=generator, dtype=torch.uint8)
+    return torch.randn(size, generator=generator)
+
+
+def required(name: str, *others: str) -> Any:
+    """Import a package that comes with the extra ``export``, and see that others are there.
+
+    Raises:
+        ConfigError: one is not installed.
+    """
+    import importlib
+
+    try:
+        for other in others:
+            importlib.import_module(other)
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"ONNX needs {', '.join([*others, name])}, of which one cannot be imported ({error}): "
+            "pip install -e '.[export]'"
+        ) from error
+
+
+def _check(
+    name: str, module: nn.Module, manifest: Manifest, run: Callable[[np.ndarray], list[Tensor]]
+) -> None:
+    """Compare an export with the network on batches of two sizes, of which it has seen neither."""
+    for samples in (1, 3):
+        x = example_of(manifest, samples)
+        with torch.inference_mode():
+            y = module(x)
+        _compare(name, [y] if isinstance(y, Tensor) else list(y), run(x.numpy()))
+
+
+def _compare(name: str, wanted: list[Tensor], found: list[Tensor]) -> None:
+    """Raise an ExportError where an export's outputs are not the network's."""
+    for ours, theirs in zip(wanted, found, strict=True):
+        away = (ours - theirs).abs() > TOLERANCE * ours.abs().max().clamp(min=1e-6)
+        if ours.shape != theirs.shape or float(away.float().mean()) > ODD:
+            raise ExportError(
+                f"{name} does not compute what the checkpoint does: outputs differ by up to "
+                f"{float((ours - theirs).abs().max()):.3g}; nothing was exported. Please report it"
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what the exporter says about itself, for the time of an export."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def card(manifest: Manifest, formats: Sequence[str]) -> str:
+    """``README.md`` of an exported folder, with what the Hugging Face hub reads at its top."""
+    library = next((name for name in ("timm", "onnx") if name in formats), "torch")
+    lines = [
+        "---",
+        f"library_name: {library}",
+        "tags:",
+        "- zoo_lightning",
+        f"- {manifest.task}",
+        "---",
+        "",
+        f"# {manifest.architecture}, {manifest.task}",
+        "",
+        f"Trained by zoo_lightning {manifest.version}, method {manifest.method}.",
+        "",
+        f"Input `{manifest.input['name']}`: {manifest.input['dtype']} "
+        f"(B, {', '.join(map(str, manifest.input['size']))})",
+    ]
+    if manifest.task != "policy":
+        lines += [
+            f"in [0, 1], minus the mean {manifest.input['mean']}, divided by the standard "
+            f"deviation {manifest.input['std']}.",
+            f"Preprocessing: `{json.dumps(manifest.input['preprocessing'])}`.",
+        ]
+    lines += ["", "Outputs:", ""]
+    lines += [f"- `{name}` {meaning}" for name, meaning in manifest.output["names"].items()]
+    return "\n".join(lines) + "\n"

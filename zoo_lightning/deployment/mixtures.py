@@ -1,0 +1,105 @@
+"""Full networks in a form that exporters understand.
+
+A convolution with a kernel for each sample is a grouped convolution of as many groups as there are
+samples, which ONNX cannot express for a batch of any size. Mixing the outputs of the sources'
+kernels computes the same: ``y_b = Σ_i a_i(x_b) (T_i W_i * x_b)``, with the alignment multiplied in
+beforehand.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo_lightning.layers import ZooConv2d, ZooLinear
+from zoo_lightning.layers.linear import pool_channels
+
+if TYPE_CHECKING:
+    from zoo_lightning.backbone import ZooBackbone
+    from zoo_lightning.layers import AggregatedLayer
+
+
+class _Mixture(nn.Module):
+    """Gate, aligned kernels and biases of an aggregated layer, as constants.
+
+    Args:
+        layer: in evaluation mode.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, layer: AggregatedLayer) -> None:
+        super().__init__()
+        kernels = layer.source_kernels().aligned()
+        self.num_sources = layer.num_sources
+        self.gate = copy.deepcopy(layer.gate)
+        self.register_buffer("weight", kernels.weight.detach().clone())
+        bias = None if kernels.bias is None else kernels.bias.detach().clone()
+        self.register_buffer("bias", bias)
+
+
+class ConvMixture(_Mixture):
+    """A full :class:`~zoo_lightning.layers.ZooConv2d`, for any number of samples.
+
+    Args:
+        layer: in evaluation mode.
+    """
+
+    def __init__(self, layer: ZooConv2d) -> None:
+        super().__init__(layer)
+        self.pad, self.geometry = layer.pad, layer.geometry
+        groups = layer.geometry.groups
+        # All sources' filters of a group side by side, as a convolution of ``groups`` has them.
+        filters = self.weight.unflatten(1, (groups, -1)).transpose(0, 1)
+        self.weight = filters.flatten(0, 2).contiguous()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``."""
+        gates = self.gate(x.mean(dim=(2, 3))).to(x.dtype)
+        y = F.conv2d(self.pad(x), self.weight, None, *self.geometry)
+        y = y.unflatten(1, (self.geometry.groups, self.num_sources, -1))
+        y = (y * gates[:, None, :, None, None, None]).sum(dim=2).flatten(1, 2)
+        return y if self.bias is None else y + (gates @ self.bias)[:, :, None, None]
+
+
+class LinearMixture(_Mixture):
+    """A full :class:`~zoo_lightning.layers.ZooLinear`, for any number of samples.
+
+    Args:
+        layer: in evaluation mode.
+    """
+
+    def __init__(self, layer: ZooLinear) -> None:
+        super().__init__(layer)
+        self.positions = layer.positions
+        self.weight = self.weight.flatten(2).flatten(0, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, ..., in)`` to ``(B, ..., out)``."""
+        gates = self.gate(pool_channels(x, self.positions)).to(x.dtype)
+        y = F.linear(x, self.weight).unflatten(-1, (self.num_sources, -1))
+        between = (1,) * (x.dim() - 2)
+        y = (y * gates.unflatten(0, (-1, *between))[..., None]).sum(dim=-2)
+        if self.bias is None:
+            return y
+        return y + (gates @ self.bias).unflatten(0, (-1, *between))
+
+
+def as_mixtures(backbone: ZooBackbone) -> nn.Module:
+    """The network of a full zoo with every aggregated layer as a mixture of outputs.
+
+    Args:
+        backbone: in evaluation mode; left as it is.
+
+    Returns:
+        A new network that computes the same, to be called as the backbone's ``net``.
+    """
+    layers = backbone.aggregated_layers()
+    kinds = {ZooConv2d: ConvMixture, ZooLinear: LinearMixture}
+    # The sources' kernels are not copied on the way: there are as many as the zoo is large.
+    memo = {id(layer): kinds[type(layer)](layer) for layer in layers.values()}
+    return copy.deepcopy(backbone.net, memo)

@@ -1,0 +1,1 @@
+"""Predictions for any images, from a run, a checkpoint or an export."""

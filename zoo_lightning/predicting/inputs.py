@@ -1,0 +1,212 @@
+"""Image files on their way into a deployed model.
+
+What becomes of an image is said by ``preprocessing`` of a manifest:
+
+- ``kind: crop``: the shorter side is resized to the input's, or with ``squeeze`` the whole image to
+  a square of that side; then the centre is cut out, or ``crops`` of it.
+- ``kind: square``: the image is padded to a square, or the square ``around`` a ``face`` is cut out,
+  wider by the factor ``margin``; then it is resized.
+
+Images are turned as EXIF says, and so are the coordinates that a prediction has.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from zoo_lightning.data.class_transforms import evaluation_transform
+from zoo_lightning.data.images import (
+    crop_region,
+    fit_square,
+    inverse_affine,
+    open_rgb,
+    region_transform,
+    square_transform,
+)
+from zoo_lightning.data.loading import leave_signals_to_parent
+from zoo_lightning.data.samples import to_chw
+from zoo_lightning.errors import ConfigError, DataError, nearest
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom, pixels."""
+
+
+class Item(NamedTuple):
+    """An image to predict for.
+
+    Attributes:
+        path: of the file.
+        name: as it is reported.
+        box: of the face, if one was given.
+    """
+
+    path: Path
+    name: str
+    box: Box | None = None
+
+
+def find_images(given: Sequence[str]) -> list[Item]:
+    """Image files in a stable order, each once.
+
+    Args:
+        given: files, folders (with all below them) and glob patterns.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    known = Image.registered_extensions()
+    found: dict[Path, str] = {}
+    for each in given:
+        path = Path(each)
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in known)
+            named = {p: p.relative_to(path).as_posix() for p in files if p.is_file()}
+        elif path.is_file():
+            named = {path: path.name if len(given) == 1 else each}
+        else:
+            files = [Path(p) for p in sorted(glob.glob(each, recursive=True))]
+            named = {p: str(p) for p in files if p.is_file()}
+            if not named and not glob.has_magic(each):
+                beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+                raise ConfigError(
+                    f"--images {each}: there is no such file or folder.{nearest(path.name, beside)}"
+                )
+        if not named:
+            raise ConfigError(
+                f"--images {each}: there are no images; expected files such as .jpg and .png"
+            )
+        found |= {path: name for path, name in named.items() if path not in found}
+    return [Item(path, name) for path, name in found.items()]
+
+
+def with_boxes(items: Sequence[Item], boxes: Path) -> list[Item]:
+    """Give each image its faces' boxes, one item a face.
+
+    Args:
+        items: the images.
+        boxes: CSV of lines ``image,x0,y0,x1,y1``, pixels, images named as they are reported.
+
+    Raises:
+        ConfigError: the file cannot be read, or an image has no box.
+    """
+    by_name: dict[str, list[Box]] = {}
+    try:
+        with boxes.open(newline="", encoding="utf-8-sig") as stream:
+            for row in csv.DictReader(stream):
+                box = tuple(float(row[key]) for key in ("x0", "y0", "x1", "y1"))
+                if not (box[0] < box[2] and box[1] < box[3]):
+                    raise ValueError(f"the box {box} of {row['image']!r} is empty")
+                by_name.setdefault(row["image"], []).append(box)
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        reason = f"no column {error}" if isinstance(error, KeyError) else error
+        raise ConfigError(
+            f"--boxes {boxes}: {reason}; expected a CSV with the columns image,x0,y0,x1,y1"
+        ) from error
+    absent = [item.name for item in items if item.name not in by_name]
+    if absent:
+        raise ConfigError(
+            f"--boxes {boxes} has no box for {absent[0]!r} ({len(absent)} of {len(items)} images "
+            f"have none).{nearest(absent[0], by_name)} Add lines, or leave the images out."
+        )
+    return [item._replace(box=box) for item in items for box in by_name[item.name]]
+
+
+@dataclass
+class Prepared:
+    """An image as a model takes it, or why it cannot be used.
+
+    Attributes:
+        item: which image.
+        pixels: uint8 ``(crops, 3, S, S)``; ``None`` if it cannot be used.
+        to_original: ``(2, 3)`` map of input pixels to the image's.
+        problem: why not.
+    """
+
+    item: Item
+    pixels: Tensor | None = None
+    to_original: np.ndarray | None = None
+    problem: str = ""
+
+
+class Images(Dataset):
+    """Images of a manifest's preprocessing.
+
+    Args:
+        items: the images.
+        given: ``input`` of the manifest.
+    """
+
+    def __init__(self, items: Sequence[Item], given: dict[str, Any]) -> None:
+        self.items = list(items)
+        self.preprocessing = given["preprocessing"]
+        self.side = given["size"][-1]
+        self.crop = None
+        if self.preprocessing["kind"] == "crop":
+            squeeze, crops = (self.preprocessing[key] for key in ("squeeze", "crops"))
+            self.crop = evaluation_transform(self.side, squeeze, crops)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Prepared:
+        item = self.items[index]
+        try:
+            image = open_rgb(item.path, upright=True)
+        except DataError as error:
+            return Prepared(item, problem=str(error))
+        if self.crop is not None:
+            pixels = self.crop(image)
+            return Prepared(item, pixels if pixels.dim() == 4 else pixels[None])
+        return self._square(item, image)
+
+    def _square(self, item: Item, image: Image.Image) -> Prepared:
+        margin = float(self.preprocessing["margin"])
+        if item.box is None and margin == 1:
+            affine = square_transform(image.size, self.side)
+            square = fit_square(image, self.side)
+        else:
+            left, top, right, bottom = item.box or (0.0, 0.0, *map(float, image.size))
+            side = margin * max(right - left, bottom - top)
+            region = np.array([(left + right) / 2, (top + bottom) / 2, side])
+            affine = region_transform(region, self.side)
+            square = crop_region(image, region, self.side)
+        return Prepared(item, to_chw(np.asarray(square))[None], inverse_affine(affine))
+
+
+def batches(
+    items: Sequence[Item], given: dict[str, Any], batch_size: int, num_workers: int
+) -> Iterator[list[Prepared]]:
+    """Prepared images in order, read as they are needed.
+
+    Args:
+        items: the images.
+        given: ``input`` of the manifest.
+        batch_size: images at a time.
+        num_workers: processes that read; 0 reads in this one.
+    """
+    yield from DataLoader(
+        Images(items, given),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=list,
+        worker_init_fn=leave_signals_to_parent,
+    )
+
+
+def normalise(pixels: Tensor, given: dict[str, Any]) -> Tensor:
+    """Images ``(B, 3, H, W)`` uint8 as the model takes them, float32."""
+    mean, std = (
+        torch.tensor(given[key], device=pixels.device).view(-1, 1, 1) for key in ("mean", "std")
+    )
+    return (pixels.float() / 255 - mean) / std
