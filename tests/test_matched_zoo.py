@@ -47,7 +47,10 @@ def test_matched_sources_are_ordinary_sources(command):
 
 def test_activations_are_those_of_the_experiments_images(tiny, command):
     tiny()
-    words = ["--experiment", "tiny", "--how", "activations", "--samples", "16"]
+    # The second experiment makes sense on top of the first one only.
+    Path("experiments/head.yaml").write_text("model:\n  init_args:\n    head: coordinates\n")
+    words = ["--experiment", "tiny", "--experiment", "head"]
+    words += ["--how", "activations", "--samples", "16"]
     found = command(*MATCH, *SOURCES, *words)
     assert found.status == 0, found.err
     assert "matched to tiny-imagenet50 by activations" in found.out

@@ -54,7 +54,15 @@ def test_a_run_leaves_figures_beside_random_play_and_people_and_a_film(
     predict = ["predict", *FIT[1:], *run, "--ckpt_path", "last", "--model.deterministic", "true"]
     filmed = command(*predict)
     assert filmed.status == 0, filmed.err
-    assert list((tmp_path / "run").glob("game.*"))
+    [film] = (tmp_path / "run").glob("game.*")
+    done = command("export", "--ckpt", "run/checkpoints/last.ckpt", "--format", "onnx",
+                   "--output", "exported")  # fmt: skip
+    assert done.status == 0, done.err
+    again = command("predict", "--ckpt", "exported", "--output", "again", "--deterministic")
+    assert again.status == 0, again.err
+    assert " frames, score " in again.out
+    # The very same game: same seed, same actions.
+    assert (tmp_path / "again" / film.name).read_bytes() == film.read_bytes()
 
 
 @pytest.mark.slow

@@ -99,7 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--architecture", help="timm name or import path")
     parser.add_argument("--sources", help="references with commas between")
-    parser.add_argument("--experiment", help="whose sources, architecture and images to take")
+    parser.add_argument(
+        "--experiment",
+        action="append",
+        default=[],
+        help="whose sources, architecture and images to take; later ones override earlier ones",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for the matched sources")
     parser.add_argument("--how", choices=WAYS, default="weights", help="(default: %(default)s)")
     parser.add_argument("--reference", help="name of the source that stays (default: the first)")
@@ -143,7 +148,8 @@ def of_experiment(
 
     if options.samples < 2:
         raise ConfigError(f"--samples {options.samples}: expected at least 2, better hundreds")
-    words = ["fit", "--experiment", options.experiment, *rest]
+    given = [word for name in options.experiment for word in ("--experiment", name)]
+    words = ["fit", *given, *rest]
     for name in ("sources", "architecture"):
         if value := getattr(options, name):
             words += [f"--{name}", value]

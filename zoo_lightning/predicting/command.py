@@ -124,7 +124,7 @@ def _predict(predictor: Predictor, items: Sequence[Item], options: argparse.Name
         )
         for each in found:
             if each.problem:
-                console.print(f"skipped: {each.problem}", markup=False, highlight=False)
+                console.print(f"skipped: {each.problem}", markup=False, soft_wrap=True)
                 skipped.append(each)
                 continue
             write(each)
