@@ -2,7 +2,8 @@
 
 import pytest
 
-from zoo_lightning.whole_files import whole_file
+from zoo_lightning.errors import ConfigError
+from zoo_lightning.whole_files import whole_file, whole_folder
 
 
 def test_a_file_is_written_and_nothing_else_is_left(tmp_path):
@@ -39,3 +40,34 @@ def test_a_writer_that_writes_nothing_is_noticed(tmp_path):
     with pytest.raises(FileNotFoundError), whole_file(tmp_path / "notes.txt"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_appears_when_all_of_it_is_written(tmp_path):
+    path = tmp_path / "above" / "out"
+    with whole_folder(path) as part:
+        (part / "a").write_text("1")
+        assert not path.exists()
+    assert (path / "a").read_text() == "1"
+    (path / "others").write_text("mine")
+    with whole_folder(path, ("a", "b")) as part:
+        (part / "b").write_text("2")
+        assert (path / "a").read_text() == "1"
+    assert {file.name: file.read_text() for file in path.iterdir()} == {"b": "2", "others": "mine"}
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("raised", "seen"), [(OSError, ConfigError), (ValueError, ValueError)])
+def test_a_folder_that_cannot_be_written_is_left_as_it_was(tmp_path, raised, seen):
+    path = tmp_path / "out"
+    path.mkdir()
+    (path / "a").write_text("old")
+
+    def fail():
+        with whole_folder(path, ("a",)) as part:
+            (part / "a").write_text("new")
+            raise raised
+
+    with pytest.raises(seen):
+        fail()
+    assert (path / "a").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

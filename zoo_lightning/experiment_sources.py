@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
 from zoo_lightning.architecture import Architecture
@@ -17,6 +19,7 @@ from zoo_lightning.errors import ConfigError, SourceError
 from zoo_lightning.experiment_parts import experiment_zoo, plain_data
 from zoo_lightning.experiments import experiment_name
 from zoo_lightning.ranking import Ranking, rank_sources
+from zoo_lightning.run_folder import run_of
 from zoo_lightning.short_form import apply_short_form
 from zoo_lightning.sources.adapting import Adapted
 from zoo_lightning.sources.spec import Source
@@ -198,3 +201,41 @@ def format_ranking(experiment: str, ranking: Ranking) -> str:
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join([*lines, *ranking.remarks])
+
+
+def run_data(
+    checkpoint: Path, experiments: Sequence[str] = (), rest: Sequence[str] = ()
+) -> LightningDataModule:
+    """The data that a run was trained on, or others, without augmentation.
+
+    Args:
+        checkpoint: of the run.
+        experiments: whose data to take in place of the run's own.
+        rest: further options of ``fit``.
+
+    Raises:
+        ConfigError: the run has no configuration, or options that cannot be right.
+        DataError: as the data raise it.
+    """
+    words = [word for name in experiments for word in ("--experiment", name)]
+    words += rest if experiments or _has_config(rest) else [*_config_of(checkpoint), *rest]
+    return plain_data(run(["fit", *words], ExperimentReader).options.data)
+
+
+def _has_config(words: Sequence[str]) -> bool:
+    return any(word.partition("=")[0] in ("--config", "-c", "--experiment") for word in words)
+
+
+def _config_of(checkpoint: Path) -> list[str]:
+    """Words that give the configuration of the run a checkpoint lies in.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    folder = run_of(checkpoint)
+    if folder is None or not (folder / "config.yaml").is_file():
+        raise ConfigError(
+            f"there is no config.yaml of the run of {checkpoint}; give --experiment NAME, whose "
+            "data are to be taken"
+        )
+    return ["--config", str(folder / "config.yaml")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -38,53 +38,39 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Write a folder under another name, and give it its own only when it is complete.
+def whole_folder(path: Path, names: Collection[str] = ()) -> Iterator[Path]:
+    """Write a folder's files under another name, and give them their own when all are complete.
 
-    Should the writing fail, or the process die, what was there before is still there.
+    Should the writing fail, or the process die, what was there before is still there. Other files
+    of a folder that exists are left alone.
 
     Args:
         path: the folder's own name; those above it are made if they are absent.
-        overwrite: put it in the place of one that has files.
+        names: of files that belong together: those that are not written anew are removed.
 
     Yields:
         The folder to write to, beside the final one. It is gone afterwards.
 
     Raises:
-        ConfigError: the folder has files and is not to be overwritten, it is a file, or the disk
-            does not take it.
+        ConfigError: the disk does not take it.
     """
+    named = path.resolve()  # the present folder, too, has a name
+    part = named.with_name(f".{named.name}.{uuid4().hex}.part")
     try:
-        if path.exists() and not path.is_dir():
-            raise ConfigError(f"{path} is a file; expected a folder to write to")
-        if path.is_dir() and any(path.iterdir()) and not overwrite:
-            raise ConfigError(
-                f"the folder {path} is not empty; give another one, or --overwrite to replace it"
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{uuid4().hex}.part")
-        part.mkdir()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write the folder {path}: {error}; nothing was written"
-        ) from error
-    old = path.with_name(f".{path.name}.{uuid4().hex}.old")
-    try:
+        part.mkdir(parents=True)
         yield part
-        for file in part.rglob("*"):
-            if file.is_file():
-                with file.open("rb+") as stream:
-                    os.fsync(stream.fileno())
-        # A folder cannot be put in the place of one that has files: the old one steps aside.
-        if path.exists():
-            path.rename(old)
-        part.rename(path)
+        files = [file for file in part.iterdir() if file.is_file()]
+        for file in files:
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        if not path.exists():
+            part.rename(path)
+            return
+        for file in files:
+            os.replace(file, path / file.name)
+        for name in set(names) - {file.name for file in files}:
+            (path / name).unlink(missing_ok=True)
     except OSError as error:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        raise ConfigError(
-            f"cannot write the folder {path}: {error}; what was there before is still there"
-        ) from error
+        raise ConfigError(f"cannot write {path}: {error}; what was there is still there") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from zoo_lightning.deployment.export import export
 from zoo_lightning.deployment.formats import FORMATS
 from zoo_lightning.deployment.hub import check_hub, push_to_hub
 from zoo_lightning.errors import ConfigError
+from zoo_lightning.experiment_sources import run_data
 from zoo_lightning.run_folder import find_checkpoint
 
 ABOUT = """\
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         fold=options.fold,
         mirrored=None if options.mirrored is None else options.mirrored == "true",
         overwrite=options.overwrite,
-        data=lambda: _data(checkpoint, options.experiment, rest),
+        data=lambda: run_data(checkpoint, options.experiment, rest),
     )
     if options.push_to_hub:
         print(push_to_hub(folder, options.push_to_hub, options.private))
@@ -94,16 +94,3 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--private", action="store_true", help="make the hub's repository private")
     return parser
-
-
-def _data(checkpoint: Path, experiments: Sequence[str], rest: Sequence[str]) -> Any:
-    """The data module of the run, or of other experiments."""
-    # Lightning's command line takes seconds to set up, and most exports have no need of it.
-    from zoo_lightning.experiment_parts import plain_data
-    from zoo_lightning.experiment_sources import ExperimentReader
-    from zoo_lightning.gates.command import config_of
-    from zoo_lightning.trainer_cli import run
-
-    words = [word for name in experiments for word in ("--experiment", name)]
-    words = [*(words or config_of(checkpoint)), *rest]
-    return plain_data(run(["fit", *words], ExperimentReader).options.data)

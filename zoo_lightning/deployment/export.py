@@ -9,16 +9,21 @@ from typing import Any
 
 from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.deployment.averaging import Averaged, fold_by_average
-from zoo_lightning.deployment.formats import FORMATS, card
+from zoo_lightning.deployment.formats import FORMATS, ONNX, TORCH_EXPORT, card
 from zoo_lightning.deployment.manifest import TASKS, Manifest, manifest_of
 from zoo_lightning.deployment.modules import averages_with_mirror, deployable
 from zoo_lightning.errors import ConfigError, nearest
+from zoo_lightning.experiment_sources import run_data
+from zoo_lightning.matched_zoo import refuse_full
 from zoo_lightning.run_folder import find_checkpoint, read_checkpoint
 from zoo_lightning.tasks import BaseTask
 from zoo_lightning.tasks.loading import load_task
 from zoo_lightning.whole_files import whole_folder
 
 CARD = "README.md"
+
+FILES = (CARD, "config.json", "model.safetensors", ONNX, TORCH_EXPORT)
+"""Of all formats."""
 
 
 def export(
@@ -41,9 +46,9 @@ def export(
         fold: a full zoo's kernels of its average gates in place of a mixture for each sample.
         mirrored: of landmarks, whether the model averages with the mirror image; ``None`` does as
             the run's own test does.
-        overwrite: replace a folder that has files.
-        data: makes the run's data module; called where ``fold`` is to be measured, and for
-            checkpoints that do not say themselves what their data are.
+        overwrite: write to a folder that has files; those of an earlier export are replaced.
+        data: makes the data module that ``fold`` is measured on, and which says how images are
+            prepared where the checkpoint does not; ``None`` takes the run's own.
         say: gets lines for people to read.
 
     Returns:
@@ -51,23 +56,22 @@ def export(
 
     Raises:
         ConfigError: no such checkpoint or format, one that does not go with the model, or a folder
-            that cannot be written.
+            that has files or cannot be written.
+        DataError: as the data raise it, where they are needed.
         ExportError: what was written does not compute what the checkpoint does.
     """
     wanted = _known_formats(formats)
+    output = Path(output)
+    refuse_full(output, overwrite)
     path = find_checkpoint(str(checkpoint), None, "", "--ckpt")
     noted = read_checkpoint(path)["zoo_lightning"]
     task = load_task(path)
     full = isinstance(task.backbone, ZooBackbone) and task.backbone.mode == "full"
     _refuse(task, wanted, full, fold)
-    module = data() if data and (not noted.get("data") or (full and fold)) else None
-    facts = noted.get("data") or (module.facts() if module is not None else None)
-    if facts is None:
-        raise ConfigError(
-            f"{path} was written by an earlier version, which did not note the images' size and "
-            "normalisation; give the run's folder, or --experiment NAME whose data it was trained "
-            "on"
-        )
+    facts, module = noted.get("data"), None
+    if not facts or (full and fold):
+        module = data() if data else run_data(path)
+    facts = facts or module.facts()
     if mirrored is None:
         mirrored = averages_with_mirror(task)
     method = task.backbone.method
@@ -77,7 +81,7 @@ def export(
         task, method = averaged.task, f"{method}, folded by average gates"
     manifest = replace(manifest_of(task, facts, mirrored), method=method)
     network = deployable(task, mirrored)
-    with whole_folder(Path(output), overwrite) as folder:
+    with whole_folder(output, FILES) as folder:
         for name in wanted:
             FORMATS[name](task, network, manifest, folder)
         (folder / CARD).write_text(card(manifest, wanted))
@@ -86,7 +90,7 @@ def export(
     for note in notes(manifest, wanted):
         say(note)
     say(f"wrote {', '.join(files)} to {output}")
-    return Path(output)
+    return output
 
 
 def _known_formats(formats: str | Sequence[str]) -> list[str]:

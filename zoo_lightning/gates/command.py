@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.experiment_parts import plain_data
-from zoo_lightning.experiment_sources import ExperimentReader
+from zoo_lightning.experiment_sources import run_data
 from zoo_lightning.experiments import experiment_name, find_experiment
 from zoo_lightning.gates.report import gate_report, refuse_no_zoo
 from zoo_lightning.gates.writing import FILES, format_report, write_report
 from zoo_lightning.matched_zoo import refuse_full
 from zoo_lightning.run_folder import find_checkpoint, read_checkpoint, run_of
 from zoo_lightning.tasks.loading import load_task
-from zoo_lightning.trainer_cli import run
 
 ABOUT = """\
 May the gates of a trained zoo be read as its sources' worth? Mean gates by layer and source, beside
@@ -47,12 +45,9 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"{checkpoint} lies in no run; say with --output where to write")
     output = options.output or folder / "gates"
     refuse_full(output, options.overwrite)
-    words = [word for name in options.experiment for word in ("--experiment", name)]
-    words += rest if names or _has_config(rest) else [*config_of(checkpoint), *rest]
-    reader = run(["fit", *words], ExperimentReader)
     found = gate_report(
         load_task(checkpoint),
-        plain_data(reader.options.data),
+        run_data(checkpoint, options.experiment, rest),
         options.split,
         options.samples,
         options.calibration,
@@ -112,22 +107,3 @@ def refuse_unsuitable(content: dict[str, Any]) -> None:
         raise ConfigError(f"gates are reported for {' and '.join(TASKS)}, not for {task}")
     backbone = content["hyper_parameters"]["backbone"]
     refuse_no_zoo(backbone["class_path"], len(backbone["init_args"].get("sources") or []))
-
-
-def _has_config(words: Sequence[str]) -> bool:
-    return any(word.partition("=")[0] in ("--config", "-c", "--experiment") for word in words)
-
-
-def config_of(checkpoint: Path) -> list[str]:
-    """Words that give the configuration of the run a checkpoint lies in.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    folder = run_of(checkpoint)
-    if folder is None or not (folder / "config.yaml").is_file():
-        raise ConfigError(
-            f"there is no config.yaml of the run of {checkpoint}; give --experiment NAME, whose "
-            "data are to be taken"
-        )
-    return ["--config", str(folder / "config.yaml")]
