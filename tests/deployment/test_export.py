@@ -220,6 +220,13 @@ def test_checkpoints_that_cannot_be_exported_are_refused(classes, command, monke
     done = command(*words)  # the run's configuration says what the checkpoint does not
     assert done.status == 0, done.err
     assert json.loads(Path("out/config.json").read_text())["label_names"] == ["ant", "bee", "cat"]
+    options = content["hyper_parameters"] | {"phase": "waxing"}
+    torch.save(content | {"hyper_parameters": options}, path)
+    again = command("export", "--ckpt", path, "--format", "timm", "--output", "other")
+    assert again.status == 2
+    assert "does not fit this one" in again.err
+    assert "'phase'; use the version that wrote it" in again.err
+    torch.save(content | {"zoo_lightning": ours}, path)
     path.rename("alone.ckpt")
     again = command("export", "--ckpt", "alone.ckpt", "--format", "timm", "--output", "other")
     assert again.status == 2
@@ -258,6 +265,23 @@ def test_nothing_is_left_of_an_export_that_fails_and_the_old_one_stays(
     failed = command(*words, "other", "--format", "onnx")
     assert "pip install -e '.[export]'" in failed.err
     assert not Path("other").exists()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_disk_that_takes_no_more_leaves_nothing(kind, classes, command, program):
+    classes()
+    assert command(*FIT).status == 0
+    words = [*program.words, "export", "--ckpt", "run", "--output", "out", "--format", kind]
+    # No file may become larger than 256 KiB, a fifth of what the weights need.
+    limited = ["bash", "-c", 'ulimit -f 256; exec "$@"', "bash", *words]
+    done = subprocess.run(
+        limited, env=program.environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: cannot write out: ")
+    assert "Traceback" not in done.stderr
+    assert {path.name for path in Path().iterdir()} == {"classes", "experiments", "run"}
 
 
 def test_an_export_that_computes_something_else_is_not_written(classes, command, monkeypatch):

@@ -6,6 +6,7 @@ lines.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from zoo_lightning.deployment.manifest import KEY, Manifest
@@ -63,7 +65,10 @@ def write_timm(task: BaseTask, module: Scorer, manifest: Manifest, folder: Path)
     config: dict[str, Any] = {KEY: asdict(manifest)}
     if manifest.task == "classification":
         config["label_names"] = manifest.output["classes"]
-    timm.models.save_for_hf(model, str(folder), model_config=config, safe_serialization=True)
+    try:
+        timm.models.save_for_hf(model, str(folder), model_config=config, safe_serialization=True)
+    except SafetensorError as error:  # a full disk is not an OSError to it
+        raise OSError(str(error)) from error
     written = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     images = example_of(manifest, 2)
     with torch.inference_mode():
@@ -136,11 +141,12 @@ def write_torch_export(task: BaseTask, module: Scorer, manifest: Manifest, folde
     program = torch.export.export(
         module, (example_of(manifest, 2),), dynamic_shapes=({0: batch},), strict=False
     )
-    path = folder / TORCH_EXPORT
-    with path.open("wb") as stream:
-        torch.export.save(program, stream, extra_files={TORCH_EXPORT_EXTRA: manifest.to_json()})
-    with path.open("rb") as stream:
-        written = torch.export.load(stream).module()
+    # By way of memory: on a full disk torch's own writer ends the whole process.
+    stream = io.BytesIO()
+    torch.export.save(program, stream, extra_files={TORCH_EXPORT_EXTRA: manifest.to_json()})
+    (folder / TORCH_EXPORT).write_bytes(stream.getvalue())
+    stream.seek(0)
+    written = torch.export.load(stream).module()
 
     def run(x: np.ndarray) -> list[Tensor]:
         y = written(torch.from_numpy(x))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo_lightning import methods, tasks
+from zoo_lightning import __version__, methods, tasks
 from zoo_lightning.backbone import Backbone, ZooBackbone
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.run_folder import find_checkpoint, read_checkpoint
@@ -22,7 +22,8 @@ def load_task(checkpoint: str | Path) -> BaseTask:
         The task in evaluation mode, on the CPU.
 
     Raises:
-        ConfigError: no such file, or not a checkpoint of this package.
+        ConfigError: no such file, not a checkpoint of this package, or one of a version that had
+            other options or other networks.
     """
     path = find_checkpoint(str(checkpoint), None, "")
     content = read_checkpoint(path)
@@ -33,10 +34,18 @@ def load_task(checkpoint: str | Path) -> BaseTask:
         "ZooBackbone": ZooBackbone,
         **{name: getattr(methods, name) for name in methods.__all__},
     }
-    with without_weights():
-        backbone = kinds[described["class_path"]](**described["init_args"])
-    task = getattr(tasks, _known_task(content["zoo_lightning"]["task"]))(backbone, **options)
-    task.load_state_dict(content["state_dict"])
+    kind = getattr(tasks, _known_task(content["zoo_lightning"]["task"]))
+    try:
+        with without_weights():
+            backbone = kinds[described["class_path"]](**described["init_args"])
+        task = kind(backbone, **options)
+        task.load_state_dict(content["state_dict"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        version = content["zoo_lightning"].get("version", "an earlier version")
+        raise ConfigError(
+            f"{path} was written by zoo_lightning {version} and does not fit this one, "
+            f"{__version__}: {str(error).splitlines()[0]}; use the version that wrote it"
+        ) from error
     return task.eval()
 
 
