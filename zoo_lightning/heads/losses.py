@@ -1,4 +1,4 @@
-"""Losses of landmarks as pure functions: of coordinates, and of heat maps."""
+"""Losses as pure functions: of coordinates, of heat maps, and of what a teacher says of classes."""
 
 from __future__ import annotations
 
@@ -115,3 +115,20 @@ def adaptive_wing(
 
 COORDINATE_LOSSES = {"l1": l1, "smooth_l1": smooth_l1, "wing": wing, "mse": mse}
 HEATMAP_LOSSES = {"heatmap_mse": heatmap_mse, "adaptive_wing": adaptive_wing}
+
+
+def distillation_loss(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """``T² KL(softmax(z_teacher / T) ‖ softmax(z_student / T))``, averaged over the batch.
+
+    Hinton, Vinyals and Dean, *Distilling the Knowledge in a Neural Network*, 2015, section 2. As
+    timm's ``LogitDistillationTask`` has it.
+
+    Args:
+        logits: of the student, ``(B, C)``.
+        taught: of the teacher, ``(B, C)``, without gradient.
+        temperature: ``T``, above 0.
+    """
+    student = F.log_softmax(logits / temperature, dim=-1)
+    teacher = F.log_softmax(taught / temperature, dim=-1)
+    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return divergence * temperature**2

@@ -1,5 +1,6 @@
 """Transfer methods that Zoo-Tuning is compared with."""
 
+from zoo_lightning.methods.l2_sp import L2SP
 from zoo_lightning.methods.plain import PlainBackbone
 
-__all__ = ["PlainBackbone"]
+__all__ = ["L2SP", "PlainBackbone"]

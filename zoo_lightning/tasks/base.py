@@ -7,6 +7,7 @@ A concrete task adds a head, a loss and metrics. No mathematics of the method is
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, get_args
 
 import lightning.pytorch as pl
@@ -55,6 +56,10 @@ class BaseTask(pl.LightningModule):
         gate_lr_factor: the gates' likewise.
         alignment_lr_factor: the alignments' likewise.
         gate_momentum: ``μ`` of the gates' moving average, in (0, 1].
+        teachers: trained runs whose joint output is imitated, see
+            :mod:`zoo_lightning.methods.distillation`; ``None`` for none.
+        teacher_weight: share of the imitation in the loss, in [0, 1].
+        temperature: of classes, by which teachers' and student's scores are divided, above 0.
         head_init: ``random``, or ``probe`` to solve a linear head on pooled features for the
             training data before the first step, see :mod:`zoo_lightning.head_start`.
     """
@@ -82,6 +87,9 @@ class BaseTask(pl.LightningModule):
         alignment_lr_factor: float = 1.0,
         gate_momentum: float = 0.1,
         head_init: HeadInit = "random",
+        teachers: list[str] | None = None,
+        teacher_weight: float = 0.5,
+        temperature: float = 2.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["backbone"])
@@ -99,6 +107,10 @@ class BaseTask(pl.LightningModule):
             raise ConfigError("schedule 'step' needs milestones: the steps at which the rate drops")
         if not all(place > 0 for place in milestones or []):
             raise ConfigError(f"milestones must be above 0, got {milestones}")
+        if not 0 <= teacher_weight <= 1:
+            raise ConfigError(f"teacher_weight must lie in [0, 1], got {teacher_weight}")
+        if temperature <= 0:
+            raise ConfigError(f"temperature must be above 0, got {temperature}")
         check_choice("head_init", head_init, get_args(HeadInit))
         # Plain values, so that a checkpoint holds all it takes to build the task again.
         described = {"class_path": type(backbone).__name__, "init_args": backbone.config}
@@ -106,6 +118,7 @@ class BaseTask(pl.LightningModule):
         self.backbone = backbone
         self.weights_given = False
         """Whether a trained model's weights were put in, head included."""
+        self.teacher: Callable[[BaseTask, Tensor, Tensor, Tensor], Tensor] | None = None
 
     def configure_callbacks(self) -> list[Callback]:
         """Gates' moving average and log, so that no Trainer can be without them."""
@@ -114,11 +127,21 @@ class BaseTask(pl.LightningModule):
         return [GateEMA(self.hparams["gate_momentum"]), GateLog()]
 
     def on_fit_start(self) -> None:
-        """Check that a head that is to be solved for can be.
+        """Read the teachers, and check that a head that is to be solved for can be.
 
         Raises:
-            ConfigError: it is not linear, or there are no data.
+            ConfigError: teachers cannot be read; the head is not linear, or there are no data.
         """
+        if self.hparams["teachers"]:
+            if type(self).imitation is BaseTask.imitation:
+                raise ConfigError(
+                    f"{type(self).__name__} cannot learn from teachers; leave them out"
+                )
+            # Imports the tasks, which import this.
+            from zoo_lightning.methods.distillation import Teacher
+
+            options = self.hparams
+            self.teacher = Teacher(options["teachers"], options["teacher_weight"], self.device)
         if self.hparams["head_init"] != "probe":
             return
         if not isinstance(self.head, nn.Linear):
@@ -148,6 +171,20 @@ class BaseTask(pl.LightningModule):
         """Put a solved head in: ``(outputs, F)`` and ``(outputs,)``."""
         self.head.weight.copy_(weight)
         self.head.bias.copy_(bias)
+
+    def taught(self, loss: Tensor, images: Tensor, raw: Tensor) -> Tensor:
+        """A loss with what the teachers add to it, if there are some.
+
+        Args:
+            loss: of the batch.
+            images: of the batch, normalised.
+            raw: this task's output for them.
+        """
+        return loss if self.teacher is None else self.teacher(self, loss, images, raw)
+
+    def imitation(self, raw: Tensor, taught: Tensor) -> Tensor:
+        """Loss of an output against a teacher's."""
+        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         """Head's output for normalised images ``(B, C, H, W)``."""

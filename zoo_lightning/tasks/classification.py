@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from zoo_lightning.backbone import Backbone
 from zoo_lightning.data.loading import sample_generator
 from zoo_lightning.errors import ConfigError
+from zoo_lightning.heads.losses import distillation_loss
 from zoo_lightning.metrics.classification import ClassAccuracy
 from zoo_lightning.tasks.base import BaseTask, check_classes
 from zoo_lightning.tasks.mixing import BatchMixing
@@ -89,14 +90,19 @@ class ClassificationTask(BaseTask):
         """Loss of a batch of ``image`` ``(B, 3, H, W)``, ``label`` and ``index`` ``(B,)``."""
         images, labels = batch["image"], batch["label"]
         if self.mixing is None:
-            loss = F.cross_entropy(
-                self(images).float(), labels, label_smoothing=self.label_smoothing
-            )
+            logits = self(images).float()
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         else:
             images, targets = self.mixing(images, labels, self._mixing_seed(batch))
-            loss = F.cross_entropy(self(images).float(), targets)
+            logits = self(images).float()
+            loss = F.cross_entropy(logits, targets)
+        loss = self.taught(loss, images, logits)
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def imitation(self, raw: Tensor, taught: Tensor) -> Tensor:
+        """Distillation of logits ``(B, C)``."""
+        return distillation_loss(raw, taught, self.hparams["temperature"])
 
     def _mixing_seed(self, batch: dict[str, Any]) -> int:
         """Depends on the run's seed, the step and the batch, so that a resumed run has the same."""

@@ -179,9 +179,15 @@ class LandmarkTask(BaseTask):
         target = self.codec.encode(batch["points"], image_size(batch))
         # What does not count may be anything, and not-a-number would spread to all gradients.
         target = torch.where(batch["visible"][..., None], target, 0.5)
-        loss = self.head.loss(self(batch["image"]).float(), target, batch["visible"])
+        raw = self(batch["image"]).float()
+        loss = self.head.loss(raw, target, batch["visible"])
+        loss = self.taught(loss, batch["image"], raw)
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def imitation(self, raw: Tensor, taught: Tensor) -> Tensor:
+        """The loss with the teacher's points in place of the true ones."""
+        return self.head.loss(raw, self.head.points(taught))
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> dict[str, Any]:
         """Predicted points in pixels of the ``input`` and of the ``original`` image.

@@ -32,7 +32,7 @@ def load_task(checkpoint: str | Path) -> BaseTask:
     # Looked up among our own classes only: a checkpoint must not choose what code runs.
     kinds: dict[str, type[Backbone]] = {
         "ZooBackbone": ZooBackbone,
-        **{name: getattr(methods, name) for name in methods.__all__},
+        **{name: kind for name, kind in vars(methods).items() if is_backbone(kind)},
     }
     kind = getattr(tasks, _known_task(content["zoo_lightning"]["task"]))
     try:
@@ -47,6 +47,11 @@ def load_task(checkpoint: str | Path) -> BaseTask:
             f"{__version__}: {str(error).splitlines()[0]}; use the version that wrote it"
         ) from error
     return task.eval()
+
+
+def is_backbone(kind: object) -> bool:
+    """Whether a thing is a class of backbones."""
+    return isinstance(kind, type) and issubclass(kind, Backbone)
 
 
 def _known_task(name: str) -> str:
