@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from zoo_lightning import __version__
 from zoo_lightning.errors import ConfigError, ZooError, message_of, nearest
 
-SUBCOMMANDS = ("fit", "validate", "test", "predict", "export", "gates", "sources")
+SUBCOMMANDS = ("fit", "validate", "test", "predict", "export", "compare", "gates", "sources")
 
 SOURCES = ("list", "inspect", "check", "rank", "match", "ship")
 
@@ -38,6 +38,8 @@ usage: python -m zoo_lightning SUBCOMMAND ...
                                                    write predictions for any images
   export     --ckpt RUN_DIR --format timm|onnx|torch-export --output DIR
                                                    write the model for those without this package
+  compare    --experiment NAME --methods A,B --seeds 0,1,2 --run_dir DIR
+                                                   transfer methods side by side
   gates      --ckpt_path RUN_DIR                   gates beside what removing each source does
 {sources}
   --sources A,B --architecture NAME stand for the sources and architecture of an experiment.
@@ -128,6 +130,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from zoo_lightning.deployment import command as exporting
 
             return exporting.main(arguments[1:])
+        if arguments[0] == "compare":
+            _quieten()
+            from zoo_lightning.comparing import command as comparing
+
+            return comparing.main(arguments[1:])
         if arguments[0] == "predict" and _names_images(arguments):
             _quieten()
             from zoo_lightning.predicting import command as predicting

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import ActionConfigFile, set_parsing_settings
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
@@ -291,12 +292,15 @@ class ZooCLI(LightningCLI):
             return
         timer = next(c for c in self.trainer.callbacks if isinstance(c, Timer))
         seconds, steps = timer.time_elapsed("train"), self.trainer.global_step
-        chosen = next(filter(_chooses_best, self.trainer.checkpoint_callbacks)).best_model_path
-        best = Path(chosen or self.run_dir / CHECKPOINTS / "last.ckpt")  # without any validation
+        keeper = next(filter(_chooses_best, self.trainer.checkpoint_callbacks))
+        # Without any validation there is no best one.
+        best = Path(keeper.best_model_path or self.run_dir / CHECKPOINTS / "last.ckpt")
+        score = keeper.best_model_score
+        validation = {} if score is None else {keeper.monitor: float(score)}
         results = self.trainer.test(
             self.model, datamodule=self.datamodule, ckpt_path=str(best), weights_only=True
         )
-        self._finish(best, results, steps, seconds)
+        self._finish(best, results, steps, seconds, validation)
 
     def test(self, model: BaseTask, **kwargs: Any) -> None:
         """Test a checkpoint and write the summary."""
@@ -307,7 +311,14 @@ class ZooCLI(LightningCLI):
         self._finish(Path(kwargs["ckpt_path"]), results, self.steps_before, seconds)
 
     @rank_zero_only
-    def _finish(self, checkpoint: Path, results: Any, steps: int, seconds: float) -> None:
+    def _finish(
+        self,
+        checkpoint: Path,
+        results: Any,
+        steps: int,
+        seconds: float,
+        validation: dict[str, float] | None = None,
+    ) -> None:
         seed = self.config[self.subcommand].seed_everything
         summary = {
             "experiment": self.experiment,
@@ -319,6 +330,8 @@ class ZooCLI(LightningCLI):
             "checkpoint": os.path.relpath(checkpoint, self.run_dir),
             "parameters": self.model.backbone.parameter_counts(),
             "preprocessing": self._preprocessing(),
+            "peak_memory_mb": peak_memory_mb(),
+            **({"validation": validation} if validation else {}),
             "test": {name: value for name, value in results[0].items() if name != "step"},
         }
         write_summary(self.run_dir, summary)
@@ -334,6 +347,21 @@ class ZooCLI(LightningCLI):
 def _chooses_best(callback: Callback) -> bool:
     """Whether a callback keeps the checkpoint that is best by some metric."""
     return isinstance(callback, ModelCheckpoint) and callback.monitor is not None
+
+
+def peak_memory_mb() -> int | None:
+    """Most memory that the process has taken: on the GPU if there is one, else of all kinds.
+
+    ``None`` where the system does not say.
+    """
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(most / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def _data_seed(seed: bool | int) -> int:

@@ -183,8 +183,7 @@ class Trial:
 
     def _batches(self, number: int | None) -> Iterator[dict[str, Any]]:
         for batch in self.batches[:number]:
-            moved = move_data_to_device(batch, self.task.device)
-            yield self.data.on_after_batch_transfer(moved, 0)
+            yield _on_device(self.task, self.data, batch)
 
     def _images(self, number: int | None) -> Iterator[Tensor]:
         for images in self.images[:number]:
@@ -210,3 +209,38 @@ def trial_of(
     batches = list(some_batches(data, getattr(data, f"{split}_set"), samples))
     images = [batch["image"] for batch in training_batches(data, calibration)]
     return Trial(task, data, batches, images)
+
+
+CALIBRATION = 1000
+"""Training images to estimate norm statistics from."""
+
+
+def recalibrate(task: BaseTask, data: LightningDataModule) -> None:
+    """Estimate a task's norm statistics anew from training images.
+
+    Args:
+        task: on any device.
+        data: set up for ``fit``.
+    """
+    batches = ({"image": batch["image"]} for batch in training_batches(data, CALIBRATION))
+    estimate_norms(task, (_on_device(task, data, batch)["image"] for batch in batches))
+
+
+@torch.no_grad()
+def judge(task: BaseTask, data: LightningDataModule) -> float:
+    """A task's metric on the validation data, percent.
+
+    Args:
+        task: in evaluation mode, on any device.
+        data: set up for ``fit``.
+    """
+    batches = some_batches(data, data.val_set, len(data.val_set))
+    scores = [score_batch(task, _on_device(task, data, batch)) for batch in batches]
+    return measure_of(task).of(
+        Scores(*(torch.cat([getattr(s, k) for s in scores]) for k in ("error", "loss")))
+    )
+
+
+def _on_device(task: BaseTask, data: LightningDataModule, batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch, moved and normalised."""
+    return data.on_after_batch_transfer(move_data_to_device(batch, task.device), 0)

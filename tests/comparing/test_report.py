@@ -1,0 +1,172 @@
+"""Tables of finished runs: choices, differences, verdicts and files."""
+
+import csv
+import json
+
+import pytest
+
+from zoo_lightning.comparing.costs import Cost
+from zoo_lightning.comparing.grid import Cell, Comparison, cells_of, open_comparison
+from zoo_lightning.comparing.plots import plot_learning_curves, plot_quality_against_cost
+from zoo_lightning.comparing.report import (
+    BY_VALIDATION,
+    HINDSIGHT,
+    format_table,
+    learning_curves,
+    make_tables,
+    verdict,
+    write_tables,
+)
+from zoo_lightning.comparing.tuning import choose, chosen_lr, rates, trials_of
+from zoo_lightning.errors import ConfigError
+from zoo_lightning.methods.recipes import find_recipes
+
+OPTIONS = {
+    "seed_everything": 0,
+    "trainer": {"max_steps": 8},
+    "data": {"class_path": "DrawnFaces", "init_args": {}},
+    "model": {
+        "class_path": "zoo_lightning.tasks.LandmarkTask",
+        "init_args": {
+            "lr": 0.002,
+            "backbone": {
+                "class_path": "ZooBackbone",
+                "init_args": {"architecture": "test_resnet", "sources": ["random:1", "random:2"]},
+            },
+        },
+    },
+}
+
+FIGURES = {
+    "scratch": [(9.0, 9.1), (9.2, 9.0), (9.1, 9.4)],
+    "single random-1": [(7.0, 7.1), (7.4, 6.9), (7.1, 7.0)],
+    "single random-2": [(6.9, 7.2), (7.6, 7.2), (7.4, 7.3)],
+    "lite": [(6.5, 6.6), (6.8, 6.8), (6.6, 6.5)],
+    "full": [(7.2, 7.0), (7.3, 7.2), (7.1, 7.1)],
+}
+"""By method, for each seed the validation and the test figure."""
+
+
+def finish(comparison, cell, validation, test):
+    folder = comparison.run(cell)
+    folder.mkdir(parents=True)
+    summary = {"seconds": 10.0 + cell.seed, "peak_memory_mb": 500,
+               "validation": {"val/nme": validation}, "test": {"test/nme": test}}  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(summary))
+    rows = f"step,val/nme\n4,{validation + 1}\n8,{validation}\n"
+    (folder / "metrics.csv").write_text(rows)
+
+
+@pytest.fixture
+def comparison(tmp_path):
+    return open_comparison(tmp_path / "out", OPTIONS)
+
+
+@pytest.fixture
+def cells(comparison):
+    recipes = find_recipes(["scratch", "single", "lite", "full"], comparison.task)
+    found = cells_of(recipes, list(comparison.sources), [0, 1, 2], [1.0])
+    for cell in found:
+        finish(comparison, cell, *FIGURES[cell.label][cell.seed])
+    return found
+
+
+def test_cells_have_folders_of_their_own_and_come_seed_by_seed(cells):
+    assert len({cell.path for cell in cells}) == len(cells) == 15
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+    assert str(cells[1].path) == "runs/data-1/single-random-1/0"
+
+
+def test_the_best_single_source_is_chosen_by_hindsight_and_by_validation(comparison, cells):
+    [table] = make_tables(comparison, cells)
+    assert table.row(HINDSIGHT).figures == {0: 7.1, 1: 6.9, 2: 7.0}
+    # In seed 0 validation takes the other one.
+    assert table.row(BY_VALIDATION).figures == {0: 7.2, 1: 6.9, 2: 7.0}
+    assert table.reference == HINDSIGHT
+
+
+def test_verdicts_say_where_zoos_win_tie_and_lose(comparison, cells):
+    [table] = make_tables(comparison, cells)
+    lite, full = verdict(table)
+    assert lite.startswith(f"lite ties with {HINDSIGHT}: -0.37 ± ")
+    assert full.startswith(f"full ties with {HINDSIGHT}: +0.10 ± ")
+    for seed in range(3):
+        table.row("lite").figures[seed] = table.row(HINDSIGHT).figures[seed] - 1 - seed / 100
+        table.row("full").figures[seed] = table.row(HINDSIGHT).figures[seed] + 1 + seed / 100
+    lite, full = verdict(table)
+    assert lite.startswith("lite wins against")
+    assert full.startswith("full loses to")
+
+
+def test_tables_are_written_with_all_numbers(comparison, cells):
+    tables = make_tables(comparison, cells)
+    tables[0].row("lite").cost = Cost(12.34, 5.0, 1.01, 370_000)
+    write_tables(comparison, tables)
+    lines = format_table(tables[0]).splitlines()
+    assert len(lines) == 2 + 7
+    assert len({line.count("|") for line in lines}) == 1
+    assert "| 12.3 | 1.01 | 370,000 |" in (comparison.folder / "table.md").read_text()
+    with (comparison.folder / "table.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 7 * 3
+    assert rows[0].keys() >= {"fraction", "method", "seed", "test/nme"}
+    content = json.loads((comparison.folder / "runs.json").read_text())
+    assert content[0]["reference"] == HINDSIGHT
+    assert content[0]["rows"][0]["figures"] == {"0": 7.1, "1": 6.9, "2": 7.0}
+
+
+def test_unfinished_cells_are_left_out(comparison, cells):
+    (comparison.run(cells[0]) / "summary.json").unlink()
+    [table] = make_tables(comparison, cells)
+    assert sorted(table.row("scratch").figures) == [1, 2]
+    assert make_tables(comparison, [cells[0]])[0].rows == []
+
+
+def test_figures_are_drawn_of_costs_and_curves(comparison, cells):
+    [table] = make_tables(comparison, cells)
+    with pytest.raises(ValueError, match="no method's costs"):
+        plot_quality_against_cost(table)
+    for k, row in enumerate(table.rows):
+        row.cost = Cost(10.0 * (k + 1), 1.0, 1.0, 1000)
+    [axes] = plot_quality_against_cost(table).axes
+    assert axes.get_ylabel() == "test NME, %"
+    curves = learning_curves(comparison, cells, 1.0)
+    assert len(curves["lite"]) == 3
+    assert curves["lite"][0] == {4: 7.5, 8: 6.5}
+    [axes] = plot_learning_curves(curves, "val/nme").axes
+    assert len(axes.get_lines()) == 5
+    with pytest.raises(ValueError, match="no learning curves"):
+        plot_learning_curves({}, "val/nme")
+
+
+def test_a_comparison_goes_on_with_its_own_options_only(comparison):
+    again = open_comparison(comparison.folder, None)
+    assert again == comparison
+    changed = {**OPTIONS, "trainer": {"max_steps": 9}}
+    with pytest.raises(ConfigError, match=r"trainer\.max_steps \(8, now 9\)"):
+        open_comparison(comparison.folder, changed)
+    with pytest.raises(ConfigError, match="is no comparison"):
+        open_comparison(comparison.folder / "elsewhere", None)
+
+
+def test_every_method_tries_the_same_number_of_rates_and_the_best_is_kept(comparison):
+    recipes = find_recipes(["single", "l2-sp", "lite"], comparison.task)
+    trials = trials_of(comparison, recipes, [1.0], 3)
+    assert rates(comparison, 3) == [0.00025, 0.002, 0.016]
+    assert {(cell.label, cell.seed) for cell in trials} == {
+        ("single random-1", 1000), ("single random-2", 1000), ("lite", 1000)
+    }  # fmt: skip
+    for cell in trials:
+        finish(comparison, cell, {0.00025: 8.0, 0.002: 7.0, 0.016: 7.5}[cell.lr], 1.0)
+    assert chosen_lr(comparison, Cell("lite")) is None
+    choose(comparison, trials, higher_is_better=False)
+    assert chosen_lr(comparison, Cell("lite", seed=4)) == 0.002
+    assert chosen_lr(comparison, Cell("full")) is None
+    with pytest.raises(ConfigError, match="--tune 1: expected at least 2"):
+        rates(comparison, 1)
+
+
+def test_a_task_without_a_figure_is_refused(comparison):
+    options = {**OPTIONS, "model": {**OPTIONS["model"], "class_path": "Poetry"}}
+    with pytest.raises(ConfigError, match="Poetry cannot be compared"):
+        make_tables(Comparison(comparison.folder, options), [])

@@ -1,0 +1,46 @@
+"""Means over seeds and their differences, against scipy and by hand."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from zoo_lightning.comparing.statistics import interval, paired
+
+
+def test_an_interval_is_students():
+    values = [70.1, 71.3, 69.8, 72.0, 70.9]
+    found = interval(values)
+    low, high = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
+    assert found.mean == pytest.approx(np.mean(values))
+    assert found.half == pytest.approx((high - low) / 2)
+    assert found.count == 5
+
+
+def test_one_number_has_no_interval_and_none_has_no_mean():
+    assert interval([3.0])[0] == 3.0
+    assert np.isnan(interval([3.0]).half)
+    assert np.isnan(interval([]).mean)
+
+
+def test_a_difference_is_that_of_the_paired_test_over_common_seeds():
+    first = {0: 70.1, 1: 71.3, 2: 69.8, 3: 72.0, 9: 0.0}
+    second = {0: 69.0, 1: 70.9, 2: 69.9, 3: 70.0, 8: 0.0}
+    found = paired(first, second)
+    pairs = np.array([(first[s], second[s]) for s in range(4)])
+    assert found.mean == pytest.approx((pairs[:, 0] - pairs[:, 1]).mean())
+    assert found.p == pytest.approx(stats.ttest_rel(pairs[:, 0], pairs[:, 1]).pvalue)
+    assert found.seeds == 4
+    assert found.low < found.mean < found.high
+    assert found.low >= -0.1 - 1e-9
+    assert found.high <= 2.0 + 1e-9
+
+
+def test_differences_without_spread_are_certain():
+    assert paired({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0}).p == 0.0
+    assert paired({0: 2.0, 1: 3.0}, {0: 2.0, 1: 3.0}).p == 1.0
+
+
+def test_methods_without_a_common_seed_have_no_difference():
+    found = paired({0: 1.0}, {1: 1.0})
+    assert found.seeds == 0
+    assert np.isnan(found.mean)

@@ -1,0 +1,208 @@
+"""``compare``: transfer methods side by side, with honest statistics."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo_lightning.comparing.cell import higher_is_better
+from zoo_lightning.comparing.costs import measure_costs
+from zoo_lightning.comparing.grid import (
+    Cell,
+    Comparison,
+    cells_of,
+    open_comparison,
+    shared_options,
+)
+from zoo_lightning.comparing.plots import plot_learning_curves, plot_quality_against_cost
+from zoo_lightning.comparing.report import (
+    FILES,
+    Table,
+    learning_curves,
+    make_tables,
+    metric_of,
+    write_tables,
+)
+from zoo_lightning.comparing.running import run_here, run_on_cluster
+from zoo_lightning.comparing.tuning import choose, trials_of
+from zoo_lightning.errors import ConfigError
+from zoo_lightning.experiment_sources import ExperimentReader
+from zoo_lightning.methods.ensembles import joint_task
+from zoo_lightning.methods.recipes import RECIPES, Derived, Recipe, find_recipes
+from zoo_lightning.plots import save_figure
+from zoo_lightning.run_folder import read_checkpoint
+from zoo_lightning.tasks import BaseTask
+from zoo_lightning.tasks.loading import load_task
+from zoo_lightning.trainer_cli import run
+
+ABOUT = f"""\
+Train transfer methods on the same data, steps and augmentation, and say which is better and how
+sure that is. Every run has a folder of its own below --run_dir; what is finished is not repeated,
+so the same command goes on with a comparison that was stopped, and several may work on one folder.
+
+methods: {", ".join(RECIPES)}
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line of ``compare``.
+
+    Returns:
+        Exit status 0; 1 if runs failed.
+
+    Raises:
+        ConfigError: options that cannot be right.
+    """
+    options, rest = _parser().parse_known_args(arguments)
+    seeds = _numbers(options.seeds, int, "--seeds")
+    fractions = _numbers(options.fractions, float, "--fractions")
+    if not all(0 < fraction <= 1 for fraction in fractions):
+        raise ConfigError(f"--fractions {options.fractions}: expected numbers in (0, 1]")
+    if options.workers < 1:
+        raise ConfigError(f"--workers must be at least 1, got {options.workers}")
+    if rest:
+        shared = shared_options(run(["fit", *rest], ExperimentReader).options)
+        comparison = Comparison(options.run_dir, shared)
+    else:
+        comparison = open_comparison(options.run_dir, None)
+    recipes = find_recipes(options.methods.split(","), comparison.task)
+    metric_of(comparison)
+    if not comparison.sources and any(recipe.variants(["x"]) == ["x"] for recipe in recipes):
+        raise ConfigError("the experiment has no sources to compare; give --sources A,B")
+    open_comparison(options.run_dir, comparison.options)
+    failed = []
+    if options.tune:
+        trials = trials_of(comparison, recipes, fractions, options.tune)
+        failed += _work(comparison, trials, options)
+        choose(comparison, trials, higher_is_better(comparison))
+    cells = cells_of(recipes, list(comparison.sources), seeds, fractions)
+    if not options.report:
+        failed += _work(comparison, cells, options)
+    _report(comparison, cells, recipes, not options.no_costs)
+    for cell in failed:
+        print(f"failed: {cell.path}, see {comparison.run(cell) / 'log.txt'}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m zoo_lightning compare",
+        description=ABOUT,
+        epilog="Further options are those of fit, --experiment among them; a comparison that goes "
+        "on needs none.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--run_dir", type=Path, required=True, help="folder of the comparison")
+    parser.add_argument(
+        "--methods", default="scratch,single,soup,lite,full", help="(default: %(default)s)"
+    )
+    parser.add_argument("--seeds", default="0,1,2", help="(default: %(default)s)")
+    parser.add_argument(
+        "--fractions", default="1", help="of the training data, for instance 0.1,1 (default: 1)"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time (default: 1)")
+    parser.add_argument("--devices", default="", help="GPUs to give to the workers, such as 0,1")
+    parser.add_argument(
+        "--tune",
+        type=int,
+        default=0,
+        metavar="N",
+        help="try N learning rates for every method on the validation data first",
+    )
+    parser.add_argument(
+        "--slurm",
+        metavar="KEY=VALUE,...",
+        help="submit jobs through submitit, such as slurm_partition=gpu,timeout_min=600",
+    )
+    parser.add_argument(
+        "--cluster", help="submitit's name of the cluster; local for this machine (default: found)"
+    )
+    parser.add_argument("--report", action="store_true", help="only write the tables")
+    parser.add_argument("--no_costs", action="store_true", help="leave inference costs out")
+    return parser
+
+
+def _numbers(text: str, kind: Any, option: str) -> list:
+    try:
+        found = [kind(word) for word in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"{option} {text!r}: expected numbers with commas between") from error
+    return list(dict.fromkeys(found))
+
+
+def _work(comparison: Comparison, cells: Sequence[Cell], options: argparse.Namespace) -> list[Cell]:
+    if options.slurm is not None:
+        pairs = [word.partition("=") for word in options.slurm.split(",") if word]
+        settings = {key: int(v) if v.isdigit() else v for key, _, v in pairs}
+        jobs = run_on_cluster(comparison, cells, settings, options.cluster)
+        print(
+            f"{len(jobs)} jobs submitted; when they have ended, the same command submits what is "
+            "made from them, and writes the tables"
+        )
+        return []
+    devices = [word for word in options.devices.split(",") if word]
+    workers = max(options.workers, len(devices))
+    return run_here(comparison, cells, workers, devices, lambda line: print(line, flush=True))
+
+
+def _report(
+    comparison: Comparison, cells: Sequence[Cell], recipes: Sequence[Recipe], costs: bool
+) -> None:
+    tables = [table for table in make_tables(comparison, cells) if table.rows]
+    if not tables:
+        print(f"no run of {comparison.folder} has ended yet")
+        return
+    for table in tables:
+        if costs:
+            _add_costs(comparison, cells, table)
+        folder = comparison.folder / "pictures"
+        stem = f"data-{table.fraction:g}"
+        if any(row.cost for row in table.rows):
+            save_figure(plot_quality_against_cost(table), folder / f"{stem}-cost.png")
+        curves = learning_curves(comparison, cells, table.fraction)
+        if curves:
+            name = table.metric.name.replace("test/", "val/")
+            save_figure(plot_learning_curves(curves, name), folder / f"{stem}-curves.png")
+    write_tables(comparison, tables)
+    print((comparison.folder / "table.md").read_text(), end="")
+    print(f"wrote {', '.join(FILES)} and pictures/ to {comparison.folder}")
+
+
+def _add_costs(comparison: Comparison, cells: Sequence[Cell], table: Table) -> None:
+    """Measure one run of each method; choices among single sources cost what those do."""
+    tasks: dict[str, BaseTask] = {}
+    for cell in cells:
+        if cell.fraction != table.fraction or cell.label in tasks or not comparison.summary(cell):
+            continue
+        tasks[cell.label] = _task_of(comparison, cell)
+    if not tasks:
+        return
+    size = _image_size(comparison, cells, table)
+    found = measure_costs(tasks, size)
+    for row in table.rows:
+        singles = [cost for label, cost in found.items() if label.startswith("single ")]
+        row.cost = singles[0] if row.chosen and singles else found.get(row.label)
+
+
+def _task_of(comparison: Comparison, cell: Cell) -> BaseTask:
+    recipe = RECIPES[cell.method]
+    if not isinstance(recipe, Derived):
+        return load_task(comparison.run(cell))
+    runs = [run for need in recipe.needs for run in comparison.finished(RECIPES[need], cell)]
+    members = [load_task(run.folder) for run in runs]
+    # A soup is one network like its members.
+    return joint_task(members) if recipe.name == "ensemble" else members[0]
+
+
+def _image_size(comparison: Comparison, cells: Sequence[Cell], table: Table) -> tuple[int, ...]:
+    """``(C, H, W)`` of the images of a finished run."""
+    for cell in cells:
+        path = comparison.run(cell) / "checkpoints" / "best.ckpt"
+        if cell.fraction == table.fraction and path.is_file():
+            facts = read_checkpoint(path)["zoo_lightning"]["data"]
+            return (3, facts["image_size"], facts["image_size"])
+    raise ConfigError(f"no checkpoint is left in {comparison.folder} to measure costs with")

@@ -1,0 +1,188 @@
+"""The grid of a comparison: its cells, their folders, and what is finished.
+
+A comparison is a folder: ``experiment.yaml`` (the options of ``fit`` that all cells share), a
+folder for each cell below ``runs/``, and the tables. What is finished is told by the files alone,
+so any number of processes and machines may work on it and may be stopped at any time.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoo_lightning.errors import ConfigError
+from zoo_lightning.methods.recipes import FinishedRun, Recipe, Setting
+from zoo_lightning.run_folder import SUMMARY
+from zoo_lightning.sources.spec import parse_sources
+from zoo_lightning.whole_files import whole_file
+
+EXPERIMENT = "experiment.yaml"
+
+SHARED = ("seed_everything", "trainer", "model", "data")
+"""Options of ``fit`` that a comparison keeps; the others are about a single run."""
+
+FROM_DATA = ("num_points", "num_classes", "num_actions")
+"""Options of the task that come from the data."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison.
+
+    Attributes:
+        method: name of its recipe.
+        variant: of the recipe, such as a source; empty for most.
+        seed: of the run.
+        fraction: of the training data; 1 for all.
+        lr: learning rate of a trial; ``None`` takes the one that was chosen, or the experiment's.
+    """
+
+    method: str
+    variant: str = ""
+    seed: int = 0
+    fraction: float = 1.0
+    lr: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Method and variant, for people to read."""
+        return f"{self.method} {self.variant}".strip()
+
+    @property
+    def path(self) -> Path:
+        """Of its folder, below the comparison's."""
+        name = re.sub(r"[^\w.-]+", "-", self.label)
+        kind = "runs" if self.lr is None else "trials"
+        last = str(self.seed) if self.lr is None else f"lr-{self.lr:g}"
+        return Path(kind, f"data-{self.fraction:g}", name, last)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison's folder and the experiment that its cells share.
+
+    Attributes:
+        folder: of all of it.
+        options: of ``fit``, in plain types.
+    """
+
+    folder: Path
+    options: dict[str, Any]
+
+    @property
+    def task(self) -> str:
+        """Name of the task's class."""
+        return self.options["model"]["class_path"].rpartition(".")[2]
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """The experiment's sources by name."""
+        init_args = self.options["model"]["init_args"]["backbone"]["init_args"]
+        given = init_args.get("sources") or []
+        names = [source.name for source in parse_sources(given)]
+        return dict(zip(names, given, strict=True))
+
+    def run(self, cell: Cell) -> Path:
+        """Folder of a cell."""
+        return self.folder / cell.path
+
+    def summary(self, cell: Cell) -> dict[str, Any] | None:
+        """``summary.json`` of a finished cell; ``None`` while it is not finished."""
+        path = self.run(cell) / SUMMARY
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def validation(self, cell: Cell) -> float | None:
+        """Best validation figure of a finished cell."""
+        summary = self.summary(cell)
+        return None if summary is None else next(iter(summary["validation"].values()))
+
+    def finished(self, recipe: Recipe, cell: Cell) -> list[FinishedRun]:
+        """Finished runs of a recipe, of the seed and the data of a cell."""
+        runs = []
+        for variant in recipe.variants(list(self.sources)):
+            other = Cell(recipe.name, variant, cell.seed, cell.fraction)
+            validation = self.validation(other)
+            if validation is not None:
+                runs.append(FinishedRun(self.run(other), variant, validation))
+        return runs
+
+    def configured(self, cell: Cell, setting: Setting, recipe: Any, lr: float | None) -> dict:
+        """Options of ``fit`` for a cell that is trained."""
+        options = copy.deepcopy(self.options)
+        options["seed_everything"] = cell.seed
+        if cell.fraction != 1:
+            options["data"].setdefault("init_args", {})["train_fraction"] = cell.fraction
+        recipe.configure(options, setting)
+        if lr is not None:
+            options["model"]["init_args"]["lr"] = lr
+        return options
+
+
+def cells_of(
+    recipes: Sequence[Recipe], sources: Sequence[str], seeds: Sequence[int], fractions: Sequence
+) -> list[Cell]:
+    """All cells, seed by seed: what is stopped has whole seeds, and what is needed comes first."""
+    return [
+        Cell(recipe.name, variant, seed, fraction)
+        for seed in seeds
+        for fraction in fractions
+        for recipe in recipes
+        for variant in recipe.variants(sources)
+    ]
+
+
+def shared_options(options: Any) -> dict[str, Any]:
+    """Of resolved options of ``fit`` those that a comparison keeps, in plain types."""
+    content = json.loads(json.dumps(options.as_dict(), default=str))
+    kept = {key: content[key] for key in SHARED}
+    kept["data"].setdefault("init_args", {}).pop("seed", None)  # the run's
+    for name in FROM_DATA:
+        kept["model"]["init_args"].pop(name, None)
+    return kept
+
+
+def open_comparison(folder: Path, options: dict[str, Any] | None) -> Comparison:
+    """Begin a comparison, or go on with one.
+
+    Args:
+        folder: of the comparison.
+        options: shared options of ``fit``; ``None`` takes those of the comparison.
+
+    Raises:
+        ConfigError: the comparison was begun with other options, or there is none.
+    """
+    path = folder / EXPERIMENT
+    if path.is_file():
+        before = yaml.safe_load(path.read_text())
+        if options is not None and before != options:
+            changed = ", ".join(sorted(_differences(before, options)))
+            raise ConfigError(
+                f"{folder} was begun with other options: {changed}; go on with those "
+                f"({path} has them), or give another --run_dir"
+            )
+        return Comparison(folder, before)
+    if options is None:
+        raise ConfigError(f"{folder} is no comparison: it has no {EXPERIMENT}; give --experiment")
+    with whole_file(path) as part:
+        part.write_text(yaml.safe_dump(options, sort_keys=False))
+    return Comparison(folder, options)
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Dotted names of what differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            found
+            for key in {**before, **now}
+            for found in _differences(
+                before.get(key), now.get(key), f"{name}.{key}".removeprefix(".")
+            )
+        ]
+    return [] if before == now else [f"{name} ({before!r}, now {now!r})"]

@@ -1,0 +1,90 @@
+"""Figures of a comparison, readable in grey; in the manner of ``plots``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from zoo_lightning.comparing.report import Table
+from zoo_lightning.plots import new_figure
+
+MARKS = "osD^vP*X<>hp"
+
+DASHES = ("-", "--", "-.", ":")
+
+
+def plot_quality_against_cost(table: Table) -> Figure:
+    """Test figure over multiply-adds of one image, with 95 % intervals.
+
+    Args:
+        table: with costs.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: no row has costs.
+    """
+    rows = [row for row in table.rows if row.cost and row.figures and not row.chosen]
+    if not rows:
+        raise ValueError("no method's costs were measured; expected at least one")
+    figure = new_figure(7.5, 4.5)
+    axes = figure.subplots()
+    for index, row in enumerate(rows):
+        half = row.interval.half
+        axes.errorbar(
+            row.cost.multiply_adds,
+            row.interval.mean,
+            yerr=None if np.isnan(half) else half,
+            fmt=MARKS[index % len(MARKS)],
+            color="black" if row.zoo else "0.55",
+            mfc="black" if row.zoo else "white",
+            capsize=3,
+            label=row.label,
+        )
+    axes.set(xscale="log", xlabel="multiply-adds of one image, millions", ylabel=table.metric.unit)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure
+
+
+def plot_learning_curves(
+    curves: Mapping[str, Sequence[Mapping[int, float]]], ylabel: str
+) -> Figure:
+    """Mean validation figure of the seeds over steps; a band spans the seeds.
+
+    Args:
+        curves: by method, one for each seed: figure by step.
+        ylabel: what the figure is.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: no curves.
+    """
+    if not curves:
+        raise ValueError("no learning curves; expected at least one")
+    figure = new_figure(7.5, 4.5)
+    axes = figure.subplots()
+    shades = np.linspace(0.0, 0.7, len(curves))
+    for index, (label, runs) in enumerate(curves.items()):
+        steps = sorted(set.intersection(*(set(run) for run in runs)))
+        values = np.array([[run[step] for step in steps] for run in runs])
+        colour = str(shades[index])
+        axes.plot(
+            steps,
+            values.mean(axis=0),
+            DASHES[index % len(DASHES)],
+            marker=MARKS[index % len(MARKS)],
+            color=colour,
+            ms=4,
+            label=label,
+        )
+        axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.1, lw=0)
+    axes.set(xlabel="optimiser steps", ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8, handlelength=4)
+    return figure

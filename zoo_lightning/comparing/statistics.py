@@ -1,0 +1,81 @@
+"""Means over seeds, how sure they are, and whether a difference is more than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from zoo_lightning.errors import ConfigError
+
+RESAMPLES = 10_000
+"""Of the bootstrap."""
+
+
+class Interval(NamedTuple):
+    """A mean and half of its 95 % interval by Student's t; NaN of a single number."""
+
+    mean: float
+    half: float
+    count: int
+
+
+class Difference(NamedTuple):
+    """Of two methods over the seeds that both have.
+
+    Attributes:
+        mean: first minus second.
+        half: half of the 95 % interval by Student's t over the seeds' differences.
+        low: end of the 95 % interval by the bootstrap over seeds.
+        high: the other end.
+        p: of the paired t-test, two-sided; NaN of a single seed.
+        seeds: how many.
+    """
+
+    mean: float
+    half: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Mean of values and half of its 95 % interval."""
+    numbers = np.asarray(values, dtype=float)
+    mean, count = float(numbers.mean()) if len(numbers) else float("nan"), len(numbers)
+    if count < 2:
+        return Interval(mean, float("nan"), count)
+    error = numbers.std(ddof=1) / np.sqrt(count)
+    return Interval(mean, float(_scipy().t.ppf(0.975, count - 1) * error), count)
+
+
+def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Difference:
+    """Difference of two methods, seed by seed.
+
+    Args:
+        first: figures by seed.
+        second: likewise.
+    """
+    seeds = sorted(set(first) & set(second))
+    differences = np.array([first[seed] - second[seed] for seed in seeds], dtype=float)
+    mean, half, count = interval(differences)
+    if count < 2:
+        return Difference(mean, half, float("nan"), float("nan"), float("nan"), count)
+    draws = np.random.default_rng(0).choice(differences, (RESAMPLES, count)).mean(axis=1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    # Equal differences have no spread, which the test divides by.
+    same = bool(np.ptp(differences) == 0)
+    p = float(_scipy().ttest_1samp(differences, 0.0).pvalue) if not same else float(mean == 0)
+    return Difference(mean, half, float(low), float(high), p, count)
+
+
+def _scipy():  # noqa: ANN202
+    try:
+        from scipy import stats
+    except ImportError as error:
+        raise ConfigError(
+            f"compare needs scipy, which cannot be imported ({error}): pip install -e '.[compare]'"
+        ) from error
+    return stats
