@@ -21,6 +21,7 @@ from zoo_lightning.architecture import Architecture, Output, Trace, is_norm, tra
 from zoo_lightning.errors import ArchitectureError, ConfigError
 from zoo_lightning.layers import PLANS, AggregatedLayer, Mode, ZooConv2d, ZooLinear
 from zoo_lightning.layers.folding import fold_state
+from zoo_lightning.layers.gate import GATES, Gating
 from zoo_lightning.shares import (
     GateInit,
     NormWeights,
@@ -181,6 +182,9 @@ class ZooBackbone(Backbone):
         in_chans: channels of the input image; sources' first kernels are adapted by timm's rule.
         plan: how aggregated layers compute, which changes speed only: ``auto`` by a cost model,
             ``benchmark`` by timing each shape once, or the same way everywhere by its name.
+        gating: ``sigmoid`` gates, each source by itself, as in the paper; for comparison
+            ``softmax``, which sums to one, or ``constant``, learned weights that do not look at the
+            input.
 
     Raises:
         ArchitectureError: a layer cannot be aggregated.
@@ -199,6 +203,7 @@ class ZooBackbone(Backbone):
         output: Output = "pooled",
         in_chans: int = 3,
         plan: str = "auto",
+        gating: Gating = "sigmoid",
     ) -> None:
         parsed = parse_sources(sources)
         super().__init__(Architecture(architecture, output, in_chans), parsed)
@@ -209,9 +214,11 @@ class ZooBackbone(Backbone):
         check_choice("mode", mode, ("full", "lite"))
         check_choice("align", align, ("none", "spatial", "all"))
         check_choice("plan", plan, PLANS)
+        check_choice("gating", gating, tuple(GATES))
         self.mode: Mode = mode
         self.plan = plan
         self.align = align
+        self.gating: Gating = gating
         self.gate_init = check_gate_init(gate_init, parsed, wanted=weights_wanted())
         self.config = plain_config(
             self.architecture,
@@ -221,6 +228,7 @@ class ZooBackbone(Backbone):
             gate_init=gate_init,
             norm_weights=norm_weights,
             plan=plan,
+            gating=gating,
         )
         shares = averaging_weights(norm_weights, self.gate_init, parsed)
         networks = self._source_networks()
@@ -270,8 +278,8 @@ class ZooBackbone(Backbone):
         aligned = self.align == "all" or (self.align == "spatial" and spatial)
         kind = ZooConv2d if isinstance(like, nn.Conv2d) else ZooLinear
         start = gate_start(self.gate_init, len(layers), norm_follows)
-        options = {"mode": self.mode, "aligned": aligned, "gate_start": start, "plan": self.plan}
-        return kind(like, weight, bias, **options)
+        options = {"mode": self.mode, "gate_start": start, "plan": self.plan}
+        return kind(like, weight, bias, aligned=aligned, gating=self.gating, **options)
 
     def aggregated_layers(self) -> dict[str, AggregatedLayer]:
         """All aggregated layers by their names in the network, in order."""

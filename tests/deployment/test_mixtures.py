@@ -46,6 +46,15 @@ def test_a_convolution_computes_what_the_full_layer_does(kind, aligned):
         assert torch.allclose(ConvMixture(layer)(x), layer(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("gating", ["softmax", "constant"])
+def test_gates_of_other_kinds_are_taken_over(gating):
+    like = CONVOLUTIONS["bias, stride"]
+    layer = randomised(ZooConv2d(like, *sources_of(like), mode="full", gating=gating))
+    x = torch.randn(5, 4, 9, 7)
+    with torch.no_grad():
+        assert torch.allclose(ConvMixture(layer)(x), layer(x), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(5, 6), (5, 3, 6), (5, 2, 3, 6)])
 def test_a_linear_layer_computes_what_the_full_layer_does(shape):
     like = nn.Linear(6, 4)

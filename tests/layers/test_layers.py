@@ -13,7 +13,7 @@ from torch import nn
 from zoo_lightning.layers import ConvGeometry, ZooConv2d, ZooLinear
 from zoo_lightning.layers.aggregation import WAYS, SourceKernels
 from zoo_lightning.layers.alignment import align, align_and_mix, identity_alignment
-from zoo_lightning.layers.gate import Gate, batch_average
+from zoo_lightning.layers.gate import ConstantGate, Gate, SoftmaxGate, batch_average
 from zoo_lightning.layers.per_sample import mix
 
 
@@ -247,6 +247,37 @@ def test_gates_with_an_exact_start_still_learn_from_the_input():
     gate = Gate(8, 2, [0.5, 0.5])
     gate(torch.randn(4, 8))[:, 0].sum().backward()
     assert gate.expand.weight.grad.abs().sum() > 0
+
+
+def test_softmax_gates_sum_to_one_and_start_from_shares():
+    x = torch.randn(64, 32).abs()
+    gates = SoftmaxGate(32, 4)(x)
+    torch.testing.assert_close(gates.sum(dim=1), torch.ones(64))
+    assert gates.std() > 0.01
+    started = SoftmaxGate(32, 3, [0.9, 0.3, 0.3])
+    torch.testing.assert_close(started(x), torch.tensor([0.6, 0.2, 0.2]).expand(64, 3))
+    torch.testing.assert_close(started.initial(), torch.tensor([0.6, 0.2, 0.2]))
+
+
+def test_constant_gates_learn_and_do_not_look_at_the_input():
+    gate = ConstantGate(32, 3, [0.9, 0.05, 0.05])
+    gates = gate(torch.randn(64, 32))
+    torch.testing.assert_close(gates, torch.tensor([0.9, 0.05, 0.05]).expand(64, 3))
+    gates[:, 1].sum().backward()
+    assert gate.scores.grad.tolist()[1] > 0
+    torch.testing.assert_close(ConstantGate(32, 4).initial(), torch.full((4,), 0.5))
+
+
+@pytest.mark.parametrize("mode", ["full", "lite"])
+@pytest.mark.parametrize("gating", ["softmax", "constant"])
+def test_layers_compute_with_the_gates_of_every_kind(mode, gating):
+    conv = nn.Conv2d(4, 6, 3)
+    layer = ZooConv2d(conv, torch.randn(3, *conv.weight.shape), None, mode=mode, gating=gating)
+    x = torch.randn(5, 4, 8, 8)
+    gates = layer.gate(layer.pool(x))
+    gates = gates.mean(0).expand_as(gates) if mode == "lite" else gates
+    rows = [F.conv2d(row[None], layer.kernel(gate)[0]) for row, gate in zip(x, gates, strict=True)]
+    torch.testing.assert_close(layer(x), torch.cat(rows), rtol=1e-4, atol=1e-4)
 
 
 def test_gate_ema_starts_from_the_first_average_and_then_follows():

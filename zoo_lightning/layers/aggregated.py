@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zoo_lightning.layers.aggregation import SourceKernels, aggregate
 from zoo_lightning.layers.alignment import align_and_mix, identity_alignment
-from zoo_lightning.layers.gate import Gate, batch_average
+from zoo_lightning.layers.gate import GATES, Gating, batch_average
 from zoo_lightning.layers.kernel_cache import KernelCache
 from zoo_lightning.layers.per_sample import ConvGeometry, is_pointwise, mix, subsample
 from zoo_lightning.layers.planner import ONE_KERNEL, Request, request
@@ -40,6 +40,7 @@ class AggregatedLayer(nn.Module):
         gate_start: see :class:`~zoo_lightning.layers.gate.Gate`.
         plan: how to compute: ``auto``, ``benchmark`` or a way's name, see
             :mod:`zoo_lightning.layers.planner`.
+        gating: kind of the gate: ``sigmoid``, ``softmax`` or ``constant``.
 
     Attributes:
         gate_ema: ``(m,)``, exponential moving average of the batch-average gates; what lite mode
@@ -61,6 +62,7 @@ class AggregatedLayer(nn.Module):
         aligned: bool = True,
         gate_start: Sequence[float] | None = None,
         plan: str = "auto",
+        gating: Gating = "sigmoid",
     ) -> None:
         super().__init__()
         num_sources, out_channels = weight.shape[:2]
@@ -71,7 +73,7 @@ class AggregatedLayer(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         blocks = identity_alignment(num_sources, out_channels, groups) if aligned else None
         self.alignment = None if blocks is None else nn.Parameter(blocks)
-        self.gate = Gate(in_channels, num_sources, gate_start)
+        self.gate = GATES[gating](in_channels, num_sources, gate_start)
         self.register_buffer("gate_ema", self.gate.initial())
         self.register_buffer("gate_updates", torch.zeros((), dtype=torch.long))
         # Not buffers: DDP would overwrite them with rank 0's in every forward pass.

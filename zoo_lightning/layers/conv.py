@@ -26,7 +26,8 @@ class ZooConv2d(AggregatedLayer):
             padding, dilation and groups it takes over.
         weight: ``(m, C_out, C_in / g, kh, kw)``.
         bias: ``(m, C_out)`` or ``None``.
-        options: ``mode``, ``aligned``, ``gate_start``, ``plan`` of :class:`AggregatedLayer`.
+        options: ``mode``, ``aligned``, ``gate_start``, ``plan``, ``gating`` of
+            :class:`AggregatedLayer`.
     """
 
     def __init__(

@@ -6,8 +6,7 @@ other sources: a sigmoid, not a softmax. Letters: ``B`` batch, ``C`` channels, `
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.distributed as dist
@@ -66,13 +65,75 @@ class Gate(nn.Module):
             # their own gradient does not vanish with them.
             nn.init.zeros_(self.expand.weight)
             with torch.no_grad():
-                self.expand.bias.copy_(torch.tensor([math.log(a / (1 - a)) for a in start]))
+                self.expand.bias.copy_(self.before_squashing(torch.tensor(start)))
+
+    @staticmethod
+    def squash(scores: Tensor) -> Tensor:
+        """Scores ``(..., m)`` to gates."""
+        return torch.sigmoid(scores)
+
+    @staticmethod
+    def before_squashing(gates: Tensor) -> Tensor:
+        """Scores that give these gates."""
+        return torch.logit(gates)
 
     def initial(self) -> Tensor:
         """Gates for an input of zeros: ``(m,)``, what the layer starts from."""
-        return torch.sigmoid(self.expand.bias.detach())
+        return self.squash(self.expand.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         """Gates ``(B, m)`` in float32 from the layer's globally averaged input ``(B, C)``."""
         hidden = torch.relu(self.reduce(x))
-        return torch.sigmoid(self.expand(hidden).float())
+        return self.squash(self.expand(hidden).float())
+
+
+class SoftmaxGate(Gate):
+    """A gate whose values sum to one, so that sources compete: an ablation.
+
+    As in dynamic convolution (Chen et al., CVPR 2020, equation 2). A start is brought to a sum of
+    one.
+    """
+
+    @staticmethod
+    def squash(scores: Tensor) -> Tensor:
+        """Scores ``(..., m)`` to gates."""
+        return scores.softmax(dim=-1)
+
+    @staticmethod
+    def before_squashing(gates: Tensor) -> Tensor:
+        """Scores that give these gates' shares."""
+        return gates.log()
+
+
+class ConstantGate(nn.Module):
+    """Learned weights of the sources that do not look at the input: an ablation.
+
+    Args:
+        in_channels: of the layer's input; of no use here.
+        num_sources: ``m``.
+        start: as :class:`Gate` has it; ``None`` is 0.5 for all, the middle of the authors' start.
+    """
+
+    def __init__(
+        self, in_channels: int, num_sources: int, start: Sequence[float] | None = None
+    ) -> None:
+        super().__init__()
+        gates = torch.full((num_sources,), 0.5) if start is None else torch.tensor(start)
+        self.scores = nn.Parameter(torch.logit(gates))
+
+    def initial(self) -> Tensor:
+        """Gates ``(m,)``."""
+        return torch.sigmoid(self.scores.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same gates for every sample of ``(B, C)``: ``(B, m)``, float32."""
+        return torch.sigmoid(self.scores.float()).expand(x.shape[0], -1)
+
+
+Gating = Literal["sigmoid", "softmax", "constant"]
+
+GATES: dict[str, type[Gate | ConstantGate]] = {
+    "sigmoid": Gate,
+    "softmax": SoftmaxGate,
+    "constant": ConstantGate,
+}

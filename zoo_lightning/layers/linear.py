@@ -22,7 +22,8 @@ class ZooLinear(AggregatedLayer):
             it says of how many positions; the gate then sees the channels' averages over them.
         weight: ``(m, out, in)``.
         bias: ``(m, out)`` or ``None``.
-        options: ``mode``, ``aligned``, ``gate_start``, ``plan`` of :class:`AggregatedLayer`.
+        options: ``mode``, ``aligned``, ``gate_start``, ``plan``, ``gating`` of
+            :class:`AggregatedLayer`.
     """
 
     def __init__(

@@ -291,6 +291,27 @@ class FullUnaligned(ZooRecipe):
     changes: ClassVar[dict[str, Any]] = {"mode": "full", "align": "none"}
 
 
+class LiteSoftmax(ZooRecipe):
+    """Ablation: lite whose gates sum to one."""
+
+    name = "lite-softmax"
+    changes: ClassVar[dict[str, Any]] = {"mode": "lite", "gating": "softmax"}
+
+
+class FullSoftmax(ZooRecipe):
+    """Ablation: full whose gates sum to one."""
+
+    name = "full-softmax"
+    changes: ClassVar[dict[str, Any]] = {"mode": "full", "gating": "softmax"}
+
+
+class Constant(ZooRecipe):
+    """Ablation: no gates, but learned weights of the sources in every layer."""
+
+    name = "constant"
+    changes: ClassVar[dict[str, Any]] = {"mode": "lite", "gating": "constant"}
+
+
 RELEASED = {"align": "spatial", "gate_init": "released", "norm_weights": "uniform"}
 """As the authors' code has it: gates scattered around 0.5, norm layers averaged."""
 
@@ -325,6 +346,9 @@ RECIPES: dict[str, Recipe] = {
         FullAligned,
         LiteUnaligned,
         FullUnaligned,
+        LiteSoftmax,
+        FullSoftmax,
+        Constant,
         LiteReleased,
         FullReleased,
     )

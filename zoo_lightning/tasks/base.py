@@ -392,7 +392,7 @@ def _backbone_differences(
             f"backbone is {found['class_path']} in the checkpoint, {wanted['class_path']} here"
         )
         return rows
-    shaping = ("architecture", "mode", "align", "output", "in_chans")
+    shaping = ("architecture", "mode", "align", "gating", "output", "in_chans")
     before, now = found["init_args"], wanted["init_args"]
     for key in sorted(set(before) | set(now)):
         # A plan changes speed only.
