@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -90,6 +91,24 @@ def test_an_export_predicts_what_the_run_does(classes, command):
         assert [len(line["classes"]) for line in lines] == [3] * 6
         best = [line["classes"][0]["probability"] for line in lines]
         assert best == pytest.approx([each.max() for each in ours], abs=1e-5)
+
+
+def test_timm_prepares_images_as_the_run_did_where_they_are_squeezed(tiny, class_root, command):
+    data = {"root": str(class_root), "image_size": 16, "batch_size": 4, "num_workers": 0,
+            "resize": 21}  # fmt: skip
+    described = {"class_path": "ImageFolders", "init_args": data}
+    tiny(**TWO_STEPS, **{"model.class_path": "ClassificationTask", "data": described})
+    assert command(*FIT).status == 0
+    assert command("export", "--ckpt", "run", "--format", "timm", "--output", "exp").status == 0
+    model = timm.create_model("local-dir:exp", pretrained=True).eval()
+    config = timm.data.resolve_data_config(model=model)
+    transform = timm.data.create_transform(**config, is_training=False)
+    files = sorted(class_root.rglob("test/*/*.png"))
+    batch = torch.stack([transform(Image.open(file)) for file in files])
+    with torch.inference_mode():
+        found = model(batch).softmax(dim=-1).numpy()
+    wanted = np.stack([each.probabilities for each in Predictor("run")(files)])
+    assert np.allclose(found, wanted, atol=1e-6)
 
 
 def test_points_are_those_of_the_test_in_pixels_of_the_image(points, command):

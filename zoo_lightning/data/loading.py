@@ -43,6 +43,12 @@ def leave_signals_to_parent(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def default_workers() -> int:
+    """Loader processes where none are asked for: one less than the cores, at most 4."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(4, max((cores or 1) - 1, 0))
+
+
 class ShuffledSampler(DistributedSampler):
     """A new order every epoch, started at any batch of it.
 
@@ -159,8 +165,7 @@ class ImageDataModule(pl.LightningDataModule):
             raise ConfigError(f"`num_workers` must be at least 0, found {num_workers}.")
         self.image_size = image_size
         self.batch_size = batch_size
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        self.num_workers = min(4, max((cores or 1) - 1, 0)) if num_workers is None else num_workers
+        self.num_workers = default_workers() if num_workers is None else num_workers
         self.seed = seed
         self.mean = tuple(mean)
         self.std = tuple(std)

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from zoo_lightning.data.loading import default_workers
 from zoo_lightning.deployment.manifest import Manifest
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.matched_zoo import refuse_full
@@ -34,6 +35,9 @@ that cannot be read are reported and left out; exit status 1 tells that there we
 """
 
 SKIPPED = "skipped.csv"
+
+MANY = 500
+"""Images from which on it pays to start processes that read them."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -62,7 +66,10 @@ def main(arguments: Sequence[str]) -> int:
     whole = options.boxes == "image"
     if options.boxes and not whole:
         items = with_boxes(items, Path(options.boxes))
-    predictor = Predictor(model, options.device, options.batch_size, options.num_workers, whole)
+    workers = options.num_workers
+    if workers is None:
+        workers = default_workers() if len(items) >= MANY else 0
+    predictor = Predictor(model, options.device, options.batch_size, workers, whole)
     predictor.check_boxes(items)
     return _predict(predictor, items, options)
 
@@ -97,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch_size", type=int, default=32, help="(default: 32)")
     parser.add_argument(
-        "--num_workers", type=int, default=0, help="processes that read images (default: 0)"
+        "--num_workers",
+        type=int,
+        help="processes that read images (default: for many images one less than the cores)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument(
