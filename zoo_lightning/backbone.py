@@ -49,6 +49,7 @@ class Backbone(nn.Module):
         config: plain constructor arguments, from which the backbone can be built again.
         loaded: what was matched of each source; empty if the weights come from a checkpoint.
         num_features: ``F`` of the pooled features or of the last feature map.
+        progress: share of the training that is over, in [0, 1], which the task tells.
         feature_shapes: ``(F,)`` or ``(F, H, W)`` for each output, at the architecture's own size.
         reductions: pixels of the image that a cell of each output spans; 0 for pooled features.
     """
@@ -61,6 +62,7 @@ class Backbone(nn.Module):
         self.architecture = architecture
         self.sources = list(sources)
         self.loaded: list[Adapted] = []
+        self.progress = 0.0
         self.feature_shapes: list[tuple[int, ...]] = []
         self.reductions: list[int] = []
 
@@ -73,6 +75,17 @@ class Backbone(nn.Module):
     def num_features(self) -> int:
         """Channels of the (last) features."""
         return self.feature_shapes[-1][0]
+
+    def prepare(self) -> None:
+        """Make ready what training needs and evaluation does not, such as teachers.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
+
+    def penalty(self) -> Tensor | None:
+        """What the backbone adds to the loss: a scalar, or ``None`` for nothing."""
+        return None
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Features of images ``(B, in_chans, H, W)``: ``(B, F)``, ``(B, F, H, W)`` or a list."""

@@ -200,6 +200,26 @@ class Distilled(Trained):
         options["model"]["init_args"]["teachers"] = teachers
 
 
+class KnowledgeFlowRecipe(Trained):
+    """A student from the best single source that looks into all sources as frozen teachers.
+
+    See :class:`~zoo_lightning.methods.knowledge_flow.KnowledgeFlow`.
+    """
+
+    name = "knowledge-flow"
+    needs = ("single",)
+    tasks = ("ClassificationTask", "LandmarkTask")
+
+    def configure(self, options: Options, setting: Setting) -> None:
+        """The best single source as the student's start, all sources as teachers."""
+        plain(options, list(setting.sources.values()))
+        described = options["model"]["init_args"]["backbone"]
+        described["class_path"] = "KnowledgeFlow"
+        described["init_args"]["start"] = list(setting.sources).index(
+            setting.best("single").variant
+        )
+
+
 class EnsembleRecipe(Derived):
     """The mean prediction of all fine-tuned sources.
 
@@ -340,6 +360,7 @@ RECIPES: dict[str, Recipe] = {
         GreedySoup,
         EnsembleRecipe,
         Distilled,
+        KnowledgeFlowRecipe,
         Lite,
         Full,
         LiteAligned,

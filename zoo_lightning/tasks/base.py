@@ -132,6 +132,7 @@ class BaseTask(pl.LightningModule):
         Raises:
             ConfigError: teachers cannot be read; the head is not linear, or there are no data.
         """
+        self.backbone.prepare()
         if self.hparams["teachers"]:
             if type(self).imitation is BaseTask.imitation:
                 raise ConfigError(
@@ -172,15 +173,23 @@ class BaseTask(pl.LightningModule):
         self.head.weight.copy_(weight)
         self.head.bias.copy_(bias)
 
-    def taught(self, loss: Tensor, images: Tensor, raw: Tensor) -> Tensor:
-        """A loss with what the teachers add to it, if there are some.
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Tell the backbone how far the training is."""
+        steps = self._total_steps()
+        self.backbone.progress = self.global_step / steps if steps else 1.0
+
+    def whole_loss(self, loss: Tensor, images: Tensor, raw: Tensor) -> Tensor:
+        """A loss with what teachers and backbone add to it.
 
         Args:
             loss: of the batch.
             images: of the batch, normalised.
             raw: this task's output for them.
         """
-        return loss if self.teacher is None else self.teacher(self, loss, images, raw)
+        if self.teacher is not None:
+            loss = self.teacher(self, loss, images, raw)
+        penalty = self.backbone.penalty()
+        return loss if penalty is None else loss + penalty
 
     def imitation(self, raw: Tensor, taught: Tensor) -> Tensor:
         """Loss of an output against a teacher's."""

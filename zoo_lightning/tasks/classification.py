@@ -96,7 +96,7 @@ class ClassificationTask(BaseTask):
             images, targets = self.mixing(images, labels, self._mixing_seed(batch))
             logits = self(images).float()
             loss = F.cross_entropy(logits, targets)
-        loss = self.taught(loss, images, logits)
+        loss = self.whole_loss(loss, images, logits)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 

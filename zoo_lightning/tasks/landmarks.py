@@ -181,7 +181,7 @@ class LandmarkTask(BaseTask):
         target = torch.where(batch["visible"][..., None], target, 0.5)
         raw = self(batch["image"]).float()
         loss = self.head.loss(raw, target, batch["visible"])
-        loss = self.taught(loss, batch["image"], raw)
+        loss = self.whole_loss(loss, batch["image"], raw)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
