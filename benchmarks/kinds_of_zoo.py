@@ -155,7 +155,10 @@ ZOO_METHODS = {
     "released full": (*_RELEASED, f"{BACKBONE}.mode", "full"),
     "ours lite": (*_OURS, f"{BACKBONE}.mode", "lite"),
     "ours full": (*_OURS, f"{BACKBONE}.mode", "full"),
+    "matched ours lite": (*_OURS, f"{BACKBONE}.mode", "lite"),
 }
+MATCHED = "matched "
+"""Beginning of the names of methods whose sources' channels are matched first."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ def command(cell: Cell, data: Path, runs: Path) -> list[str]:
     else:
         method = ZOO_METHODS[cell.method]
         names = members(cell.kind, target)
-        if cell.method == "matched average":
+        if cell.method.startswith(MATCHED):
             folder = matched_folder(cell, runs)
             sources = [str(folder / f"{name}.safetensors") for name in names]
         else:
@@ -315,7 +318,7 @@ def train_sources(data: Path, runs: Path) -> None:
 def run_cell(cell: Cell, data: Path, runs: Path) -> bool:
     """Train a cell; its checkpoints are not kept."""
     run = runs / cell.path
-    if cell.method == "matched average":
+    if cell.method.startswith(MATCHED):
         folder = matched_folder(cell, runs)
         names = members(cell.kind, TARGETS[cell.target])
         if not all((folder / f"{name}.safetensors").exists() for name in names):

@@ -203,6 +203,13 @@ def test_what_timm_has_no_place_for_is_refused(tiny, command):
     assert command(*FIT).status == 0
     words = ("export", "--ckpt", "run", "--output", "out")
     refused(command(*words, "--format", "timm"), "no place for a HeatmapHead", "onnx")
+    # Drawn faces say what swaps; classes and points of unknown order do not.
+    path = Path("run/checkpoints/best.ckpt")
+    content = torch.load(path, weights_only=True)
+    content["state_dict"]["flip"].fill_(-1)
+    torch.save(content, path)
+    mirrored = command(*words, "--format", "onnx", "--mirrored", "true")
+    refused(mirrored, "does not know which points swap")
     refused(command(*words, "--format", "onx"), "unknown format 'onx'", "Did you mean 'onnx'?")
     refused(command(*words, "--format", "onnx", "--ouput", "x"), "unknown options --ouput x")
 

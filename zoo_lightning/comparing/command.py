@@ -10,6 +10,7 @@ from typing import Any
 
 from zoo_lightning.comparing.cell import higher_is_better
 from zoo_lightning.comparing.costs import measure_costs
+from zoo_lightning.comparing.diagnosis import diagnose
 from zoo_lightning.comparing.grid import (
     Cell,
     Comparison,
@@ -82,6 +83,8 @@ def main(arguments: Sequence[str]) -> int:
     if not options.report:
         failed += _work(comparison, cells, options)
     _report(comparison, cells, recipes, not options.no_costs)
+    if options.diagnose:
+        print(f"wrote {diagnose(comparison, cells, print)}")
     for cell in failed:
         print(f"failed: {cell.path}, see {comparison.run(cell) / 'log.txt'}", file=sys.stderr)
     return int(bool(failed))
@@ -120,6 +123,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--cluster", help="submitit's name of the cluster; local for this machine (default: found)"
+    )
+    parser.add_argument(
+        "--diagnose",
+        action="store_true",
+        help="also write how alike the sources are and what each is worth to the zoos",
     )
     parser.add_argument("--report", action="store_true", help="only write the tables")
     parser.add_argument("--no_costs", action="store_true", help="leave inference costs out")

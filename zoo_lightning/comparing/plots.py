@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from zoo_lightning.comparing.report import Table
+from zoo_lightning.comparing.similarity import Similarity
 from zoo_lightning.plots import new_figure
 
 MARKS = "osD^vP*X<>hp"
@@ -85,6 +86,41 @@ def plot_learning_curves(
         )
         axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.1, lw=0)
     axes.set(xlabel="optimiser steps", ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8, handlelength=4)
+    return figure
+
+
+def plot_similarity(found: Sequence[Similarity], names: Sequence[str]) -> Figure:
+    """Linear CKA of every pair of sources, layer by layer.
+
+    Args:
+        found: of the layers, in their order.
+        names: of the sources.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: fewer than two sources, or no layers.
+    """
+    pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
+    if not pairs or not found:
+        raise ValueError(f"{len(names)} sources and {len(found)} layers; expected two and one")
+    figure = new_figure(8.0, 4.5)
+    axes = figure.subplots()
+    shades = np.linspace(0.0, 0.7, len(pairs))
+    for index, (i, j) in enumerate(pairs):
+        axes.plot(
+            [float(each.cka[i, j]) for each in found],
+            DASHES[index % len(DASHES)],
+            marker=MARKS[index % len(MARKS)],
+            color=str(shades[index]),
+            ms=4,
+            label=f"{names[i]}, {names[j]}",
+        )
+    axes.set(ylim=(0, 1.02), ylabel="linear CKA of the layer's outputs")
+    axes.set_xticks(range(len(found)), [each.layer for each in found], rotation=90, fontsize=6)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=8, handlelength=4)
     return figure

@@ -11,7 +11,7 @@ from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.deployment.averaging import Averaged, fold_by_average
 from zoo_lightning.deployment.formats import FORMATS, ONNX, TORCH_EXPORT, card
 from zoo_lightning.deployment.manifest import TASKS, Manifest, manifest_of
-from zoo_lightning.deployment.modules import averages_with_mirror, deployable
+from zoo_lightning.deployment.modules import averages_with_mirror, deployable, knows_mirror
 from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.experiment_sources import run_data
 from zoo_lightning.matched_zoo import refuse_full
@@ -74,6 +74,11 @@ def export(
     facts = facts or module.facts()
     if mirrored is None:
         mirrored = averages_with_mirror(task)
+    elif mirrored and not knows_mirror(task):
+        raise ConfigError(
+            f"--mirrored true: this {type(task).__name__} does not know which points swap in the "
+            "mirror image; leave it out"
+        )
     method = task.backbone.method
     if full and fold:
         averaged = fold_by_average(task, module)

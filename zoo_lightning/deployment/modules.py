@@ -101,4 +101,9 @@ def deployable(task: BaseTask, mirrored: bool = False) -> Scorer:
 
 def averages_with_mirror(task: BaseTask) -> bool:
     """Whether a task's own test averages with the mirror image."""
-    return isinstance(task, LandmarkTask) and task.flip_test and int(task.flip[0]) != UNKNOWN
+    return knows_mirror(task) and task.flip_test
+
+
+def knows_mirror(task: BaseTask) -> bool:
+    """Whether a task is of points that are known to swap in the mirror image, or to stay."""
+    return isinstance(task, LandmarkTask) and int(task.flip[0]) != UNKNOWN
