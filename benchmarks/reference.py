@@ -26,7 +26,7 @@ class ReferenceConv2d(nn.Module):
     def __init__(self, layer: ZooConv2d) -> None:
         super().__init__()
         own = copy.deepcopy(layer)
-        self.mode, self.geometry, self.pad = own.mode, own.geometry, own._pad
+        self.mode, self.geometry, self.pad = own.mode, own.geometry, own.pad
         self.weight, self.bias, self.alignment = own.weight, own.bias, own.alignment
         self.gate = own.gate
         self.register_buffer("gate_ema", own.gate_ema)

@@ -138,8 +138,12 @@ def test_fit_leaves_all_that_a_run_folder_holds(finished, tiny):
         "checkpoint",
         "parameters",
         "preprocessing",
+        "peak_memory_mb",
+        "validation",
         "test",
     ]
+    assert summary["peak_memory_mb"] > 100
+    assert summary["validation"].keys() == {"val/nme"}
     assert summary["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
     assert (summary["experiment"], summary["method"]) == ("tiny", "lite")
     assert (summary["seed"], summary["steps"]) == (0, 8)

@@ -12,7 +12,15 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import kinds_of_zoo, zoo_table  # noqa: E402
-from benchmarks.kinds_of_zoo import KINDS, TARGETS, Cell, cells, claimed, command  # noqa: E402
+from benchmarks.kinds_of_zoo import (  # noqa: E402
+    KINDS,
+    TARGETS,
+    ZOO_METHODS,
+    Cell,
+    cells,
+    claimed,
+    command,
+)
 from benchmarks.zoo_table import columns, paired, read_run, table  # noqa: E402
 from zoo_lightning.experiment_sources import ExperimentReader  # noqa: E402
 from zoo_lightning.trainer_cli import run  # noqa: E402
@@ -25,7 +33,7 @@ def test_each_single_source_is_trained_once_for_all_zoos_that_have_it():
     wanted = list(cells([0], ["flowers17"], KINDS))
     singles = [cell.method for cell in wanted if cell.method.startswith("single")]
     assert len(singles) == len(set(singles)) == 3 + 2 + 2
-    assert len(wanted) == 7 + 3 * 6
+    assert len(wanted) == 7 + len(KINDS) * len(ZOO_METHODS)
     assert len({cell.path for cell in wanted}) == len(wanted)
 
 

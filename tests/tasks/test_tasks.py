@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from zoo_lightning import __version__
 from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.callbacks.gate_ema import GateEMA
 from zoo_lightning.data.classification import ImageFolders
@@ -176,7 +177,15 @@ def test_a_schedule_needs_an_end_but_a_constant_rate_does_not():
     task.configure_optimizers()
     checkpoint = {}
     task.on_save_checkpoint(checkpoint)
-    assert checkpoint["zoo_lightning"] == {"task": "LandmarkTask", "total_steps": None}
+    ours = checkpoint["zoo_lightning"]
+    assert ours["task"] == "LandmarkTask"
+    assert ours["total_steps"] is None
+    assert ours["version"] == __version__
+    assert ours["data"] == {}
+    data = SimpleNamespace(facts=lambda: {"image_size": 32})
+    task._trainer = SimpleNamespace(estimated_stepping_batches=math.inf, datamodule=data)
+    task.on_save_checkpoint(checkpoint)
+    assert checkpoint["zoo_lightning"]["data"] == {"image_size": 32}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lamb"])
