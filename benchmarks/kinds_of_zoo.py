@@ -142,7 +142,10 @@ def members(kind: str, target: Target) -> tuple[str, ...]:
 
 
 _SOUP = ("--experiment", "methods/soup")
-_RELEASED = (f"{BACKBONE}.gate_init", "released", f"{BACKBONE}.norm_weights", "uniform")
+_RELEASED = (
+    *(f"{BACKBONE}.gate_init", "released", f"{BACKBONE}.norm_weights", "uniform"),
+    *(f"{BACKBONE}.align", "spatial"),
+)
 # Alignment costs at this rate, see results/zoo.
 _OURS = (
     *(*PROBED, f"{BACKBONE}.gate_init", "greedy", f"{BACKBONE}.norm_weights", "gates"),
