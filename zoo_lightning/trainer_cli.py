@@ -14,7 +14,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ActionConfigFile, set_parsing_settings
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
@@ -32,6 +31,7 @@ from zoo_lightning.callbacks.progress import StepProgress
 from zoo_lightning.errors import ConfigError, cause_of
 from zoo_lightning.experiment_parts import resolve_start
 from zoo_lightning.experiments import experiment_name, find_experiment
+from zoo_lightning.memory import peak_memory_mb
 from zoo_lightning.parsing import OneLineParser, one_line, option_names
 from zoo_lightning.run_folder import (
     CHECKPOINTS,
@@ -347,21 +347,6 @@ class ZooCLI(LightningCLI):
 def _chooses_best(callback: Callback) -> bool:
     """Whether a callback keeps the checkpoint that is best by some metric."""
     return isinstance(callback, ModelCheckpoint) and callback.monitor is not None
-
-
-def peak_memory_mb() -> int | None:
-    """Most memory that the process has taken: on the GPU if there is one, else of all kinds.
-
-    ``None`` where the system does not say.
-    """
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 2**20)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(most / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def _data_seed(seed: bool | int) -> int:

@@ -20,11 +20,12 @@ from zoo_lightning.errors import ConfigError, ZooError, message_of
 from zoo_lightning.experiment_parts import plain_data
 from zoo_lightning.experiment_sources import ExperimentReader
 from zoo_lightning.gates.measuring import judge, measure_of, recalibrate
+from zoo_lightning.memory import peak_memory_mb
 from zoo_lightning.methods.recipes import RECIPES, Derived, Setting
 from zoo_lightning.run_folder import SUMMARY, write_summary
 from zoo_lightning.tasks import BaseTask
 from zoo_lightning.tasks.loading import load_task
-from zoo_lightning.trainer_cli import peak_memory_mb, run
+from zoo_lightning.trainer_cli import run
 from zoo_lightning.whole_files import whole_file
 
 
