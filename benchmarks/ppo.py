@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import lightning.pytorch as pl
 import torch
 
+from benchmarks.stable_baselines import stable_baselines
 from zoo_lightning import AtariData, PlainBackbone, PPOTask, ZooBackbone
 
 ENVS, EPOCHS, MINIBATCHES = 8, 4, 4
@@ -88,33 +89,8 @@ def our_turns(kind: str, game: str, steps: int, turns: int, folder: str) -> Turn
 
 
 def their_turns(game: str, steps: int) -> Turn:
-    """Stable-Baselines3's PPO with the settings of its zoo, which are ours."""
-    import ale_py
-    import gymnasium
-    from stable_baselines3 import PPO
-    from stable_baselines3.common.env_util import make_atari_env
-    from stable_baselines3.common.vec_env import VecFrameStack
-
-    gymnasium.register_envs(ale_py)
-    name = "".join(word.capitalize() for word in game.split("_"))
-    envs = VecFrameStack(make_atari_env(f"{name}NoFrameskip-v4", ENVS, seed=0), 4)
-    model = PPO(
-        "CnnPolicy",
-        envs,
-        learning_rate=2.5e-4,
-        n_steps=steps,
-        batch_size=ENVS * steps // MINIBATCHES,
-        n_epochs=EPOCHS,
-        gamma=0.99,
-        gae_lambda=0.95,
-        clip_range=0.1,
-        clip_range_vf=0.1,
-        ent_coef=0.01,
-        vf_coef=0.5,
-        max_grad_norm=0.5,
-        device="cpu",
-        seed=0,
-    )
+    """Stable-Baselines3's PPO with the same settings."""
+    model = stable_baselines(game, ENVS, steps, MINIBATCHES, n_epochs=EPOCHS)
     return lambda: model.learn(ENVS * steps, reset_num_timesteps=False) and None
 
 

@@ -1,0 +1,162 @@
+r"""Learning curves of PPO from scratch on an Atari game: ours beside Stable-Baselines3's.
+
+    pip install -e '.[bench]'
+    python -m benchmarks.ppo_curves --run_dir DIR --game breakout --steps 500000 --seeds 0,1 \
+        --output results/rl
+
+Each training has a folder below ``--run_dir``. Finished ones are not repeated: the command goes on
+where it was stopped (ours from its last checkpoint, Stable-Baselines3's anew); several commands may
+share the work by ``--only`` and ``--seeds``.
+Both have the same game, preprocessing, hyper-parameters, linear schedule and number of steps.
+``curves.png`` and ``curves.md`` compare the unclipped scores of the whole games that ended within
+windows of steps in training, and each window's mean over the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from matplotlib.figure import Figure
+
+from zoo_lightning.plots import new_figure, save_figure
+from zoo_lightning.whole_files import whole_file
+
+ENVS, STEPS, MINIBATCHES = 8, 128, 4
+WHO = ("ours", "sb3")
+
+Curve = dict[int, float]
+"""Mean score of the games that ended in a window, by the window's last step."""
+
+
+def train_ours(game: str, seed: int, steps: int, folder: Path) -> None:
+    """A normal run of ``rl-source``, which goes on from its last checkpoint."""
+    words = [
+        sys.executable, "-m", "zoo_lightning", "fit", "--experiment", "rl-source",
+        "--data.game", game, "--data.total_steps", str(steps), "--seed_everything", str(seed),
+        "--run_dir", str(folder),
+    ]  # fmt: skip
+    if (folder / "checkpoints" / "last.ckpt").is_file():
+        words += ["--ckpt_path", "last"]
+    subprocess.run(words, check=True)
+
+
+def train_theirs(game: str, seed: int, steps: int, folder: Path) -> None:
+    """Stable-Baselines3's PPO; writes the games' scores as ours are logged."""
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    from benchmarks.stable_baselines import stable_baselines
+
+    rows: list[tuple[int, float]] = []
+
+    class Note(BaseCallback):
+        """Scores of the games that ended, by the steps done."""
+
+        def _on_step(self) -> bool:
+            rows.extend(
+                (self.num_timesteps, info["episode"]["r"])
+                for info in self.locals["infos"]
+                if "episode" in info
+            )
+            return True
+
+    model = stable_baselines(
+        game, ENVS, STEPS, MINIBATCHES, seed=seed, learning_rate=lambda left: 2.5e-4 * left
+    )
+    model.learn(steps, callback=Note())
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / "metrics.csv") as part, part.open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["step", "charts/episodic_return"])
+        table.writerows(rows)
+    with whole_file(folder / "summary.json") as part:
+        part.write_text(json.dumps({"game": game, "seed": seed, "agent_steps": steps}) + "\n")
+
+
+def read_curve(metrics: Path, window: int) -> Curve:
+    """Scores of a run, averaged in windows of steps."""
+    scores: dict[int, list[float]] = defaultdict(list)
+    with metrics.open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            if row.get("charts/episodic_return"):
+                end = (int(float(row["step"])) // window + 1) * window
+                scores[end].append(float(row["charts/episodic_return"]))
+    return {end: mean(found) for end, found in sorted(scores.items())}
+
+
+def plot_curves(curves: dict[str, list[Curve]], game: str) -> Figure:
+    """Every seed as a thin line, the mean as a thick one."""
+    figure = new_figure(6.5, 4.0)
+    axes = figure.subplots()
+    for name, colour, dash in (("ours", "black", "-"), ("sb3", "0.5", "--")):
+        runs = curves.get(name, [])
+        for curve in runs:
+            axes.plot(list(curve), list(curve.values()), dash, color=colour, lw=0.8)
+        if runs:
+            common = sorted(set.intersection(*(set(curve) for curve in runs)))
+            values = [mean(curve[end] for curve in runs) for end in common]
+            label = {"ours": "ours", "sb3": "Stable-Baselines3"}[name]
+            axes.plot(common, values, dash, color=colour, lw=2.5, label=f"{label}, mean of seeds")
+    axes.set(xlabel="agent steps", ylabel="episodic return in training", title=game)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def format_curves(curves: dict[str, list[Curve]], seeds: list[int]) -> str:
+    """Markdown: a row for each window, a column for each training."""
+    names = [f"{name} {seed}" for name in WHO for seed in seeds]
+    heads = ["steps", *names, "ours, mean", "sb3, mean"]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    every = [curve for name in WHO for curve in curves[name]]
+    for end in sorted(set.intersection(*(set(curve) for curve in every))):
+        means = [mean(curve[end] for curve in curves[name]) for name in WHO]
+        cells = [
+            f"{end:,}",
+            *(f"{curve[end]:.1f}" for curve in every),
+            *(f"{m:.1f}" for m in means),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--run_dir", type=Path, required=True)
+    parser.add_argument("--game", default="breakout")
+    parser.add_argument("--steps", type=int, default=500_000, help="of each training")
+    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--only", choices=WHO, help="train only one's own")
+    parser.add_argument("--window", type=int, default=50_000, help="steps that are averaged over")
+    parser.add_argument("--output", type=Path, help="folder for curves.md and curves.png")
+    options = parser.parse_args(arguments)
+    seeds = [int(word) for word in options.seeds.split(",")]
+    trainers = {"ours": train_ours, "sb3": train_theirs}
+    for seed in seeds:
+        for name in (options.only,) if options.only else WHO:
+            folder = options.run_dir / f"{name}-{seed}"
+            if not (folder / "summary.json").is_file():
+                trainers[name](options.game, seed, options.steps, folder)
+    if options.output:
+        curves = {
+            name: [
+                read_curve(options.run_dir / f"{name}-{seed}" / "metrics.csv", options.window)
+                for seed in seeds
+            ]
+            for name in WHO
+        }
+        save_figure(plot_curves(curves, options.game), options.output / "curves.png")
+        (options.output / "curves.md").write_text(format_curves(curves, seeds))
+
+
+if __name__ == "__main__":
+    main()
