@@ -395,3 +395,19 @@ def test_a_run_on_five_points_is_a_source_for_sixty_eight_and_back(tiny, command
     tiny(**HEAT_MAPS, **{f"{BACKBONE}.sources": ["5", "random:1"]})
     done = command(*FIT, "--run_dir", "again", *ONE_STEP)
     assert done.status == 0, done.err
+
+
+def test_a_run_can_leave_the_test_data_alone(tiny, command, landmark_root):
+    tiny(**{"data": {"class_path": "LandmarkCSV", "init_args": {
+        "root": str(landmark_root), "image_size": 32, "batch_size": 4, "num_workers": 0}},
+        "trainer.max_steps": 2, "trainer.val_check_interval": 2})  # fmt: skip
+    (landmark_root / "test.csv").write_text("not,a,table\n")
+    fit = ("fit", "--experiment", "tiny", "--run_dir", "out")
+    refused = command(*fit)
+    assert refused.status == 2
+    assert "test.csv" in refused.err
+    done = command(*fit, "--run_test", "false")
+    assert done.status == 0, done.err
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert summary["test"] == {}
+    assert "val/nme" in summary["validation"]

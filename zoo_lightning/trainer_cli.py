@@ -109,6 +109,13 @@ class ZooCLI(LightningCLI):
             help="Start a new training from the weights of this checkpoint or run folder.",
         )
         parser.add_argument(
+            "--run_test",
+            type=bool,
+            default=True,
+            help="Whether fit tests its best checkpoint at the end; false leaves the test data "
+            "alone, while options are still being chosen.",
+        )
+        parser.add_argument(
             "--wandb",
             type=bool,
             default=False,
@@ -267,17 +274,22 @@ class ZooCLI(LightningCLI):
         return loggers
 
     def before_fit(self) -> None:
-        """Check all data, the test data too, and say what will be trained."""
+        """Check all data that will be read, and say what will be trained."""
         if self.trainer.fast_dev_run:
             return
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
-        self.datamodule.setup("test")
+        if self._tests():
+            self.datamodule.setup("test")
         lines = ["", self.model.backbone.describe(), f"run folder    {self.run_dir}", ""]
         noted = self._preprocessing()
         if noted and (warning := check_normalisation(self.model.backbone.loaded, **noted)):
             lines.insert(2, f"warning       {warning}")
         rank_zero_info("\n".join(lines))
+
+    def _tests(self) -> bool:
+        """Whether the test data are wanted after the training."""
+        return self.config[self.subcommand].run_test
 
     def _preprocessing(self) -> dict[str, list[float]]:
         """How the data's images are normalised, for those who take this run as a source."""
@@ -287,7 +299,7 @@ class ZooCLI(LightningCLI):
         return {name: list(getattr(self.datamodule, name)) for name in names}
 
     def after_fit(self) -> None:
-        """Test the best checkpoint, write the summary, say where things are."""
+        """Test the best checkpoint if wanted, write the summary, say where things are."""
         if self.trainer.fast_dev_run:
             return
         timer = next(c for c in self.trainer.callbacks if isinstance(c, Timer))
@@ -297,9 +309,11 @@ class ZooCLI(LightningCLI):
         best = Path(keeper.best_model_path or self.run_dir / CHECKPOINTS / "last.ckpt")
         score = keeper.best_model_score
         validation = {} if score is None else {keeper.monitor: float(score)}
-        results = self.trainer.test(
-            self.model, datamodule=self.datamodule, ckpt_path=str(best), weights_only=True
-        )
+        results: Any = [{}]
+        if self._tests():
+            results = self.trainer.test(
+                self.model, datamodule=self.datamodule, ckpt_path=str(best), weights_only=True
+            )
         self._finish(best, results, steps, seconds, validation)
 
     def test(self, model: BaseTask, **kwargs: Any) -> None:
