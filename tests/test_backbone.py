@@ -123,6 +123,30 @@ def test_gates_start_by_whether_a_norm_layer_follows():
     torch.testing.assert_close(squeeze.initial(), torch.tensor([0.5, 0.5]))
 
 
+@pytest.mark.parametrize("mode", ["full", "lite"])
+def test_a_shared_gate_is_that_of_the_second_layer_in_all_later_ones(mode):
+    backbone = ZooBackbone("test_resnet", RANDOM, mode=mode, gating="shared")
+    x = torch.randn(3, 3, 32, 32)
+    seen = {}
+    for name, layer in backbone.aggregated_layers().items():
+        layer.gate.register_forward_hook(lambda *a, name=name: seen.update({name: a[-1]}))
+    backbone(x).square().mean().backward()
+    first, second, *others = seen.values()
+    assert len(others) > 5
+    assert all(torch.equal(second, gates) for gates in others)
+    assert not torch.equal(first, second)
+    assert sum("gate.reduce" in name for name, _ in backbone.named_parameters()) == 2
+    assert all(p.grad is not None for p in backbone.parameters())
+    # A copy made after a pass has a gate of its own to share.
+    copied = copy.deepcopy(backbone).eval()
+    leader = list(copied.aggregated_layers().values())[1].gate
+    with torch.no_grad():
+        torch.testing.assert_close(copied(x), backbone.eval()(x))
+        leader.expand.bias.add_(1)
+        changed = copied(x)
+    assert torch.allclose(changed, backbone(x)) == (mode == "lite")  # which has its averages
+
+
 def test_norm_layers_take_the_sources_average_by_the_given_weights():
     first, second = (PlainBackbone("test_resnet", [s]).net.state_dict() for s in RANDOM)
     for state in (first, second):

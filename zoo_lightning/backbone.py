@@ -21,7 +21,7 @@ from zoo_lightning.architecture import Architecture, Output, Trace, is_norm, tra
 from zoo_lightning.errors import ArchitectureError, ConfigError
 from zoo_lightning.layers import PLANS, AggregatedLayer, Mode, ZooConv2d, ZooLinear
 from zoo_lightning.layers.folding import fold_state
-from zoo_lightning.layers.gate import GATES, Gating
+from zoo_lightning.layers.gate import GATES, Gating, share_gate
 from zoo_lightning.shares import (
     GateInit,
     NormWeights,
@@ -196,8 +196,8 @@ class ZooBackbone(Backbone):
         plan: how aggregated layers compute, which changes speed only: ``auto`` by a cost model,
             ``benchmark`` by timing each shape once, or the same way everywhere by its name.
         gating: ``sigmoid`` gates, each source by itself, as in the paper; for comparison
-            ``softmax``, which sums to one, or ``constant``, learned weights that do not look at the
-            input.
+            ``softmax``, which sums to one, ``constant``, learned weights that do not look at the
+            input, or ``shared``, one gate for all layers after the first.
 
     Raises:
         ArchitectureError: a layer cannot be aggregated.
@@ -279,6 +279,10 @@ class ZooBackbone(Backbone):
                     "module so that it has a name"
                 )
             net.set_submodule(name, aggregated)
+        if self.gating == "shared":
+            named = dict(net.named_modules())
+            order = [name for name in dict.fromkeys(seen.called) if name in named]
+            share_gate([named[n] for n in order if isinstance(named[n], AggregatedLayer)])
         return net
 
     def _aggregate_layer(self, layers: list[nn.Module], norm_follows: bool) -> AggregatedLayer:

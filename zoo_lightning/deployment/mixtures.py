@@ -9,7 +9,7 @@ beforehand.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,16 +27,17 @@ class _Mixture(nn.Module):
 
     Args:
         layer: in evaluation mode.
+        copies: of gates, so that layers that share one go on sharing it.
     """
 
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, layer: AggregatedLayer) -> None:
+    def __init__(self, layer: AggregatedLayer, copies: dict[int, Any] | None = None) -> None:
         super().__init__()
         kernels = layer.source_kernels().aligned()
         self.num_sources = layer.num_sources
-        self.gate = copy.deepcopy(layer.gate)
+        self.gate = copy.deepcopy(layer.gate, copies)
         self.register_buffer("weight", kernels.weight.detach().clone())
         bias = None if kernels.bias is None else kernels.bias.detach().clone()
         self.register_buffer("bias", bias)
@@ -47,10 +48,11 @@ class ConvMixture(_Mixture):
 
     Args:
         layer: in evaluation mode.
+        copies: of gates.
     """
 
-    def __init__(self, layer: ZooConv2d) -> None:
-        super().__init__(layer)
+    def __init__(self, layer: ZooConv2d, copies: dict[int, Any] | None = None) -> None:
+        super().__init__(layer, copies)
         self.pad, self.geometry = layer.pad, layer.geometry
         groups = layer.geometry.groups
         # All sources' filters of a group side by side, as a convolution of ``groups`` has them.
@@ -71,10 +73,11 @@ class LinearMixture(_Mixture):
 
     Args:
         layer: in evaluation mode.
+        copies: of gates.
     """
 
-    def __init__(self, layer: ZooLinear) -> None:
-        super().__init__(layer)
+    def __init__(self, layer: ZooLinear, copies: dict[int, Any] | None = None) -> None:
+        super().__init__(layer, copies)
         self.positions = layer.positions
         self.weight = self.weight.flatten(2).flatten(0, 1)
 
@@ -101,5 +104,6 @@ def as_mixtures(backbone: ZooBackbone) -> nn.Module:
     layers = backbone.aggregated_layers()
     kinds = {ZooConv2d: ConvMixture, ZooLinear: LinearMixture}
     # The sources' kernels are not copied on the way: there are as many as the zoo is large.
-    memo = {id(layer): kinds[type(layer)](layer) for layer in layers.values()}
+    gates: dict[int, Any] = {}
+    memo = {id(layer): kinds[type(layer)](layer, gates) for layer in layers.values()}
     return copy.deepcopy(backbone.net, memo)

@@ -40,7 +40,7 @@ class AggregatedLayer(nn.Module):
         gate_start: see :class:`~zoo_lightning.layers.gate.Gate`.
         plan: how to compute: ``auto``, ``benchmark`` or a way's name, see
             :mod:`zoo_lightning.layers.planner`.
-        gating: kind of the gate: ``sigmoid``, ``softmax`` or ``constant``.
+        gating: kind of the gate: ``sigmoid``, ``softmax``, ``constant`` or ``shared``.
 
     Attributes:
         gate_ema: ``(m,)``, exponential moving average of the batch-average gates; what lite mode

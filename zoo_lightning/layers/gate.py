@@ -6,7 +6,7 @@ other sources: a sigmoid, not a softmax. Letters: ``B`` batch, ``C`` channels, `
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -130,10 +130,63 @@ class ConstantGate(nn.Module):
         return torch.sigmoid(self.scores.float()).expand(x.shape[0], -1)
 
 
-Gating = Literal["sigmoid", "softmax", "constant"]
+class SharedGate(Gate):
+    """A gate whose values other layers take over: an ablation, see :func:`share_gate`.
+
+    Attributes:
+        latest: what the last pass gave, ``(B, m)``.
+    """
+
+    latest: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As :class:`Gate`, and keep it for the followers."""
+        self.latest = super().forward(x)
+        return self.latest
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the last pass, which cannot be copied while gradients hang on it."""
+        return {**super().__getstate__(), "latest": None}
+
+
+class FollowingGate(nn.Module):
+    """The gates that another layer's gate gave in the same pass.
+
+    Args:
+        leader: of a layer that runs earlier.
+    """
+
+    def __init__(self, leader: SharedGate) -> None:
+        super().__init__()
+        self._leader = (leader,)  # in a tuple, so that its parameters are not also this one's
+
+    def initial(self) -> Tensor:
+        """Gates ``(m,)``."""
+        return self._leader[0].initial()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gates ``(B, m)``, whatever the layer's input is."""
+        return self._leader[0].latest
+
+
+Gating = Literal["sigmoid", "softmax", "constant", "shared"]
 
 GATES: dict[str, type[Gate | ConstantGate]] = {
     "sigmoid": Gate,
     "softmax": SoftmaxGate,
     "constant": ConstantGate,
+    "shared": SharedGate,
 }
+
+
+def share_gate(layers: Sequence[Any]) -> None:
+    """Let all layers from the second on take the second one's gates.
+
+    The first one keeps its own: it sees pixels, whose channels' averages say little of an image,
+    and a gate for all layers should have a fair chance.
+
+    Args:
+        layers: aggregated layers with shared gates, in the order in which they run.
+    """
+    for layer in layers[2:]:
+        layer.gate = FollowingGate(layers[1].gate)

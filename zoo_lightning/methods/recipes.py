@@ -332,6 +332,20 @@ class Constant(ZooRecipe):
     changes: ClassVar[dict[str, Any]] = {"mode": "lite", "gating": "constant"}
 
 
+class LiteShared(ZooRecipe):
+    """Ablation: lite with one gate for all layers after the first."""
+
+    name = "lite-shared"
+    changes: ClassVar[dict[str, Any]] = {"mode": "lite", "gating": "shared"}
+
+
+class FullShared(ZooRecipe):
+    """Ablation: full with one gate for all layers after the first."""
+
+    name = "full-shared"
+    changes: ClassVar[dict[str, Any]] = {"mode": "full", "gating": "shared"}
+
+
 RELEASED = {"align": "spatial", "gate_init": "released", "norm_weights": "uniform"}
 """As the authors' code has it: gates scattered around 0.5, norm layers averaged."""
 
@@ -369,6 +383,8 @@ RECIPES: dict[str, Recipe] = {
         FullUnaligned,
         LiteSoftmax,
         FullSoftmax,
+        LiteShared,
+        FullShared,
         Constant,
         LiteReleased,
         FullReleased,
