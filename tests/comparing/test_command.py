@@ -2,14 +2,18 @@
 
 import csv
 import json
+import shutil
+import signal
+import subprocess
 import sys
-import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from zoo_lightning.comparing import command as comparing
 from zoo_lightning.comparing import running
+from zoo_lightning.comparing.cell import claimed
 from zoo_lightning.comparing.grid import Cell, open_comparison
 
 COMPARE = ("compare", "--run_dir", "out")
@@ -89,19 +93,126 @@ def test_what_is_finished_is_not_repeated_and_a_failure_stops_nothing_else(quick
     assert "| lite | 5.00 | 1 |" in table
 
 
-def test_a_cell_that_another_process_works_on_is_left_to_it(quick, command, monkeypatch):
+def test_a_cell_that_another_process_works_on_is_left_to_it(tiny, command):
+    tiny(**SMALL)
     words = ("--experiment", "tiny", "--methods", "scratch", "--seeds", "0", "--no_costs")
-    comparison_folder = Path("out/runs/data-1/scratch/0")
-    with running.claimed(comparison_folder) as free:
+    with claimed(Path("out/runs/data-1/scratch/0")) as free:
         assert free
-        found = []
-        # In the same process only another thread's lock tells apart who holds it.
-        other = threading.Thread(target=lambda: found.append(command(*COMPARE, *words)))
-        other.start()
-        other.join()
-    assert found[0].status == 0
-    assert "no run of out has ended yet" in found[0].out
-    assert command(*COMPARE, *words).out.count("done    ") == 1
+        done = command(*COMPARE, *words)
+    assert done.status == 0
+    assert "left    runs/data-1/scratch/0: another process works on it" in done.out
+    assert "no run of out has ended yet" in done.out
+
+
+def test_what_is_made_of_runs_that_failed_is_left_out(quick, command, monkeypatch):
+    def single_fails(comparison, cell):
+        failing = cell.label == "single random-2"
+        words = finish_at_once(comparison, cell)
+        return [sys.executable, "-c", "import sys; sys.exit(1)"] if failing else words
+
+    monkeypatch.setattr(running, "words_of", single_fails)
+    words = ("--experiment", "tiny", "--methods", "ensemble", "--seeds", "0", "--no_costs")
+    done = command(*COMPARE, *words)
+    assert done.status == 1
+    assert (
+        "left    runs/data-1/ensemble/0: it is made from runs/data-1/single-random-2/0, not "
+        "finished" in done.out
+    )
+
+
+def test_held_out_test_data_are_read_only_when_all_is_chosen(tiny, command, landmark_root):
+    files = {"root": str(landmark_root), "image_size": 32, "batch_size": 4, "num_workers": 0}
+    tiny(**SMALL, data={"class_path": "LandmarkCSV", "init_args": files})
+    table = (landmark_root / "test.csv").read_text()
+    (landmark_root / "test.csv").write_text("not,a,table\n")
+    words = ("--experiment", "tiny", "--methods", "ensemble", "--seeds", "0", "--no_costs")
+    done = command(*COMPARE, *words, "--hold_out")
+    assert done.status == 0, done.out + done.err
+    assert "validation NME, %" in done.out
+    summaries = [json.loads(path.read_text()) for path in Path("out").rglob("summary.json")]
+    assert [summary["test"] for summary in summaries] == [{}, {}, {}]
+    (landmark_root / "test.csv").write_text(table)
+    before = Path("out/runs/data-1/single-random-1/0/metrics.csv").read_text()
+    done = command(*COMPARE, "--methods", "ensemble", "--seeds", "0", "--no_costs")
+    assert done.status == 0, done.out + done.err
+    assert "test NME, %" in done.out
+    folder = Path("out/runs/data-1/single-random-1/0")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["test"].keys() >= {"test/nme"}
+    assert summary["validation"].keys() == {"val/nme"}
+    assert (folder / "metrics.csv").read_text() == before  # it was not trained again
+
+
+def comparison_process(program, folder, *words):
+    return subprocess.Popen(
+        [*program.words, *map(str, COMPARE), "--no_costs", *words],
+        cwd=folder, env=program.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+
+
+KILLED = ("--methods", "scratch,single,greedy-soup", "--seeds", "0,1", "--workers", "2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_comparison_goes_on_to_the_table_of_an_undisturbed_one(
+    tiny, program, tmp_path, number
+):
+    tiny()
+    whole = tmp_path / "whole"
+    shutil.copytree(tmp_path / "experiments", whole / "experiments")
+    words = ("--experiment", "tiny", *KILLED)
+    done = comparison_process(program, whole, *words)
+    output, _ = done.communicate(timeout=500)
+    assert done.returncode == 0, output
+    stopped = comparison_process(program, tmp_path, *words)
+    # In the middle: something is finished, something runs.
+    while not list((tmp_path / "out").rglob("summary.json")):
+        assert stopped.poll() is None
+        time.sleep(0.1)
+    time.sleep(5)
+    stopped.send_signal(number)
+    output, _ = stopped.communicate(timeout=300)
+    assert stopped.returncode == (-9 if number == signal.SIGKILL else 128 + number), output
+    # After SIGKILL the runs themselves live on, and the new command leaves them alone.
+    for _ in range(10):
+        again = comparison_process(program, tmp_path, *KILLED)
+        output, _ = again.communicate(timeout=500)
+        assert again.returncode == 0, output
+        if "left    " not in output:
+            break
+        time.sleep(2)
+    figures = [read_figures(folder / "out" / "table.csv") for folder in (whole, tmp_path)]
+    assert len(figures[0]) == 12
+    assert figures[0] == figures[1]
+
+
+def read_figures(path):
+    """Test figures by method and seed."""
+    with path.open(newline="") as stream:
+        return {(row["method"], row["seed"]): row["test/nme"] for row in csv.DictReader(stream)}
+
+
+def test_jobs_go_through_submitit_and_the_same_command_goes_on(tiny, command):
+    pytest.importorskip("submitit")
+    tiny(**SMALL)
+    words = ("--methods", "scratch", "--seeds", "0", "--no_costs")
+    local = ("--slurm", "timeout_min=5", "--cluster", "local")
+    done = command(*COMPARE, "--experiment", "tiny", *words, *local)
+    assert done.status == 0, done.err
+    assert "1 jobs submitted" in done.out
+    deadline = time.monotonic() + 200
+    while not Path("out/runs/data-1/scratch/0/summary.json").is_file():
+        assert time.monotonic() < deadline, list(Path("out/jobs").iterdir())
+        time.sleep(0.5)
+    done = command(*COMPARE, *words, *local)
+    assert "0 jobs submitted" in done.out
+    assert "| scratch |" in Path("out/table.md").read_text()
+    refused(
+        command(*COMPARE, *words, "--slurm", "timeout_minutes=5", "--cluster", "local"),
+        "timeout_minutes",
+    )
 
 
 def test_fractions_and_trials_have_cells_of_their_own(quick, command):
@@ -120,7 +231,7 @@ def test_fractions_and_trials_have_cells_of_their_own(quick, command):
     assert chosen["scratch on 0.5 of the data"]["lr"] == 0.00025
 
 
-def test_options_that_cannot_be_right_are_refused(quick, command):
+def test_options_that_cannot_be_right_are_refused(quick, command, monkeypatch):
     tiny = ("--experiment", "tiny")
     refused(command(*COMPARE), "out is no comparison", "give --experiment")
     refused(command(*COMPARE, *tiny, "--methods", "lit"), "Did you mean 'lite'?")
@@ -128,6 +239,7 @@ def test_options_that_cannot_be_right_are_refused(quick, command):
     refused(command(*COMPARE, *tiny, "--fractions", "2"), "in (0, 1]")
     refused(command(*COMPARE, *tiny, "--workers", 0), "--workers must be at least 1")
     refused(command(*COMPARE, *tiny, "--trainer.max_stepz", 3), "unknown option")
+    monkeypatch.setitem(sys.modules, "submitit", None)
     refused(command(*COMPARE, *tiny, "--methods", "scratch", "--slurm", ""), "submitit")
 
 

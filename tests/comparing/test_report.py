@@ -17,7 +17,7 @@ from zoo_lightning.comparing.report import (
     verdict,
     write_tables,
 )
-from zoo_lightning.comparing.tuning import choose, chosen_lr, rates, trials_of
+from zoo_lightning.comparing.tuning import choose, rates, trials_of
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import find_recipes
 
@@ -154,14 +154,20 @@ def test_every_method_tries_the_same_number_of_rates_and_the_best_is_kept(compar
     trials = trials_of(comparison, recipes, [1.0], 3)
     assert rates(comparison, 3) == [0.00025, 0.002, 0.016]
     assert {(cell.label, cell.seed) for cell in trials} == {
-        ("single random-1", 1000), ("single random-2", 1000), ("lite", 1000)
+        ("single random-1", 1000), ("single random-2", 1000), ("lite", 1000), ("l2-sp", 1000)
     }  # fmt: skip
     for cell in trials:
         finish(comparison, cell, {0.00025: 8.0, 0.002: 7.0, 0.016: 7.5}[cell.lr], 1.0)
-    assert chosen_lr(comparison, Cell("lite")) is None
+    assert comparison.chosen_lr(Cell("lite")) is None
+    [l2_sp] = [cell for cell in trials if cell.label == "l2-sp" and cell.lr == 0.002]
+    single = find_recipes(["single"], comparison.task)
+    assert len(comparison.missing(single, l2_sp)) == 2  # no rate is chosen yet
     choose(comparison, trials, higher_is_better=False)
-    assert chosen_lr(comparison, Cell("lite", seed=4)) == 0.002
-    assert chosen_lr(comparison, Cell("full")) is None
+    # It begins from what the best rates' trials of the single sources gave.
+    assert [run.folder.name for run in comparison.finished(single[0], l2_sp)] == ["lr-0.002"] * 2
+    assert comparison.missing(single, l2_sp) == []
+    assert comparison.chosen_lr(Cell("lite", seed=4)) == 0.002
+    assert comparison.chosen_lr(Cell("full")) is None
     with pytest.raises(ConfigError, match="--tune 1: expected at least 2"):
         rates(comparison, 1)
 
@@ -170,3 +176,19 @@ def test_a_task_without_a_figure_is_refused(comparison):
     options = {**OPTIONS, "model": {**OPTIONS["model"], "class_path": "Poetry"}}
     with pytest.raises(ConfigError, match="Poetry cannot be compared"):
         make_tables(Comparison(comparison.folder, options), [])
+
+
+def test_while_the_test_data_are_held_out_validation_is_what_counts(comparison, cells):
+    held = Comparison(comparison.folder, comparison.options, hold_out=True)
+    [table] = make_tables(held, cells)
+    assert table.metric.name == "val/nme"
+    assert table.metric.unit == "validation NME, %"
+    assert table.row("lite").figures == {0: 6.5, 1: 6.8, 2: 6.6}
+    write_tables(held, [table])
+    assert "test data are held out" in (held.folder / "table.md").read_text()
+    assert held.summary(cells[0]) is not None
+    path = comparison.run(cells[0]) / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "test": {}}))
+    assert held.summary(cells[0]) is not None
+    assert comparison.trained(cells[0]) is not None
+    assert comparison.summary(cells[0]) is None  # a test is wanted

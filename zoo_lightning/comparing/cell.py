@@ -6,16 +6,17 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import yaml
+from filelock import FileLock, Timeout
 
 from zoo_lightning.cli import main as zoo_lightning
 from zoo_lightning.comparing.grid import Cell, Comparison, open_comparison
-from zoo_lightning.comparing.tuning import chosen_lr
 from zoo_lightning.errors import ConfigError, ZooError, message_of
 from zoo_lightning.experiment_parts import plain_data
 from zoo_lightning.experiment_sources import ExperimentReader
@@ -28,6 +29,11 @@ from zoo_lightning.tasks.loading import load_task
 from zoo_lightning.trainer_cli import run
 from zoo_lightning.whole_files import whole_file
 
+CONFIG = "cell.yaml"
+
+TAKEN = 75
+"""Exit status of a process that found another at work on its cell: ``EX_TEMPFAIL``."""
+
 
 def run_cell(comparison: Comparison, cell: Cell) -> int:
     """Train or make a cell.
@@ -39,31 +45,48 @@ def run_cell(comparison: Comparison, cell: Cell) -> int:
         ZooError: it cannot be done.
     """
     recipe = RECIPES[cell.method]
-    finished = {name: comparison.finished(RECIPES[name], cell) for name in recipe.needs}
-    if not all(finished.values()):
-        raise ConfigError(
-            f"{cell.label} is made from runs of {', '.join(recipe.needs)}; none ended"
-        )
+    needs = [RECIPES[name] for name in recipe.needs]
+    if missing := comparison.missing(needs, cell):
+        names = ", ".join(str(other.path) for other in missing)
+        raise ConfigError(f"{cell.label} is made from runs that have not ended: {names}")
+    finished = {need.name: comparison.finished(need, cell) for need in needs}
     higher = higher_is_better(comparison)
     setting = Setting(comparison.sources, cell.variant, finished, higher)
     folder = comparison.run(cell)
     if isinstance(recipe, Derived):
         derive(recipe, setting, comparison, folder, cell)
         return 0
-    tuned = cell
-    if recipe.needs:  # begins where the best of those began, and learns at its rate
-        tuned = dataclasses.replace(
-            cell, method=recipe.needs[0], variant=setting.best(recipe.needs[0]).variant
-        )
-    lr = cell.lr if cell.lr is not None else chosen_lr(comparison, tuned)
-    config = folder / "cell.yaml"
+    config = folder / CONFIG
+    if comparison.trained(cell) is not None:
+        return add_test(folder)
+    lr = cell.lr if cell.is_trial else comparison.chosen_lr(cell)
     options = comparison.configured(cell, setting, recipe, lr)
     with whole_file(config) as part:
         part.write_text(yaml.safe_dump(options, sort_keys=False))
     words = ["fit", "--config", str(config), "--run_dir", str(folder)]
+    if comparison.hold_out or cell.is_trial:
+        words += ["--run_test", "false"]
     if (folder / "checkpoints" / "last.ckpt").is_file():
         words += ["--ckpt_path", "last"]
     return zoo_lightning(words)
+
+
+def add_test(folder: Path) -> int:
+    """Test a run that was trained while the test data were held out, and add it to its summary.
+
+    Returns:
+        Exit status of the test.
+    """
+    summary = json.loads((folder / SUMMARY).read_text())
+    checkpoint, aside = folder / summary["checkpoint"], folder / "test"
+    status = zoo_lightning(
+        ["test", "--config", str(folder / CONFIG), "--ckpt_path", str(checkpoint), "--run_dir",
+         str(aside)]
+    )  # fmt: skip
+    if status == 0:
+        tested = json.loads((aside / SUMMARY).read_text())["test"]
+        write_summary(folder, {**summary, "test": tested})
+    return status
 
 
 def higher_is_better(comparison: Comparison) -> bool:
@@ -80,7 +103,7 @@ def derive(
     start = time.monotonic()
     runs = [each for name in recipe.needs for each in setting.finished[name]]
     tasks = [load_task(each.folder) for each in runs]
-    config = runs[0].folder / "cell.yaml"
+    config = runs[0].folder / CONFIG
     data = plain_data(run(["fit", "--config", str(config)], ExperimentReader).options.data)
     scores: dict[int, float] = {}
 
@@ -95,11 +118,13 @@ def derive(
     count = sum(p.numel() for p in made.parameters())
     validation = scores.get(id(made)) or judge(made, data)
     seconds = time.monotonic() - start
-    trainer = pl.Trainer(
-        accelerator="auto", devices=1, logger=False, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False,
-    )  # fmt: skip
-    [results] = trainer.test(made, datamodule=data, verbose=False)
+    results: dict[str, float] = {}
+    if not comparison.hold_out:
+        trainer = pl.Trainer(
+            accelerator="auto", devices=1, logger=False, enable_progress_bar=False,
+            enable_model_summary=False, enable_checkpointing=False,
+        )  # fmt: skip
+        [results] = trainer.test(made, datamodule=data, verbose=False)
     scale = 100 if measure_of(made).rises else 1
     write_summary(
         folder,
@@ -118,26 +143,55 @@ def derive(
     )
 
 
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Whether this process may work on a cell: no other does.
+
+    The lock is the system's, so that it is free again when the process dies in whatever way.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 def words_of(comparison: Comparison, cell: Cell) -> list[str]:
     """Command line of a cell's process."""
-    described = json.dumps(dataclasses.asdict(cell))
+    described = json.dumps({"cell": dataclasses.asdict(cell), "hold_out": comparison.hold_out})
     return [sys.executable, "-m", __name__, str(comparison.folder), described]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Folder of the comparison, and the cell as JSON."""
+    """Folder of the comparison, and the cell as JSON.
+
+    Returns:
+        Exit status: 0 if the cell is finished, ``TAKEN`` if another process works on it.
+    """
     folder, described = arguments
     content: dict[str, Any] = json.loads(described)
-    comparison, cell = open_comparison(Path(folder), None), Cell(**content)
-    try:
-        status = run_cell(comparison, cell)
-    except ZooError as error:
-        print(f"error: {message_of(error)}", file=sys.stderr)
-        return 2
-    if status == 0 and not (comparison.run(cell) / SUMMARY).is_file():
-        print("error: the run left no summary", file=sys.stderr)
-        return 2
-    return status
+    comparison = open_comparison(Path(folder), None, content["hold_out"])
+    cell = Cell(**content["cell"])
+    with claimed(comparison.run(cell)) as free:
+        if not free:
+            return TAKEN
+        if comparison.summary(cell) is not None:
+            return 0
+        try:
+            status = run_cell(comparison, cell)
+        except ZooError as error:
+            print(f"error: {message_of(error)}", file=sys.stderr)
+            return 2
+        if status == 0 and comparison.summary(cell) is None:
+            print("error: the run left no summary", file=sys.stderr)
+            return 2
+        return status
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from zoo_lightning.comparing.grid import (
     open_comparison,
     shared_options,
 )
+from zoo_lightning.comparing.joint import join
 from zoo_lightning.comparing.plots import plot_learning_curves, plot_quality_against_cost
 from zoo_lightning.comparing.report import (
     FILES,
@@ -27,7 +28,7 @@ from zoo_lightning.comparing.report import (
     metric_of,
     write_tables,
 )
-from zoo_lightning.comparing.running import run_here, run_on_cluster
+from zoo_lightning.comparing.running import ComparisonStopped, run_here, run_on_cluster
 from zoo_lightning.comparing.tuning import choose, trials_of
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiment_sources import ExperimentReader
@@ -64,24 +65,37 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"--fractions {options.fractions}: expected numbers in (0, 1]")
     if options.workers < 1:
         raise ConfigError(f"--workers must be at least 1, got {options.workers}")
+    if options.join:
+        if rest:
+            raise ConfigError(f"--join reads what there is; it takes no options of fit: {rest[0]}")
+        print(join(options.join, options.methods.split(","), seeds, options.run_dir), end="")
+        print(f"wrote joint.md, joint.json to {options.run_dir}")
+        return 0
     if rest:
         shared = shared_options(run(["fit", *rest], ExperimentReader).options)
-        comparison = Comparison(options.run_dir, shared)
+        comparison = Comparison(options.run_dir, shared, options.hold_out)
     else:
-        comparison = open_comparison(options.run_dir, None)
+        comparison = open_comparison(options.run_dir, None, options.hold_out)
     recipes = find_recipes(options.methods.split(","), comparison.task)
     metric_of(comparison)
+    if comparison.task == "PPOTask" and fractions != [1.0]:
+        raise ConfigError(
+            f"--fractions {options.fractions}: a game has no training data to take a part of; set "
+            "data.total_steps in comparisons of their own"
+        )
     if not comparison.sources and any(recipe.variants(["x"]) == ["x"] for recipe in recipes):
         raise ConfigError("the experiment has no sources to compare; give --sources A,B")
     open_comparison(options.run_dir, comparison.options)
-    failed = []
-    if options.tune:
-        trials = trials_of(comparison, recipes, fractions, options.tune)
-        failed += _work(comparison, trials, options)
-        choose(comparison, trials, higher_is_better(comparison))
     cells = cells_of(recipes, list(comparison.sources), seeds, fractions)
-    if not options.report:
-        failed += _work(comparison, cells, options)
+    failed: list[Cell] = []
+    try:
+        if options.tune and not _tune(comparison, recipes, fractions, options, failed):
+            return 0
+        if not options.report:
+            failed += _work(comparison, cells, options)
+    except ComparisonStopped as stop:
+        print(f"{stop}; the same command goes on", file=sys.stderr)
+        return 128 + stop.signal_number
     _report(comparison, cells, recipes, not options.no_costs)
     if options.diagnose:
         print(f"wrote {diagnose(comparison, cells, print)}")
@@ -129,7 +143,19 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also write how alike the sources are and what each is worth to the zoos",
     )
+    parser.add_argument(
+        "--hold_out",
+        action="store_true",
+        help="leave the test data alone and judge by validation, while methods and options are "
+        "still being chosen; without it, the same command tests what is trained",
+    )
     parser.add_argument("--report", action="store_true", help="only write the tables")
+    parser.add_argument(
+        "--join",
+        type=lambda text: [Path(word) for word in text.split(",")],
+        metavar="DIR,DIR",
+        help="only take comparisons of policies on several games together, into --run_dir",
+    )
     parser.add_argument("--no_costs", action="store_true", help="leave inference costs out")
     return parser
 
@@ -140,6 +166,29 @@ def _numbers(text: str, kind: Any, option: str) -> list:
     except ValueError as error:
         raise ConfigError(f"{option} {text!r}: expected numbers with commas between") from error
     return list(dict.fromkeys(found))
+
+
+def _tune(
+    comparison: Comparison,
+    recipes: Sequence[Recipe],
+    fractions: Sequence[float],
+    options: argparse.Namespace,
+    failed: list[Cell],
+) -> bool:
+    """Try learning rates, first of the methods that others are made from; note the best.
+
+    Returns:
+        Whether all that could be tried has been: jobs on a cluster have to end first.
+    """
+    trials = trials_of(comparison, recipes, fractions, options.tune)
+    for needing in (False, True):
+        part = [cell for cell in trials if bool(RECIPES[cell.method].needs) == needing]
+        if not options.report:
+            failed += _work(comparison, part, options)
+        choose(comparison, trials, higher_is_better(comparison))
+        if options.slurm is not None and any(comparison.summary(cell) is None for cell in part):
+            return False
+    return True
 
 
 def _work(comparison: Comparison, cells: Sequence[Cell], options: argparse.Namespace) -> list[Cell]:
@@ -173,8 +222,9 @@ def _report(
             save_figure(plot_quality_against_cost(table), folder / f"{stem}-cost.png")
         curves = learning_curves(comparison, cells, table.fraction)
         if curves:
-            name = table.metric.name.replace("test/", "val/")
-            save_figure(plot_learning_curves(curves, name), folder / f"{stem}-curves.png")
+            name = table.metric.in_validation.name
+            steps = "agent steps" if comparison.task == "PPOTask" else "optimiser steps"
+            save_figure(plot_learning_curves(curves, name, steps), folder / f"{stem}-curves.png")
     write_tables(comparison, tables)
     print((comparison.folder / "table.md").read_text(), end="")
     print(f"wrote {', '.join(FILES)} and pictures/ to {comparison.folder}")
@@ -189,7 +239,7 @@ def _add_costs(comparison: Comparison, cells: Sequence[Cell], table: Table) -> N
         tasks[cell.label] = _task_of(comparison, cell)
     if not tasks:
         return
-    size = _image_size(comparison, cells, table)
+    size = _input_size(comparison, cells, table)
     found = measure_costs(tasks, size)
     for row in table.rows:
         singles = [cost for label, cost in found.items() if label.startswith("single ")]
@@ -206,11 +256,14 @@ def _task_of(comparison: Comparison, cell: Cell) -> BaseTask:
     return joint_task(members) if recipe.name == "ensemble" else members[0]
 
 
-def _image_size(comparison: Comparison, cells: Sequence[Cell], table: Table) -> tuple[int, ...]:
-    """``(C, H, W)`` of the images of a finished run."""
+def _input_size(comparison: Comparison, cells: Sequence[Cell], table: Table) -> tuple[int, ...]:
+    """``(C, H, W)`` of what a finished run's network sees."""
     for cell in cells:
         path = comparison.run(cell) / "checkpoints" / "best.ckpt"
         if cell.fraction == table.fraction and path.is_file():
+            if comparison.task == "PPOTask":
+                backbone = load_task(path).backbone
+                return tuple(backbone.architecture.example_input(backbone.net).shape[1:])
             facts = read_checkpoint(path)["zoo_lightning"]["data"]
             return (3, facts["image_size"], facts["image_size"])
     raise ConfigError(f"no checkpoint is left in {comparison.folder} to measure costs with")

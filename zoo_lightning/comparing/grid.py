@@ -11,7 +11,7 @@ import copy
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,10 @@ from zoo_lightning.run_folder import SUMMARY
 from zoo_lightning.sources.spec import parse_sources
 from zoo_lightning.whole_files import whole_file
 
-EXPERIMENT = "experiment.yaml"
+EXPERIMENT, CHOSEN = "experiment.yaml", "tuning.json"
+
+TRIAL_SEED = 1000
+"""Of all trials of tuning; none of the comparison's own, so that no seed is chosen for."""
 
 SHARED = ("seed_everything", "trainer", "model", "data")
 """Options of ``fit`` that a comparison keeps; the others are about a single run."""
@@ -51,6 +54,11 @@ class Cell:
     lr: float | None = None
 
     @property
+    def is_trial(self) -> bool:
+        """Whether it tries a learning rate: such a run never sees the test data."""
+        return self.lr is not None
+
+    @property
     def label(self) -> str:
         """Method and variant, for people to read."""
         return f"{self.method} {self.variant}".strip()
@@ -59,8 +67,8 @@ class Cell:
     def path(self) -> Path:
         """Of its folder, below the comparison's."""
         name = re.sub(r"[^\w.-]+", "-", self.label)
-        kind = "runs" if self.lr is None else "trials"
-        last = str(self.seed) if self.lr is None else f"lr-{self.lr:g}"
+        kind = "trials" if self.is_trial else "runs"
+        last = f"lr-{self.lr:g}" if self.is_trial else str(self.seed)
         return Path(kind, f"data-{self.fraction:g}", name, last)
 
 
@@ -71,10 +79,12 @@ class Comparison:
     Attributes:
         folder: of all of it.
         options: of ``fit``, in plain types.
+        hold_out: whether the test data are left alone as yet, and methods judged by validation.
     """
 
     folder: Path
     options: dict[str, Any]
+    hold_out: bool = False
 
     @property
     def task(self) -> str:
@@ -93,25 +103,53 @@ class Comparison:
         """Folder of a cell."""
         return self.folder / cell.path
 
-    def summary(self, cell: Cell) -> dict[str, Any] | None:
-        """``summary.json`` of a finished cell; ``None`` while it is not finished."""
+    def trained(self, cell: Cell) -> dict[str, Any] | None:
+        """``summary.json`` of a cell that is trained, tested or not; ``None`` of any other."""
         path = self.run(cell) / SUMMARY
         return json.loads(path.read_text()) if path.is_file() else None
 
+    def summary(self, cell: Cell) -> dict[str, Any] | None:
+        """``summary.json`` of a finished cell; ``None`` while it is not finished.
+
+        Without ``hold_out`` a run is finished when it is tested.
+        """
+        found = self.trained(cell)
+        wants_test = not (self.hold_out or cell.is_trial)
+        return None if found is None or (wants_test and not found["test"]) else found
+
     def validation(self, cell: Cell) -> float | None:
-        """Best validation figure of a finished cell."""
-        summary = self.summary(cell)
+        """Best validation figure of a trained cell."""
+        summary = self.trained(cell)
         return None if summary is None else next(iter(summary["validation"].values()))
 
+    def chosen_lr(self, cell: Cell) -> float | None:
+        """The rate that tuning chose for a cell's method and variant; ``None`` without tuning."""
+        path = self.folder / CHOSEN
+        found = json.loads(path.read_text()).get(tuning_key(cell)) if path.is_file() else None
+        return None if found is None else found["lr"]
+
+    def needed(self, recipe: Recipe, cell: Cell) -> list[Cell]:
+        """Cells of a recipe that another cell is made from: of its seed and its data.
+
+        A trial is made from the trials of the rates that were chosen.
+        """
+        cells = [
+            Cell(recipe.name, variant, cell.seed, cell.fraction)
+            for variant in recipe.variants(list(self.sources))
+        ]
+        return [replace(c, lr=self.chosen_lr(c)) for c in cells] if cell.is_trial else cells
+
+    def missing(self, needs: Sequence[Recipe], cell: Cell) -> list[Cell]:
+        """Those of the cells a cell is made from that are not trained yet."""
+        return [c for need in needs for c in self.needed(need, cell) if self.trained(c) is None]
+
     def finished(self, recipe: Recipe, cell: Cell) -> list[FinishedRun]:
-        """Finished runs of a recipe, of the seed and the data of a cell."""
-        runs = []
-        for variant in recipe.variants(list(self.sources)):
-            other = Cell(recipe.name, variant, cell.seed, cell.fraction)
-            validation = self.validation(other)
-            if validation is not None:
-                runs.append(FinishedRun(self.run(other), variant, validation))
-        return runs
+        """Trained runs of a recipe that a cell is made from."""
+        return [
+            FinishedRun(self.run(other), other.variant, self.validation(other))
+            for other in self.needed(recipe, cell)
+            if self.trained(other) is not None
+        ]
 
     def configured(self, cell: Cell, setting: Setting, recipe: Any, lr: float | None) -> dict:
         """Options of ``fit`` for a cell that is trained."""
@@ -123,6 +161,11 @@ class Comparison:
         if lr is not None:
             options["model"]["init_args"]["lr"] = lr
         return options
+
+
+def tuning_key(cell: Cell) -> str:
+    """What a learning rate is chosen for."""
+    return f"{cell.label} on {cell.fraction:g} of the data"
 
 
 def cells_of(
@@ -148,12 +191,15 @@ def shared_options(options: Any) -> dict[str, Any]:
     return kept
 
 
-def open_comparison(folder: Path, options: dict[str, Any] | None) -> Comparison:
+def open_comparison(
+    folder: Path, options: dict[str, Any] | None, hold_out: bool = False
+) -> Comparison:
     """Begin a comparison, or go on with one.
 
     Args:
         folder: of the comparison.
         options: shared options of ``fit``; ``None`` takes those of the comparison.
+        hold_out: whether to leave the test data alone.
 
     Raises:
         ConfigError: the comparison was begun with other options, or there is none.
@@ -167,12 +213,12 @@ def open_comparison(folder: Path, options: dict[str, Any] | None) -> Comparison:
                 f"{folder} was begun with other options: {changed}; go on with those "
                 f"({path} has them), or give another --run_dir"
             )
-        return Comparison(folder, before)
+        return Comparison(folder, before, hold_out)
     if options is None:
         raise ConfigError(f"{folder} is no comparison: it has no {EXPERIMENT}; give --experiment")
     with whole_file(path) as part:
         part.write_text(yaml.safe_dump(options, sort_keys=False))
-    return Comparison(folder, options)
+    return Comparison(folder, options, hold_out)
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import mean
 from typing import Any
 
@@ -37,6 +37,17 @@ class Metric:
     rises: bool
     scale: float
     unit: str
+
+    @property
+    def in_validation(self) -> Metric:
+        """The same figure of the validation data."""
+        name, unit = (text.replace("test", "val", 1) for text in (self.name, self.unit))
+        return replace(self, name=name, unit=unit.replace("val", "validation", 1))
+
+    def of(self, summary: Mapping[str, Any]) -> float:
+        """From a run's ``summary.json``, as tables have it."""
+        part = summary["test" if self.name.startswith("test/") else "validation"]
+        return self.scale * part[self.name]
 
     @property
     def sign(self) -> int:
@@ -117,7 +128,8 @@ def metric_of(comparison: Comparison) -> Metric:
         raise ConfigError(
             f"{comparison.task} cannot be compared; expected one of {', '.join(METRICS_OF)}"
         )
-    return METRICS_OF[comparison.task]
+    metric = METRICS_OF[comparison.task]
+    return metric.in_validation if comparison.hold_out else metric
 
 
 def make_tables(comparison: Comparison, cells: Sequence[Cell]) -> list[Table]:
@@ -133,7 +145,7 @@ def make_tables(comparison: Comparison, cells: Sequence[Cell]) -> list[Table]:
                 continue
             label = cell.label
             row = rows.setdefault(label, Row(label, RECIPES[cell.method].zoo))
-            row.figures[cell.seed] = metric.scale * summary["test"][metric.name]
+            row.figures[cell.seed] = metric.of(summary)
             row.seconds[cell.seed] = summary["seconds"]
             row.memory[cell.seed] = summary.get("peak_memory_mb") or float("nan")
             found = comparison.validation(cell)
@@ -229,14 +241,19 @@ def write_tables(comparison: Comparison, tables: Sequence[Table]) -> None:
     for table in tables:
         lines = verdict(table)
         words = "\n".join(f"- {line}" for line in lines)
-        parts.append(
-            f"## {table.fraction:g} of the training data\n\n{format_table(table)}\n{words}\n"
+        alone = (
+            ""
+            if len(tables) == 1 and table.fraction == 1
+            else (f"## {table.fraction:g} of the training data\n\n")
         )
+        parts.append(f"{alone}{format_table(table)}\n{words}\n")
     head = (
         f"# {comparison.task}\n\nMean ± half of the 95 % interval (Student's t over seeds); "
         "differences seed by seed, with a bootstrap over seeds and a paired t-test. Times were "
         "taken alternately.\n\n"
     )
+    if comparison.hold_out:
+        head += "The test data are held out: all figures are of the validation data.\n\n"
     with whole_file(comparison.folder / "table.md") as part:
         part.write_text(head + "\n".join(parts))
     with whole_file(comparison.folder / "table.csv") as part, part.open("w", newline="") as stream:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from zoo_lightning.comparing.cell import words_of
+from zoo_lightning.comparing.cell import TAKEN, words_of
 from zoo_lightning.comparing.grid import Cell, Comparison
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import RECIPES
@@ -25,44 +23,48 @@ from zoo_lightning.methods.recipes import RECIPES
 Say = Callable[[str], object]
 
 
-@contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """Whether this process may work on a cell: nobody else does."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+class ComparisonStopped(BaseException):
+    """A comparison was asked to stop; its runs have saved where they were.
+
+    Not an ``Exception``: nothing on the way may take it for a fault and swallow it.
+
+    Attributes:
+        signal_number: what asked.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.signal_number = signal_number
 
 
-def attempt(comparison: Comparison, cell: Cell, device: str | None) -> str:
+def attempt(
+    comparison: Comparison, cell: Cell, device: str | None, started: Callable = lambda process: None
+) -> str:
     """Run a cell in a process of its own, unless it is finished or somebody else has it.
 
     Args:
         comparison: of the cell.
         cell: to run.
         device: number of the GPU to run it on; ``None`` leaves the choice to Lightning.
+        started: gets the process as soon as it runs.
 
     Returns:
-        What became of it: ``done``, ``failed``, or nothing if there was nothing to do.
+        What became of it: ``done``, ``failed``, or ``taken`` by another process.
     """
     folder = comparison.run(cell)
-    with claimed(folder) as free:
-        if not free or comparison.summary(cell) is not None:
-            return ""
-        folder.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
-        with open(folder / "log.txt", "a") as log:
-            done = subprocess.run(
-                words_of(comparison, cell), stdout=log, stderr=subprocess.STDOUT, env=environment
-            )
-        return "done" if done.returncode == 0 else "failed"
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
+    with open(folder / "log.txt", "a") as log:
+        process = subprocess.Popen(
+            words_of(comparison, cell),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # a terminal's SIGINT reaches it through us, and once
+        )
+        started(process)
+        status = process.wait()
+    return {0: "done", TAKEN: "taken"}.get(status, "failed")
 
 
 def last_line(comparison: Comparison, cell: Cell) -> str:
@@ -70,6 +72,83 @@ def last_line(comparison: Comparison, cell: Cell) -> str:
     log = comparison.run(cell) / "log.txt"
     lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
     return lines[-1] if lines else "no output"
+
+
+class Workers:
+    """Processes that work through cells, several at a time.
+
+    Args:
+        comparison: of the cells.
+        devices: numbers of GPUs, given to the workers in turn; ``None`` leaves it to Lightning.
+        say: gets a line for each cell that ends.
+    """
+
+    def __init__(self, comparison: Comparison, devices: Sequence[str | None], say: Say) -> None:
+        self.comparison, self.devices, self.say = comparison, devices, say
+        self.failed: list[Cell] = []
+        self._stopping = threading.Event()
+        self._running: set[subprocess.Popen] = set()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    def work(self, cells: Sequence[Cell]) -> None:
+        """Run cells; returns when all have ended or have been left out."""
+        todo: queue.SimpleQueue[Cell] = queue.SimpleQueue()
+        for cell in cells:
+            todo.put(cell)
+        self._threads = [
+            threading.Thread(target=self._drain, args=(todo, device)) for device in self.devices
+        ]
+        for thread in self._threads:
+            thread.start()
+        self.join()
+
+    def join(self) -> None:
+        """Wait for what runs."""
+        for thread in self._threads:
+            thread.join()
+
+    def stop(self) -> None:
+        """Begin no more cells, and ask the running ones to save where they are and to end."""
+        self._stopping.set()
+        with self._lock:
+            for process in self._running:
+                process.terminate()
+
+    def _drain(self, todo: queue.SimpleQueue[Cell], device: str | None) -> None:
+        while not self._stopping.is_set():
+            try:
+                cell = todo.get_nowait()
+            except queue.Empty:
+                return
+            if self.comparison.summary(cell) is None:
+                self._attempt(cell, device)
+
+    def _attempt(self, cell: Cell, device: str | None) -> None:
+        needs = [RECIPES[name] for name in RECIPES[cell.method].needs]
+        if missing := self.comparison.missing(needs, cell):
+            names = ", ".join(str(other.path) for other in missing)
+            self.say(f"left    {cell.path}: it is made from {names}, not finished")
+            return
+        mine: list[subprocess.Popen] = []
+
+        def started(process: subprocess.Popen) -> None:
+            with self._lock:
+                mine.append(process)
+                self._running.add(process)
+                if self._stopping.is_set():
+                    process.terminate()
+
+        outcome = attempt(self.comparison, cell, device, started)
+        with self._lock:
+            self._running.difference_update(mine)
+        if outcome == "failed" and not self._stopping.is_set():
+            self.failed.append(cell)
+            self.say(f"failed  {cell.path}: {last_line(self.comparison, cell)}")
+        elif outcome == "taken":
+            self.say(f"left    {cell.path}: another process works on it")
+        elif outcome == "done":
+            self.say(f"done    {cell.path}")
 
 
 def run_here(
@@ -86,45 +165,43 @@ def run_here(
 
     Returns:
         The cells that failed.
+
+    Raises:
+        ComparisonStopped: by SIGINT or SIGTERM; running cells were asked to save and have ended.
     """
-    failed: list[Cell] = []
-    for needing in (False, True):
-        todo: queue.SimpleQueue[Cell] = queue.SimpleQueue()
-        part = [c for c in cells if bool(RECIPES[c.method].needs) == needing]
-        for cell in part:
-            if comparison.summary(cell) is None:
-                todo.put(cell)
-        stop = threading.Event()
-
-        def work(device: str | None, todo: Any = todo, stop: threading.Event = stop) -> None:
-            while not stop.is_set():
-                try:
-                    cell = todo.get_nowait()
-                except queue.Empty:
-                    return
-                outcome = attempt(comparison, cell, device)
-                if outcome == "failed" and not stop.is_set():
-                    failed.append(cell)
-                    say(f"failed  {cell.path}: {last_line(comparison, cell)}")
-                elif outcome == "done":
-                    say(f"done    {cell.path}")
-
-        threads = [
-            threading.Thread(target=work, args=(devices[i % len(devices)] if devices else None,))
-            for i in range(workers)
-        ]
-        for thread in threads:
-            thread.start()
+    given = [devices[i % len(devices)] if devices else None for i in range(workers)]
+    pool = Workers(comparison, given, say)
+    with _raising_on_signals():
         try:
-            for thread in threads:
-                thread.join()
-        except KeyboardInterrupt:
-            # The cells' processes got the signal, too, and save what they have.
-            stop.set()
-            for thread in threads:
-                thread.join()
+            for needing in (False, True):
+                pool.work([c for c in cells if bool(RECIPES[c.method].needs) == needing])
+        except ComparisonStopped:
+            pool.stop()
+            try:
+                pool.join()
+            except ComparisonStopped:  # a second signal: do not wait until a step is done
+                pool.stop()
+                pool.join()
             raise
-    return failed
+    return pool.failed
+
+
+@contextmanager
+def _raising_on_signals() -> Iterator[None]:
+    """Raise :class:`ComparisonStopped` on SIGINT and SIGTERM, in the main thread."""
+
+    def handle(number: int, frame: object) -> None:
+        raise ComparisonStopped(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_on_cluster(
@@ -157,16 +234,11 @@ def run_on_cluster(
         executor = submitit.AutoExecutor(folder=comparison.folder / "jobs", cluster=cluster)
         executor.update_parameters(**options)
     except (NameError, RuntimeError, TypeError, ValueError) as error:
-        raise ConfigError(f"--slurm {options}: {error}") from error
-    open_cells = (cell for cell in cells if comparison.summary(cell) is None)
-    ready = [cell for cell in open_cells if is_ready(comparison, cell)]
+        raise ConfigError(f"--slurm {options}: {' '.join(str(error).split())}") from error
+    ready = [
+        cell
+        for cell in cells
+        if comparison.summary(cell) is None
+        and not comparison.missing([RECIPES[name] for name in RECIPES[cell.method].needs], cell)
+    ]
     return [executor.submit(attempt, comparison, cell, None) for cell in ready]
-
-
-def is_ready(comparison: Comparison, cell: Cell) -> bool:
-    """Whether all runs that a cell is made from have ended."""
-    names = list(comparison.sources)
-    return all(
-        len(comparison.finished(RECIPES[need], cell)) == len(RECIPES[need].variants(names))
-        for need in RECIPES[cell.method].needs
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ def interval(values: Sequence[float]) -> Interval:
     if count < 2:
         return Interval(mean, float("nan"), count)
     error = numbers.std(ddof=1) / np.sqrt(count)
-    return Interval(mean, float(_scipy().t.ppf(0.975, count - 1) * error), count)
+    return Interval(mean, float(scipy_stats().t.ppf(0.975, count - 1) * error), count)
 
 
 def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Difference:
@@ -67,11 +68,16 @@ def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Differenc
     low, high = np.percentile(draws, [2.5, 97.5])
     # Equal differences have no spread, which the test divides by.
     same = bool(np.ptp(differences) == 0)
-    p = float(_scipy().ttest_1samp(differences, 0.0).pvalue) if not same else float(mean == 0)
+    p = float(scipy_stats().ttest_1samp(differences, 0.0).pvalue) if not same else float(mean == 0)
     return Difference(mean, half, float(low), float(high), p, count)
 
 
-def _scipy():  # noqa: ANN202
+def scipy_stats() -> ModuleType:
+    """``scipy.stats``.
+
+    Raises:
+        ConfigError: scipy is not installed.
+    """
     try:
         from scipy import stats
     except ImportError as error:

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo_lightning.comparing.grid import Cell, Comparison
+from zoo_lightning.comparing.grid import CHOSEN, TRIAL_SEED, Cell, Comparison, tuning_key
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import Recipe, Trained
 from zoo_lightning.whole_files import whole_file
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-SEED = 1000
-"""Of all trials; none of the comparison's own, so that no seed is chosen for."""
-
 REACH = 8.0
 """The highest and the lowest rate that are tried are the experiment's times and through this."""
-
-CHOSEN = "tuning.json"
 
 
 def rates(comparison: Comparison, trials: int) -> list[float]:
@@ -42,15 +33,12 @@ def rates(comparison: Comparison, trials: int) -> list[float]:
 def trials_of(
     comparison: Comparison, recipes: Sequence[Recipe], fractions: Sequence[float], trials: int
 ) -> list[Cell]:
-    """Cells of the trials: of every method that is trained, and of each of its variants.
-
-    Methods that begin from the best of other runs have none; they take that one's rate.
-    """
+    """Cells of the trials: of every method that is trained, and of each of its variants."""
     found = rates(comparison, trials)
     return [
-        Cell(recipe.name, variant, SEED, fraction, rate)
+        Cell(recipe.name, variant, TRIAL_SEED, fraction, rate)
         for recipe in recipes
-        if isinstance(recipe, Trained) and not recipe.needs
+        if isinstance(recipe, Trained)
         for fraction in fractions
         for variant in recipe.variants(list(comparison.sources))
         for rate in found
@@ -65,28 +53,9 @@ def choose(comparison: Comparison, cells: Sequence[Cell], higher_is_better: bool
         found = comparison.validation(cell)
         if found is None:
             continue
-        key = key_of(cell)
+        key = tuning_key(cell)
         if key not in best or sign * found > sign * best[key][1]:
             best[key] = (cell.lr, found)
     content = {key: {"lr": lr, "validation": found} for key, (lr, found) in best.items()}
-    with whole_file(_file(comparison)) as part:
+    with whole_file(comparison.folder / CHOSEN) as part:
         part.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def chosen_lr(comparison: Comparison, cell: Cell) -> float | None:
-    """The rate that was chosen for a cell's method; ``None`` without tuning."""
-    path = _file(comparison)
-    if not path.is_file():
-        return None
-    content = json.loads(path.read_text())
-    found = content.get(key_of(cell))
-    return None if found is None else found["lr"]
-
-
-def key_of(cell: Cell) -> str:
-    """What a rate is chosen for."""
-    return f"{cell.label} on {cell.fraction:g} of the data"
-
-
-def _file(comparison: Comparison) -> Path:
-    return comparison.folder / CHOSEN

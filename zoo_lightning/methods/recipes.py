@@ -120,6 +120,8 @@ def zoo(options: Options, setting: Setting, **changes: Any) -> None:
         plain(options, list(setting.sources.values()))
         kept = options["model"]["init_args"]["backbone"]["init_args"]
         found = {"gate_init": "greedy", "norm_weights": "gates"}
+        if options["model"]["class_path"].rpartition(".")[2] == "PPOTask":
+            found = {}  # there is nothing to rank sources by before a policy has played
         described = {"class_path": "ZooBackbone", "init_args": {**kept, **found}}
         options["model"]["init_args"]["backbone"] = described
     described["init_args"].update(changes)
@@ -160,6 +162,7 @@ class L2SPRecipe(Trained):
 
     name = "l2-sp"
     needs = ("single",)
+    tasks = ("ClassificationTask", "LandmarkTask", "SegmentationTask")
 
     def configure(self, options: Options, setting: Setting) -> None:
         """The best single source, L2-SP in the place of weight decay."""
