@@ -20,25 +20,27 @@ COMPARE = ("compare", "--run_dir", "out")
 SMALL = {"trainer.max_steps": 2, "trainer.val_check_interval": 2}
 
 
-def finish_at_once(comparison, cell):
-    """Words of a process that leaves a summary, or fails for the seed 1 of ``lite``."""
+def finish_at_once(comparison, cell, device):
+    """Start a process that leaves a summary, or fails for the seed 1 of ``lite``."""
+    folder = comparison.run(cell)
+    folder.mkdir(parents=True, exist_ok=True)
     summary = {"seconds": 1.0, "peak_memory_mb": 1, "validation": {"val/nme": 5.0},
                "test": {"test/nme": 5.0 + cell.seed}}  # fmt: skip
-    path = comparison.run(cell) / "summary.json"
     failing = cell.method == "lite" and cell.seed == 1
     code = (
-        "import sys; print('out of luck', file=sys.stderr); sys.exit(1)"
+        "import sys; print('out of luck'); sys.exit(1)"
         if failing
-        else f"from pathlib import Path; Path({str(path)!r}).write_text({json.dumps(summary)!r})"
+        else f"from pathlib import Path; Path('summary.json').write_text({json.dumps(summary)!r})"
     )
-    return [sys.executable, "-c", code]
+    with (folder / "log.txt").open("a") as log:
+        return subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=log)
 
 
 @pytest.fixture
 def quick(tiny, monkeypatch):
     """The experiment ``tiny`` whose cells end at once."""
     tiny(**SMALL)
-    monkeypatch.setattr(running, "words_of", finish_at_once)
+    monkeypatch.setattr(running, "start", finish_at_once)
 
 
 def refused(found, *words):
@@ -105,12 +107,12 @@ def test_a_cell_that_another_process_works_on_is_left_to_it(tiny, command):
 
 
 def test_what_is_made_of_runs_that_failed_is_left_out(quick, command, monkeypatch):
-    def single_fails(comparison, cell):
-        failing = cell.label == "single random-2"
-        words = finish_at_once(comparison, cell)
-        return [sys.executable, "-c", "import sys; sys.exit(1)"] if failing else words
+    def single_fails(comparison, cell, device):
+        if cell.label == "single random-2":
+            return subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(1)"])
+        return finish_at_once(comparison, cell, device)
 
-    monkeypatch.setattr(running, "words_of", single_fails)
+    monkeypatch.setattr(running, "start", single_fails)
     words = ("--experiment", "tiny", "--methods", "ensemble", "--seeds", "0", "--no_costs")
     done = command(*COMPARE, *words)
     assert done.status == 1

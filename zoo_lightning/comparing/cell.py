@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -162,10 +163,10 @@ def claimed(folder: Path) -> Iterator[bool]:
         lock.release()
 
 
-def words_of(comparison: Comparison, cell: Cell) -> list[str]:
-    """Command line of a cell's process."""
+def arguments_of(comparison: Comparison, cell: Cell) -> list[str]:
+    """What :func:`main` gets for a cell."""
     described = json.dumps({"cell": dataclasses.asdict(cell), "hold_out": comparison.hold_out})
-    return [sys.executable, "-m", __name__, str(comparison.folder), described]
+    return [str(comparison.folder), described]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -178,7 +179,9 @@ def main(arguments: Sequence[str]) -> int:
     content: dict[str, Any] = json.loads(described)
     comparison = open_comparison(Path(folder), None, content["hold_out"])
     cell = Cell(**content["cell"])
-    with claimed(comparison.run(cell)) as free:
+    # Further ranks work with the first one.
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    with claimed(comparison.run(cell)) if first else nullcontext(True) as free:
         if not free:
             return TAKEN
         if comparison.summary(cell) is not None:

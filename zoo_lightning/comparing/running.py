@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from zoo_lightning.comparing.cell import TAKEN, words_of
+from zoo_lightning.comparing.cell import TAKEN, arguments_of
+from zoo_lightning.comparing.forking import CellProcess
 from zoo_lightning.comparing.grid import Cell, Comparison
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import RECIPES
@@ -37,34 +37,21 @@ class ComparisonStopped(BaseException):
         self.signal_number = signal_number
 
 
-def attempt(
-    comparison: Comparison, cell: Cell, device: str | None, started: Callable = lambda process: None
-) -> str:
-    """Run a cell in a process of its own, unless it is finished or somebody else has it.
-
-    Args:
-        comparison: of the cell.
-        cell: to run.
-        device: number of the GPU to run it on; ``None`` leaves the choice to Lightning.
-        started: gets the process as soon as it runs.
-
-    Returns:
-        What became of it: ``done``, ``failed``, or ``taken`` by another process.
-    """
+def start(comparison: Comparison, cell: Cell, device: str | None) -> CellProcess:
+    """Begin a cell in a process of its own, which writes into the cell's ``log.txt``."""
     folder = comparison.run(cell)
     folder.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
-    with open(folder / "log.txt", "a") as log:
-        process = subprocess.Popen(
-            words_of(comparison, cell),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,  # a terminal's SIGINT reaches it through us, and once
-        )
-        started(process)
-        status = process.wait()
-    return {0: "done", TAKEN: "taken"}.get(status, "failed")
+    return CellProcess(arguments_of(comparison, cell), folder / "log.txt", device)
+
+
+def outcome(process: CellProcess) -> str:
+    """What becomes of a cell: ``done``, ``failed``, or ``taken`` by another process."""
+    return {0: "done", TAKEN: "taken"}.get(process.wait(), "failed")
+
+
+def attempt(comparison: Comparison, cell: Cell) -> str:
+    """Carry out a cell; the function that a cluster's job calls."""
+    return outcome(start(comparison, cell, None))
 
 
 def last_line(comparison: Comparison, cell: Cell) -> str:
@@ -87,7 +74,7 @@ class Workers:
         self.comparison, self.devices, self.say = comparison, devices, say
         self.failed: list[Cell] = []
         self._stopping = threading.Event()
-        self._running: set[subprocess.Popen] = set()
+        self._running: set[CellProcess] = set()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
 
@@ -130,24 +117,20 @@ class Workers:
             names = ", ".join(str(other.path) for other in missing)
             self.say(f"left    {cell.path}: it is made from {names}, not finished")
             return
-        mine: list[subprocess.Popen] = []
-
-        def started(process: subprocess.Popen) -> None:
-            with self._lock:
-                mine.append(process)
-                self._running.add(process)
-                if self._stopping.is_set():
-                    process.terminate()
-
-        outcome = attempt(self.comparison, cell, device, started)
         with self._lock:
-            self._running.difference_update(mine)
-        if outcome == "failed" and not self._stopping.is_set():
+            if self._stopping.is_set():
+                return
+            process = start(self.comparison, cell, device)
+            self._running.add(process)
+        became = outcome(process)
+        with self._lock:
+            self._running.discard(process)
+        if became == "failed" and not self._stopping.is_set():
             self.failed.append(cell)
             self.say(f"failed  {cell.path}: {last_line(self.comparison, cell)}")
-        elif outcome == "taken":
+        elif became == "taken":
             self.say(f"left    {cell.path}: another process works on it")
-        elif outcome == "done":
+        elif became == "done":
             self.say(f"done    {cell.path}")
 
 
@@ -169,6 +152,8 @@ def run_here(
     Raises:
         ComparisonStopped: by SIGINT or SIGTERM; running cells were asked to save and have ended.
     """
+    if workers > 1 and not devices:  # they share the cores
+        os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // workers, 1)))
     given = [devices[i % len(devices)] if devices else None for i in range(workers)]
     pool = Workers(comparison, given, say)
     with _raising_on_signals():
@@ -241,4 +226,4 @@ def run_on_cluster(
         if comparison.summary(cell) is None
         and not comparison.missing([RECIPES[name] for name in RECIPES[cell.method].needs], cell)
     ]
-    return [executor.submit(attempt, comparison, cell, None) for cell in ready]
+    return [executor.submit(attempt, comparison, cell) for cell in ready]

@@ -1,0 +1,64 @@
+"""Processes for cells that begin with everything imported.
+
+Importing torch, Lightning and the rest takes longer than many a small training. Where the system
+can fork, one process imports them once and every cell is a fork of it; elsewhere each cell starts
+anew.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+MODULE = "zoo_lightning.comparing.cell"
+
+
+class CellProcess:
+    """A process that carries out a cell's command line.
+
+    Args:
+        arguments: of :func:`zoo_lightning.comparing.cell.main`.
+        log: file that gets what it prints, after what is there.
+        device: number of the GPU to use; ``None`` leaves the choice to Lightning.
+    """
+
+    def __init__(self, arguments: Sequence[str], log: Path, device: str | None) -> None:
+        kinds = multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
+        if "forkserver" in kinds:
+            context.set_forkserver_preload([MODULE])
+        # Not a daemon: its loaders have processes of their own.
+        self._process = context.Process(target=_carry_out, args=(list(arguments), log, device))
+        self._process.start()
+
+    def wait(self) -> int:
+        """Exit status, negative after a signal."""
+        self._process.join()
+        return self._process.exitcode
+
+    def terminate(self) -> None:
+        """Ask it to save where it is and to end."""
+        self._process.terminate()
+
+
+def _carry_out(arguments: list[str], log: Path, device: str | None) -> None:
+    """Become what ``python -m MODULE ARGUMENTS`` would be."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # a terminal's SIGINT reaches it through the command, and once
+    with log.open("a") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    # Lightning starts further ranks by repeating the command line.
+    spec = importlib.util.find_spec(MODULE)
+    sys.modules["__main__"].__spec__ = spec
+    sys.argv = [str(spec.origin), *arguments]
+
+    from zoo_lightning.comparing.cell import main
+
+    sys.exit(main(arguments))
