@@ -1,4 +1,4 @@
-"""The picture of a report: gates, kernels and effects by layer and source, in greys."""
+"""Gates by layer and source, in greys: beside kernels and effects, and across samples."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from zoo_lightning.gates.report import GateReport
+    from zoo_lightning.gates.watching import WatchedGates
 
 LONGEST = 24
 """Letters of a name that are shown, the last ones: they tell layers apart."""
@@ -49,6 +50,45 @@ def plot_gates(found: GateReport) -> Figure:
         draw_table(axes, table, sources, share=title.startswith("share"))
         axes.set_title(title, size=8)
     grid[0].set_yticks(np.arange(len(layers)), [_short(name) for name in layers], fontsize=7)
+    return figure
+
+
+def plot_watched_gates(
+    found: WatchedGates, names: Sequence[str] | None = None, xlabel: str = ""
+) -> Figure:
+    """Gates of all layers across samples, groups or moments: a heat map for each source.
+
+    Dark is much; all heat maps have the same scale.
+
+    Args:
+        found: gates ``(N, L, m)``.
+        names: of the ``N`` columns; ``None`` numbers them.
+        xlabel: what the columns are.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: names that are not as many as the columns.
+    """
+    count = len(found.values)
+    if names is not None and len(names) != count:
+        raise ValueError(f"{len(names)} names for {count} columns of gates; expected as many")
+    figure = new_figure(2.4 * len(found.sources) + 2.0, 0.16 * len(found.layers) + 1.8)
+    grid = figure.subplots(1, len(found.sources), squeeze=False, sharey=True)[0]
+    for index, axes in enumerate(grid):
+        table = found.values[:, :, index].T.numpy()
+        image = axes.imshow(
+            table, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest"
+        )
+        axes.set_title(_short(found.sources[index]), size=8)
+        axes.set_xlabel(xlabel, size=8)
+        axes.tick_params(length=0, labelsize=6)
+        if names is not None:
+            axes.set_xticks(np.arange(count), [_short(name) for name in names], rotation=90)
+    layers = [_short(name) for name in found.layers]
+    grid[0].set_yticks(np.arange(len(layers)), layers, fontsize=6)
+    figure.colorbar(image, ax=list(grid), label="gate", shrink=0.8)
     return figure
 
 
