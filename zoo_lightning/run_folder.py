@@ -116,6 +116,19 @@ def earlier_metrics(folder: Path, until_step: int) -> list[dict[str, int | float
     return [row for row in rows if row.get("step", 0) < until_step]
 
 
+def errors_in_test(folder: Path) -> list[float]:
+    """Normalised errors of a run's test images, fractions; ``test_errors.csv`` has per cent.
+
+    Raises:
+        ConfigError: the run has no such file.
+    """
+    path = folder / "test_errors.csv"
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist; expected a run of landmarks that was tested")
+    with path.open(newline="") as stream:
+        return [float(row["nme"]) / 100 for row in csv.DictReader(stream)]
+
+
 def _number(text: str) -> int | float:
     """An integer where it is written as one, so that it is written alike again."""
     try:
