@@ -32,6 +32,10 @@ class DataError(ZooError):
     """A data folder, an annotation file or an image that cannot be used."""
 
 
+class NumbersError(ZooError):
+    """NaN or infinity in a training."""
+
+
 class ExportError(ZooError):
     """An export that does not compute what its checkpoint does."""
 

@@ -58,6 +58,11 @@ class ClassSet(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
+    def sample_name(self, index: int) -> str:
+        """File of a sample, or its number where it is of no file."""
+        source = self.samples[index][0]
+        return str(source) if isinstance(source, Path) else f"sample {index}"
+
     def __getitem__(self, position: tuple[int, int] | int) -> dict[str, Any]:
         epoch, index = position if isinstance(position, tuple) else (0, position)
         source, label = self.samples[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
@@ -55,6 +56,11 @@ class TrainSet(Dataset):
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def sample_name(self, index: int) -> str:
+        """File of a sample, or its number where it is of no file."""
+        source = self.images.sources[index]
+        return str(source) if isinstance(source, Path) else f"sample {index}"
 
     def __getitem__(self, position: tuple[int, int]) -> dict[str, Any]:
         epoch, index = position
