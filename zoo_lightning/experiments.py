@@ -10,6 +10,10 @@ SHIPPED = (Path(__file__).parent / "_experiments", Path(__file__).parents[1] / "
 """Folder of the installed copy, and of a plain checkout, in which the former does not exist."""
 
 
+SWEEPS = "sweeps"
+"""Folder of sweep files, below that of experiments; these are none."""
+
+
 def experiment_folders() -> list[Path]:
     """Folders that are searched, the present folder's own ``experiments`` first."""
     return [folder for folder in (Path("experiments"), *SHIPPED) if folder.is_dir()]
@@ -21,6 +25,7 @@ def known_experiments() -> list[str]:
         str(file.relative_to(folder).with_suffix("").as_posix())
         for folder in experiment_folders()
         for file in folder.rglob("*.yaml")
+        if file.parent != folder / SWEEPS
     }
     return sorted(names)
 

@@ -266,11 +266,9 @@ class ZooCLI(LightningCLI):
         wanted = options.wandb or "WANDB_SWEEP_ID" in os.environ
         if wanted and not any(isinstance(logger, WandbLogger) for logger in loggers):
             self.run_dir.mkdir(parents=True, exist_ok=True)
-            loggers.append(
-                WandbLogger(
-                    project="zoo_lightning", group=self.experiment, save_dir=str(self.run_dir)
-                )
-            )
+            project = os.environ.get("WANDB_PROJECT", "zoo_lightning")
+            group = os.environ.get("WANDB_RUN_GROUP", self.experiment)
+            loggers.append(WandbLogger(project=project, group=group, save_dir=str(self.run_dir)))
         return loggers
 
     def before_fit(self) -> None:
