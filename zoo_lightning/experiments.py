@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from zoo_lightning.errors import ConfigError, nearest
@@ -58,3 +59,12 @@ def experiment_name(file: Path) -> str:
         if file.resolve().is_relative_to(folder.resolve()):
             return file.resolve().relative_to(folder.resolve()).with_suffix("").as_posix()
     return file.stem
+
+
+def joint_name(files: Sequence[Path]) -> str:
+    """Name of what several files make together.
+
+    JSON files among others are no part of it: as such a sweep hands over its parameters.
+    """
+    named = [file for file in files if file.suffix != ".json"] or files
+    return "+".join(map(experiment_name, named)) or "custom"

@@ -30,7 +30,7 @@ from zoo_lightning.callbacks.policy_files import PolicyFiles
 from zoo_lightning.callbacks.progress import StepProgress
 from zoo_lightning.errors import ConfigError, cause_of
 from zoo_lightning.experiment_parts import resolve_start
-from zoo_lightning.experiments import experiment_name, find_experiment
+from zoo_lightning.experiments import find_experiment, joint_name
 from zoo_lightning.memory import peak_memory_mb
 from zoo_lightning.parsing import OneLineParser, one_line, option_names
 from zoo_lightning.run_folder import (
@@ -148,7 +148,7 @@ class ZooCLI(LightningCLI):
         options.weights_only = True  # a checkpoint may come from anybody
         for line in apply_short_form(options, self.arguments):
             rank_zero_info(line)
-        self.experiment = "+".join(map(experiment_name, self.config_files())) or "custom"
+        self.experiment = joint_name(self.config_files())
         content = None
         if options.ckpt_path:
             ckpt = find_checkpoint(options.ckpt_path, options.run_dir, self.experiment)

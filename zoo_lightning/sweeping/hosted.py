@@ -26,6 +26,9 @@ HOSTED = "hosted.json"
 PROJECT = "zoo_lightning"
 """Where runs go if neither the file nor ``WANDB_PROJECT`` says."""
 
+OFFICIAL = ("api.wandb.ai", "api.forge.coreweave.com")
+"""Old and new name of W&B's own server."""
+
 STATES = {"finished": "done", "running": "running", "killed": "pruned"}
 """Of W&B's runs; all others failed."""
 
@@ -61,11 +64,13 @@ def logged_in() -> bool:
     for file in filter(Path.is_file, files):
         import wandb
 
-        host = urlparse(wandb.setup().settings.base_url).hostname
+        host = urlparse(wandb.setup().settings.base_url).netloc
         try:
-            return netrc.netrc(str(file)).authenticators(host or "") is not None
+            known = netrc.netrc(str(file))
         except (netrc.NetrcParseError, OSError):
             continue
+        names = OFFICIAL if host in OFFICIAL else (host,)
+        return any(known.authenticators(name) for name in names)
     return False
 
 

@@ -157,12 +157,12 @@ class Worker:
         ended, pruned = 0, False
         if not (taken.folder / SUMMARY).is_file():  # else its sweep was killed before it saw it
             ended, pruned = self._process(taken, device)
-        study, trial, metric = self.trials.study, taken.trial, self.trials.metric
+        trial, metric = taken.trial, self.trials.metric
         history = history_of(taken.folder, metric.name)
         _report(taken, history)
         label = f"trial {taken.index:04d}"
         if pruned and ended != 0:
-            study.tell(trial.number, state=_pruned())
+            self.trials.prune(trial)
             self.say(f"pruned  {label} after {len(history)} validations  {_told(taken)}")
         elif ended in STOPPED or self.kill.is_set():
             self.stop.set()
@@ -171,7 +171,7 @@ class Worker:
             self.say(f"stopped {label}; the same command goes on with it")
         elif ended == 0 and history:
             best = metric.best(history)
-            study.tell(trial.number, best)
+            self.trials.finish(trial, best)
             self._succeeded += 1
             self.say(f"done    {label}  {metric.name} {best:.5g}  {_told(taken)}")
         else:
@@ -253,12 +253,6 @@ def _report(taken: Taken, history: Sequence[float]) -> None:
     taken.reported = max(taken.reported, len(history))
 
 
-def _pruned() -> Any:
-    from optuna.trial import TrialState
-
-    return TrialState.PRUNED
-
-
 def _told(taken: Taken) -> str:
     return ", ".join(f"{'.'.join(path)}={value}" for path, value in taken.values.items())
 
@@ -297,7 +291,8 @@ def run_here(
         except KeyboardInterrupt:
             worker.kill.set()
             _join(threads)
-        raise
+        if worker.error is None:
+            raise
     finally:
         signal.signal(signal.SIGTERM, before)
     if worker.error is not None:

@@ -160,7 +160,7 @@ def write_outcome(
             table.writerow([*row, each.note])
     found = importances(results, sweep, metric)
     with whole_file(folder / IMPORTANCES) as part:
-        part.writetext_of(json.dumps(found, indent=2) + "\n")
+        part.write_text(json.dumps(found, indent=2) + "\n")
     best = ranked(results, metric)
     if best and names:
         logarithmic = {".".join(p) for p, each in sweep.parameters.items() if "log" in each.kind}
@@ -191,7 +191,7 @@ def write_best(folder: Path, options: dict[str, Any], best: Result, metric: Metr
         *(f"#   {name}: {text_of(value)}" for name, value in best.parameters.items()),
     ]
     with whole_file(path) as part:
-        part.writetext_of("\n".join(lines) + "\n" + yaml.safe_dump(options, sort_keys=False))
+        part.write_text("\n".join(lines) + "\n" + yaml.safe_dump(options, sort_keys=False))
     return path
 
 

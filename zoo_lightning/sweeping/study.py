@@ -185,7 +185,7 @@ class Trials:
             if index is None:
                 index = sum(is_fresh(t) for t in self.all() if t.number < trial.number)
                 if cap is not None and index >= cap:  # another machine was quicker
-                    self.fail(trial, SURPLUS)
+                    self._fail(trial, SURPLUS)
                     return None
             return self._begin(trial, index)
 
@@ -210,7 +210,7 @@ class Trials:
                 raise ConfigError(f"{folder} is used by a process of another sweep; end that first")
             run_id = self._mark(folder, values)
         except ConfigError as error:
-            self.fail(trial, str(error))
+            self._fail(trial, str(error))
             raise
         return Taken(trial, index, folder, held, values, run_id)
 
@@ -235,13 +235,31 @@ class Trials:
         """Tell other machines that somebody works on a trial."""
         taken.trial.set_user_attr(ALIVE, time.time())
 
+    def finish(self, trial: Trial, value: float) -> None:
+        """Note that a trial is done, and its figure."""
+        with self._alone():
+            self.study.tell(trial.number, value)
+
+    def prune(self, trial: Trial) -> None:
+        """Note that a trial was stopped because it lagged behind."""
+        with self._alone():
+            self.study.tell(trial.number, state=_states().PRUNED)
+
     def fail(self, trial: Trial, reason: str) -> None:
         """Note that a trial failed; it is not tried again."""
+        with self._alone():
+            self._fail(trial, reason)
+
+    def _fail(self, trial: Trial, reason: str) -> None:
         trial.set_user_attr(ERROR, reason)
         self.study.tell(trial.number, state=_states().FAIL)
 
     def put_back(self, number: int) -> None:
         """Have a trial taken again that was interrupted: the same parameters in the same folder."""
+        with self._alone():
+            self._put_back(number)
+
+    def _put_back(self, number: int) -> None:
         try:
             self.study.tell(number, state=_states().FAIL)
         except (RuntimeError, ValueError):  # somebody else has done so, or it has just ended
@@ -263,7 +281,7 @@ class Trials:
         gone_on = {trial.user_attrs.get(AGAIN) for trial in trials}
         for trial in trials:
             if trial.state.name == "RUNNING" and self._is_dead(trial):
-                self.put_back(trial.number)
+                self._put_back(trial.number)
             elif is_put_back(trial) and trial.number not in gone_on and self._is_old(trial):
                 self._add_again(trial)  # whoever failed it did not live to add another
 
