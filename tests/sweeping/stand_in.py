@@ -67,7 +67,8 @@ def project(**more: object) -> dict:
 
 
 def run_node(state: State, name: str) -> dict:
-    run = state.runs[name]
+    run = state.runs.setdefault(name, {"config": {}, "summary": {}, "done": False})
+    second = list(state.runs).index(name)
     config = json.dumps({key: {"value": each["value"]} for key, each in run["config"].items()})
     summary = json.dumps(run["summary"])
     user = {"id": "u1", "name": ENTITY, "username": ENTITY}
@@ -75,7 +76,7 @@ def run_node(state: State, name: str) -> dict:
         "id": base64.b64encode(f"Run:v1:{name}:{PROJECT}:{ENTITY}".encode()).decode(),
         "name": name, "displayName": name, "state": "finished" if run["done"] else "running",
         "config": config, "group": None, "jobType": None, "commit": None, "readOnly": False,
-        "createdAt": f"2026-01-01T00:00:{int(name[3:]):02d}Z", "heartbeatAt": None,
+        "createdAt": f"2026-01-01T00:00:{second:02d}Z", "heartbeatAt": None,
         "description": "", "notes": "", "systemMetrics": "{}", "summaryMetrics": summary,
         "historyLineCount": 1, "historyKeys": {}, "tags": [], "user": user,
         "sweepName": SWEEP,
@@ -189,6 +190,7 @@ def handler(state: State) -> type[BaseHTTPRequestHandler]:
                 files = content.get("files") or {}
                 for line in files.get("wandb-summary.json", {}).get("content", []):
                     state.runs[name]["summary"] |= json.loads(line)
+                state.runs[name]["done"] |= content.get("exitcode") is not None
             self.reply({"exitcode": None, "limits": {}})
 
         def do_GET(self) -> None:

@@ -113,6 +113,10 @@ def test_a_real_sweep_that_is_killed_goes_on_from_its_last_checkpoint(tiny, prog
         ({"command": [*COMMAND, "--run_dir=x"]}, ["--run_dir"]),
         ({"command": [*COMMAND, "${argz}"]}, ["unknown macro", "'args'"]),
         ({"job": "x"}, ["job", "Launch"]),
+        (
+            {"method": "bayes", "metric": {"name": "val/nme", "impute": "worst"}},
+            ["metric.impute", "remove it"],
+        ),
     ],
 )
 def test_mistakes_are_told_in_one_line_before_anything_runs(tiny, command, changes, words):

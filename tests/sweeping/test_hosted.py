@@ -63,7 +63,8 @@ def server(tmp_path, monkeypatch):
         return SimpleNamespace(status=done.returncode, out=done.stdout)
 
     def told() -> list[dict]:
-        return [json.loads(line) for line in log.read_text().splitlines()]
+        text = log.read_text() if log.is_file() else ""
+        return [json.loads(line) for line in text.splitlines()]
 
     yield SimpleNamespace(run=run, told=told)
     process.terminate()
@@ -133,6 +134,29 @@ def test_one_command_does_a_sweep_on_the_server_and_reports_it(server, tiny, tmp
     assert again.status == 0, again.out
     made = [each for each in server.told() if each.get("operation") == "UpsertSweep"]
     assert len(made) == 1
+
+
+@pytest.mark.slow
+def test_trials_that_ran_here_are_brought_up_by_wandb_sync(server, tiny, tmp_path):
+    pytest.importorskip("optuna")
+    command = ["${env}", "${interpreter}", "-m", "zoo_lightning", "fit", "--experiment=tiny",
+               "--config", "${args_json_file}"]  # fmt: skip
+    write(tmp_path / "s.yaml", parameters={LR: {"value": 2.0e-3}}, command=command, project="faces")
+    words = (sys.executable, "-m", "zoo_lightning", "sweep", "s.yaml", "--local")
+    done = server.run(*words, seconds=300)
+    assert done.status == 0, done.out
+    trial = tmp_path / "runs" / "sweeps" / "hosted" / "trials" / "0000"
+    assert server.told() == []  # nothing went to the server before it was asked for
+    [logged] = trial.glob("wandb/offline-run-*")
+    run_id = json.loads((trial / "trial.json").read_text())["run_id"]
+    assert logged.name.endswith(run_id)
+    synced = server.run("wandb", "sync", logged)
+    assert synced.status == 0, synced.out
+    [bucket] = [each for each in server.told() if each.get("operation") == "UpsertBucket"][:1]
+    assert bucket["variables"]["name"] == run_id
+    assert bucket["variables"]["project"] == "faces"
+    assert bucket["variables"]["groupName"] == "hosted"
+    assert any(f"/{run_id}/file_stream" in each.get("path", "") for each in server.told())
 
 
 def test_runs_are_shared_out_among_agents():

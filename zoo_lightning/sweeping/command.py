@@ -73,6 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     remote = not options.local and not options.storage and hosted.logged_in()
     if not remote:
         import_optuna()
+        _check_local(sweep)
     middle = {path: each.value(0.5) for path, each in sweep.parameters.items()}
     metric = _metric(sweep, read_experiment(sweep, middle, rest))
     with whole_file(folder / "sweep.yaml") as part:
@@ -109,6 +110,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--local", action="store_true", help="run here even if logged in to W&B")
     return parser
+
+
+def _check_local(sweep: Sweep) -> None:
+    """Refuse what only W&B's server can do."""
+    if sweep.metric and sweep.metric.impute and sweep.method == "bayes":
+        raise ConfigError(
+            f"{sweep.file}: metric.impute: {sweep.metric.impute} is done on W&B's server only; "
+            "here failed trials are left out of the search: remove it"
+        )
 
 
 def _check_extra(sweep: Sweep, extra: Sequence[str]) -> None:
@@ -179,8 +189,6 @@ def _metric(sweep: Sweep, experiment: Experiment) -> Metric:
                 f"{sweep.file}: metric.goal: {sweep.metric.goal}{default}, for {task.monitor}; "
                 f"expected {right}"
             )
-    if sweep.metric.impute and sweep.method == "bayes":
-        print("metric.impute is for W&B's server; here failed trials are left out of the search")
     return sweep.metric
 
 
