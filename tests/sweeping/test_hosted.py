@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from zoo_lightning.sweeping.hosted import shares
+from zoo_lightning.sweeping.local import history_of
 
 pytest.importorskip("sweeps")
 
@@ -123,8 +124,8 @@ def test_one_command_does_a_sweep_on_the_server_and_reports_it(server, tiny, tmp
     assert "2 done" in done.out
     best = yaml.safe_load((folder / "best.yaml").read_text())
     assert best["model"]["init_args"]["lr"] in (2.0e-3, 1.0e-6)
-    summaries = sorted(tmp_path.glob("runs/tiny/*/summary.json"))
-    figures = [json.loads(path.read_text())["validation"]["val/nme"] for path in summaries]
+    runs = sorted(path.parent for path in tmp_path.glob("runs/tiny/*/summary.json"))
+    figures = [history_of(run, "val/nme")[-1] for run in runs]
     assert len(figures) == 2
     assert f"{min(figures):.5g}" in done.out
     streams = {each["path"].split("/")[-2] for each in server.told() if "path" in each}
