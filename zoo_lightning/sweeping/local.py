@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.run_folder import CHECKPOINTS, METRICS, SUMMARY
@@ -274,39 +273,39 @@ def run_here(
         KeyboardInterrupt: it was asked to stop; the trials have saved and are put back.
     """
     worker = Worker(trials, count, say)
-    threads = [
-        threading.Thread(target=worker.work, args=(devices[i % len(devices)] if devices else None,))
-        for i in range(workers)
-    ]
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        for thread in threads:
-            thread.start()
-        _join(threads)
-    except KeyboardInterrupt:
-        say("stopping: trials save what they have; once more does not wait for them")
-        worker.stop.set()
+    ended = [threading.Event() for _ in range(workers)]
+    asked: list[int] = []
+
+    def work(number: int) -> None:
         try:
-            _join(threads)
-        except KeyboardInterrupt:
-            worker.kill.set()
-            _join(threads)
-        if worker.error is None:
-            raise
+            worker.work(devices[number % len(devices)] if devices else None)
+        finally:
+            ended[number].set()
+
+    # Handlers that raise would make Python 3.11 take threads that are joined for ended.
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(each, lambda number, frame: asked.append(number)) for each in numbers]
+    try:
+        for number in range(workers):
+            threading.Thread(target=work, args=(number,)).start()
+        told = False
+        while not all(event.is_set() for event in ended):
+            for event in ended:
+                event.wait(POLL)
+            if asked and not told:
+                say("stopping: trials save what they have; once more does not wait for them")
+                told = True
+                worker.stop.set()
+            if len(asked) > 1:
+                worker.kill.set()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in zip(numbers, before, strict=True):
+            signal.signal(each, handler)
     if worker.error is not None:
         raise worker.error
-
-
-def _join(threads: Sequence[threading.Thread]) -> None:
-    for thread in threads:
-        thread.join()
+    if asked:
+        raise Stopped if asked[0] == signal.SIGTERM else KeyboardInterrupt
 
 
 class Stopped(KeyboardInterrupt):
     """The sweep was asked to stop by SIGTERM."""
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise Stopped
