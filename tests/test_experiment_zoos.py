@@ -13,7 +13,11 @@ from zoo_lightning.sources.reading import DETECTORS
 from zoo_lightning.sources.spec import parse_sources, split_weights
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
-FILES = {p.relative_to(EXPERIMENTS).as_posix(): p for p in sorted(EXPERIMENTS.rglob("*.yaml"))}
+FILES = {
+    p.relative_to(EXPERIMENTS).as_posix(): p
+    for p in sorted(EXPERIMENTS.rglob("*.yaml"))
+    if p.parent.name != "sweeps"
+}
 
 
 def backbone_of(path: Path) -> dict:

@@ -10,7 +10,9 @@ from PIL import Image
 from zoo_lightning.experiments import known_experiments
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-EXPERIMENTS = sorted((REPOSITORY / "experiments").rglob("*.yaml"))
+EXPERIMENTS = sorted(
+    path for path in (REPOSITORY / "experiments").rglob("*.yaml") if path.parent.name != "sweeps"
+)
 BACKBONE = "model.init_args.backbone.init_args"
 
 

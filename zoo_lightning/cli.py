@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from zoo_lightning import __version__
 from zoo_lightning.errors import ConfigError, ZooError, message_of, nearest
 
-SUBCOMMANDS = ("fit", "validate", "test", "predict", "export", "compare", "gates", "sources")
+SUBCOMMANDS = (
+    "fit", "validate", "test", "predict", "export", "compare", "sweep", "gates", "sources",
+)  # fmt: skip
 
 SOURCES = ("list", "inspect", "check", "rank", "match", "ship")
 
@@ -40,6 +42,7 @@ usage: python -m zoo_lightning SUBCOMMAND ...
                                                    write the model for those without this package
   compare    --experiment NAME --methods A,B --seeds 0,1,2 --run_dir DIR
                                                    transfer methods side by side
+  sweep      FILE [--count N] [--workers K]        try options as a W&B sweep file says
   gates      --ckpt_path RUN_DIR                   gates beside what removing each source does
 {sources}
   --sources A,B --architecture NAME stand for the sources and architecture of an experiment.
@@ -135,6 +138,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from zoo_lightning.comparing import command as comparing
 
             return comparing.main(arguments[1:])
+        if arguments[0] == "sweep":
+            _quieten()
+            from zoo_lightning.sweeping import command as sweeping
+
+            return sweeping.main(arguments[1:])
         if arguments[0] == "predict" and _names_images(arguments):
             _quieten()
             from zoo_lightning.predicting import command as predicting

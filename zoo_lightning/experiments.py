@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from zoo_lightning.errors import ConfigError, nearest
 
 SHIPPED = (Path(__file__).parent / "_experiments", Path(__file__).parents[1] / "experiments")
 """Folder of the installed copy, and of a plain checkout, in which the former does not exist."""
+
+
+SWEEPS = "sweeps"
+"""Folder of sweep files, below that of experiments; these are none."""
 
 
 def experiment_folders() -> list[Path]:
@@ -21,6 +26,7 @@ def known_experiments() -> list[str]:
         str(file.relative_to(folder).with_suffix("").as_posix())
         for folder in experiment_folders()
         for file in folder.rglob("*.yaml")
+        if file.parent != folder / SWEEPS
     }
     return sorted(names)
 
@@ -53,3 +59,12 @@ def experiment_name(file: Path) -> str:
         if file.resolve().is_relative_to(folder.resolve()):
             return file.resolve().relative_to(folder.resolve()).with_suffix("").as_posix()
     return file.stem
+
+
+def joint_name(files: Sequence[Path]) -> str:
+    """Name of what several files make together.
+
+    JSON files among others are no part of it: as such a sweep hands over its parameters.
+    """
+    named = [file for file in files if file.suffix != ".json"] or files
+    return "+".join(map(experiment_name, named)) or "custom"

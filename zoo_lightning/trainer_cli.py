@@ -30,7 +30,7 @@ from zoo_lightning.callbacks.policy_files import PolicyFiles
 from zoo_lightning.callbacks.progress import StepProgress
 from zoo_lightning.errors import ConfigError, cause_of
 from zoo_lightning.experiment_parts import resolve_start
-from zoo_lightning.experiments import experiment_name, find_experiment
+from zoo_lightning.experiments import find_experiment, joint_name
 from zoo_lightning.memory import peak_memory_mb
 from zoo_lightning.parsing import OneLineParser, one_line, option_names
 from zoo_lightning.run_folder import (
@@ -148,7 +148,7 @@ class ZooCLI(LightningCLI):
         options.weights_only = True  # a checkpoint may come from anybody
         for line in apply_short_form(options, self.arguments):
             rank_zero_info(line)
-        self.experiment = "+".join(map(experiment_name, self.config_files())) or "custom"
+        self.experiment = joint_name(self.config_files())
         content = None
         if options.ckpt_path:
             ckpt = find_checkpoint(options.ckpt_path, options.run_dir, self.experiment)
@@ -266,11 +266,9 @@ class ZooCLI(LightningCLI):
         wanted = options.wandb or "WANDB_SWEEP_ID" in os.environ
         if wanted and not any(isinstance(logger, WandbLogger) for logger in loggers):
             self.run_dir.mkdir(parents=True, exist_ok=True)
-            loggers.append(
-                WandbLogger(
-                    project="zoo_lightning", group=self.experiment, save_dir=str(self.run_dir)
-                )
-            )
+            project = os.environ.get("WANDB_PROJECT", "zoo_lightning")
+            group = os.environ.get("WANDB_RUN_GROUP", self.experiment)
+            loggers.append(WandbLogger(project=project, group=group, save_dir=str(self.run_dir)))
         return loggers
 
     def before_fit(self) -> None:

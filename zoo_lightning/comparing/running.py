@@ -76,24 +76,24 @@ class Workers:
         self._stopping = threading.Event()
         self._running: set[CellProcess] = set()
         self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
+        self._ended: list[threading.Event] = []
 
     def work(self, cells: Sequence[Cell]) -> None:
         """Run cells; returns when all have ended or have been left out."""
         todo: queue.SimpleQueue[Cell] = queue.SimpleQueue()
         for cell in cells:
             todo.put(cell)
-        self._threads = [
-            threading.Thread(target=self._drain, args=(todo, device)) for device in self.devices
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._ended = [threading.Event() for _ in self.devices]
+        for device, ended in zip(self.devices, self._ended, strict=True):
+            threading.Thread(target=self._drain, args=(todo, device, ended)).start()
         self.join()
 
     def join(self) -> None:
         """Wait for what runs."""
-        for thread in self._threads:
-            thread.join()
+        # Not by joining threads: one whose join a signal interrupts passes for ended.
+        for ended in self._ended:
+            while not ended.wait(timeout=1):
+                pass
 
     def stop(self) -> None:
         """Begin no more cells, and ask the running ones to save where they are and to end."""
@@ -102,14 +102,19 @@ class Workers:
             for process in self._running:
                 process.terminate()
 
-    def _drain(self, todo: queue.SimpleQueue[Cell], device: str | None) -> None:
-        while not self._stopping.is_set():
-            try:
-                cell = todo.get_nowait()
-            except queue.Empty:
-                return
-            if self.comparison.summary(cell) is None:
-                self._attempt(cell, device)
+    def _drain(
+        self, todo: queue.SimpleQueue[Cell], device: str | None, ended: threading.Event
+    ) -> None:
+        try:
+            while not self._stopping.is_set():
+                try:
+                    cell = todo.get_nowait()
+                except queue.Empty:
+                    return
+                if self.comparison.summary(cell) is None:
+                    self._attempt(cell, device)
+        finally:
+            ended.set()
 
     def _attempt(self, cell: Cell, device: str | None) -> None:
         needs = [RECIPES[name] for name in RECIPES[cell.method].needs]
