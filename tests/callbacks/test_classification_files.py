@@ -35,7 +35,7 @@ def read(file):
 def trainer():
     images = Samples({"image": torch.full((3, 8, 8), i, dtype=torch.uint8)} for i in range(9))
     data = SimpleNamespace(test_set=images, class_names=CLASSES)
-    return SimpleNamespace(is_global_zero=True, datamodule=data)
+    return SimpleNamespace(is_global_zero=True, datamodule=data, loggers=[], global_step=0)
 
 
 def run_test(callback, trainer, wrong):
@@ -100,7 +100,7 @@ def test_other_processes_write_nothing(trainer, tmp_path):
 
 
 def test_mistakes_that_are_not_numbers_come_last():
-    results = classification_files._TestResults()
+    results = classification_files._Results()
     probabilities = torch.tensor([[0.1, 0.9], [torch.nan, torch.nan], [0.2, 0.8]])
     results.add(probabilities, {"label": torch.tensor([0, 1, 0]), "index": torch.arange(3)})
     assert [row[0] for row in results.mistakes()] == [0, 2, 1]

@@ -1,4 +1,4 @@
-"""The picture of a report: gates, kernels and effects by layer and source, in greys."""
+"""Pictures of gates by layer and source, in greys: of a report, and of a training."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from zoo_lightning.gates.report import GateReport
+
+COLUMNS = 200
+"""Most validations that a picture shows, evenly spread over all."""
 
 LONGEST = 24
 """Letters of a name that are shown, the last ones: they tell layers apart."""
@@ -49,6 +52,59 @@ def plot_gates(found: GateReport) -> Figure:
         draw_table(axes, table, sources, share=title.startswith("share"))
         axes.set_title(title, size=8)
     grid[0].set_yticks(np.arange(len(layers)), [_short(name) for name in layers], fontsize=7)
+    return figure
+
+
+def plot_gates_now(
+    gates: np.ndarray, layers: Sequence[str], sources: Sequence[str], step: int
+) -> Figure:
+    """Heat map of the gates with their numbers, dark is much.
+
+    Args:
+        gates: ``(L, m)``, in [0, 1].
+        layers: names of the ``L`` layers.
+        sources: names of the ``m`` sources.
+        step: of the training, written above.
+    """
+    figure = new_figure(0.6 * len(sources) + 2.7, 0.24 * len(layers) + 1.9)
+    axes = figure.subplots()
+    draw_table(axes, gates, sources, share=True)
+    axes.set_title(f"gates at step {step}", size=8)
+    axes.set_yticks(np.arange(len(layers)), [_short(name) for name in layers], fontsize=7)
+    return figure
+
+
+def plot_gate_history(
+    history: np.ndarray, steps: Sequence[int], layers: Sequence[str], sources: Sequence[str]
+) -> Figure:
+    """Heat map of the gates over the training, a panel for each source, all in one scale.
+
+    Args:
+        history: ``(V, L, m)`` gates of ``V`` validations, in [0, 1].
+        steps: of the validations.
+        layers: names of the ``L`` layers.
+        sources: names of the ``m`` sources.
+    """
+    shown = np.unique(np.linspace(0, len(steps) - 1, COLUMNS).round().astype(int))
+    figure = new_figure(1.7 * len(sources) + 2.6, 0.16 * len(layers) + 1.8)
+    grid = figure.subplots(1, len(sources), squeeze=False, sharey=True)[0]
+    largest = float(np.nanmax(history, initial=0.0)) or 1.0
+    ticks = np.unique(np.linspace(0, len(shown) - 1, 3).round().astype(int))
+    for column, (axes, source) in enumerate(zip(grid, sources, strict=True)):
+        image = axes.imshow(
+            history[shown, :, column].T,
+            cmap="Greys",
+            vmin=0,
+            vmax=largest,
+            aspect="auto",
+            interpolation="nearest",
+        )
+        axes.set_title(_short(source), size=8)
+        axes.set_xticks(ticks, [f"{steps[shown[place]]:,}" for place in ticks], fontsize=6)
+        axes.tick_params(length=2)
+    grid[0].set_yticks(np.arange(len(layers)), [_short(name) for name in layers], fontsize=6)
+    figure.supxlabel("step", size=8)
+    figure.colorbar(image, ax=list(grid), label="gate", shrink=0.8)
     return figure
 
 
