@@ -119,7 +119,7 @@ def log_checkpoint(loggers: Sequence[Logger], file: Path, summary: Mapping[str, 
 
 def add_file(artifact: wandb.Artifact, file: Path) -> None:
     """Add a file that stays where it is: copies of checkpoints would fill the user's home."""
-    artifact.add_file(str(file), name=file.name, policy="immutable", skip_cache=True)
+    artifact.add_file(str(file.resolve()), name=file.name, policy="immutable", skip_cache=True)
 
 
 def artifact_name(words: str) -> str:

@@ -243,7 +243,7 @@ def log_summary(loggers: Sequence[Logger], summary: Mapping[str, Any]) -> None:
 @rank_zero_only
 def finish(loggers: Sequence[Logger]) -> None:
     """End the runs of ``--wandb``, so that the next one in this process is another."""
-    with unharmed("the end of the run"):
+    with unharmed("the last of the run"):
         for logger, run in wandb_runs(loggers):
             if isinstance(logger, SteadyWandbLogger):
                 run.finish()

@@ -104,7 +104,9 @@ def plot_gate_history(
         axes.tick_params(length=2)
     grid[0].set_yticks(np.arange(len(layers)), [_short(name) for name in layers], fontsize=6)
     figure.supxlabel("step", size=8)
-    figure.colorbar(image, ax=list(grid), label="gate", shrink=0.8)
+    bar = figure.colorbar(image, ax=list(grid), shrink=0.8)
+    bar.ax.tick_params(labelsize=6)
+    bar.set_label("gate", size=8)
     return figure
 
 
