@@ -263,7 +263,7 @@ class ZooCLI(LightningCLI):
         """Begin the runs of loggers that have some, and log configuration and sources there."""
         self.trainer.loggers = loggers = reached(self.trainer.loggers)
         parser, options = self._parser(self.subcommand), self.config[self.subcommand]
-        log_config(loggers, yaml.safe_load(parser.dump(options, skip_none=False)))
+        log_config(loggers, yaml.safe_load(parser.dump(options)))
         log_sources(loggers, self.model.backbone, self.run_dir, upload=options.wandb_sources)
 
     def _tests(self) -> bool:
