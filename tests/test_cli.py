@@ -102,7 +102,9 @@ def test_the_help_of_a_subcommand_names_our_options(command):
     found = command("fit", "--help")
     assert found.status == 0
     ours = ("--experiment", "--sources", "--architecture", "--run_dir", "--init_from", "--wandb")
-    for option in (*ours, "--ckpt_path"):
+    words = ("project", "entity", "group", "tags", "notes", "checkpoint", "sources")
+    logged = [f"--wandb_{word}" for word in words]
+    for option in (*ours, *logged, "--gradient_norms", "--ckpt_path"):
         assert option in found.out
 
 

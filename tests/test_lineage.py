@@ -14,7 +14,13 @@ from torch import nn
 
 from zoo_lightning import loggers
 from zoo_lightning.backbone import ZooBackbone
-from zoo_lightning.lineage import artifact_name, log_checkpoint, log_sources, source_artifact
+from zoo_lightning.lineage import (
+    artifact_name,
+    log_checkpoint,
+    log_sources,
+    log_start,
+    source_artifact,
+)
 from zoo_lightning.sources.spec import parse_source
 
 
@@ -79,6 +85,16 @@ def test_sources_themselves_are_logged_on_request(zoo, run, tmp_path):
 def test_sources_on_the_web_are_referred_to_there_without_asking(weights, address):
     artifact = source_artifact(parse_source(weights), None)
     assert entries(artifact)["weights"].ref == address
+
+
+def test_a_checkpoint_to_start_from_is_an_input(run, tmp_path):
+    file = tmp_path / "earlier" / "checkpoints" / "best.ckpt"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    log_start(run.loggers, file)
+    ((artifact, _),) = run.used
+    assert (artifact.name, artifact.type) == ("start-earlier", "model")
+    assert entries(artifact)["best.ckpt"].ref == file.as_uri()
 
 
 def test_the_checkpoint_comes_out_with_the_summary(run, tmp_path):

@@ -1,8 +1,8 @@
 """Where a run's weights came from and what became of them, as artifacts of Weights & Biases.
 
-Sources go in, the best checkpoint comes out. A source's artifact holds a reference with a checksum,
-so that runs on the same file are seen to be; its weights are uploaded only on request. Nothing is
-unpickled here: files are passed on as they are.
+Sources go in, or a checkpoint to start from; the best checkpoint comes out. A source's artifact
+holds a reference with a checksum, so that runs on the same file are seen to be; its weights are
+uploaded only on request. Nothing is unpickled here: files are passed on as they are.
 """
 
 from __future__ import annotations
@@ -44,6 +44,19 @@ def log_sources(
         for _, run in wandb_runs(loggers):
             for source, found in zip(backbone.sources, loaded, strict=True):
                 use(run, source_artifact(source, found, folder if upload else None))
+
+
+@rank_zero_only
+def log_start(loggers: Sequence[Logger], checkpoint: Path) -> None:
+    """Log the checkpoint whose weights a new training starts from as an input of the run."""
+    import wandb
+
+    with unharmed("the checkpoint that the run starts from"):
+        for _, run in wandb_runs(loggers):
+            name = artifact_name(f"start-{checkpoint.resolve().parent.parent.name}")
+            artifact = wandb.Artifact(name, "model")
+            artifact.add_reference(checkpoint.resolve().as_uri(), name=checkpoint.name)
+            use(run, artifact)
 
 
 def use(run: Any, artifact: wandb.Artifact) -> None:

@@ -27,7 +27,7 @@ from zoo_lightning.errors import ConfigError, cause_of
 from zoo_lightning.exhibits import log_table, step_of
 from zoo_lightning.experiment_parts import resolve_start
 from zoo_lightning.experiments import experiment_name, find_experiment
-from zoo_lightning.lineage import log_checkpoint, log_sources
+from zoo_lightning.lineage import log_checkpoint, log_sources, log_start
 from zoo_lightning.loggers import (
     add_logger_options,
     finish,
@@ -265,6 +265,8 @@ class ZooCLI(LightningCLI):
         parser, options = self._parser(self.subcommand), self.config[self.subcommand]
         log_config(loggers, yaml.safe_load(parser.dump(options)))
         log_sources(loggers, self.model.backbone, self.run_dir, upload=options.wandb_sources)
+        if options.init_from:
+            log_start(loggers, Path(options.init_from))
 
     def _tests(self) -> bool:
         """Whether the test data are wanted after the training."""
