@@ -100,15 +100,24 @@ def class_root(tmp_path):
     return tmp_path / "classes"
 
 
-@pytest.fixture(scope="session")
-def class_files() -> ModuleType:
-    """The module beside this one that writes small files in the layouts of published data sets."""
-    spec = importlib.util.spec_from_file_location(
-        "class_files", Path(__file__).with_name("class_files.py")
-    )
+def module_beside(name: str) -> ModuleType:
+    """A module in this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def class_files() -> ModuleType:
+    """The module beside this one that writes small files in the layouts of published data sets."""
+    return module_beside("class_files")
+
+
+@pytest.fixture(scope="session")
+def wandb_records() -> ModuleType:
+    """The module beside this one that reads what offline runs of Weights & Biases wrote."""
+    return module_beside("wandb_records")
 
 
 TINY = {
@@ -174,6 +183,12 @@ def tiny(tmp_path, monkeypatch) -> Callable[..., Path]:
     monkeypatch.chdir(tmp_path)
     write_tiny(tmp_path)
     return lambda **changes: write_tiny(tmp_path, **changes)
+
+
+@pytest.fixture(scope="session")
+def tiny_in() -> Callable[..., Path]:
+    """Write the experiment ``tiny`` into any folder."""
+    return write_tiny
 
 
 @pytest.fixture

@@ -102,7 +102,9 @@ def test_the_help_of_a_subcommand_names_our_options(command):
     found = command("fit", "--help")
     assert found.status == 0
     ours = ("--experiment", "--sources", "--architecture", "--run_dir", "--init_from", "--wandb")
-    for option in (*ours, "--ckpt_path"):
+    words = ("project", "entity", "group", "tags", "notes", "checkpoint", "sources")
+    logged = [f"--wandb_{word}" for word in words]
+    for option in (*ours, *logged, "--gradient_norms", "--ckpt_path"):
         assert option in found.out
 
 
@@ -411,3 +413,16 @@ def test_a_run_can_leave_the_test_data_alone(tiny, command, landmark_root):
     summary = json.loads(Path("out/summary.json").read_text())
     assert summary["test"] == {}
     assert "val/nme" in summary["validation"]
+
+
+def test_a_training_that_diverges_stops_in_one_line_and_keeps_what_it_had(tiny, command):
+    tiny(**{"model.init_args.lr": 1e30, "model.init_args.schedule": "constant",
+            "trainer.val_check_interval": 1})  # fmt: skip
+    done = command(*FIT, "--run_dir", "out")
+    assert done.status == 2
+    [line] = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert "step " in line
+    assert "--on_nonfinite skip" in line
+    assert "Traceback" not in done.err
+    state = torch.load("out/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert all(value.isfinite().all() for value in state.values())

@@ -14,31 +14,36 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ActionConfigFile, set_parsing_settings
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 # data and methods are imported so that short class names in YAML and on the command line resolve.
 from zoo_lightning import __version__, data, methods  # noqa: F401
-from zoo_lightning.callbacks.classification_files import ClassificationFiles
-from zoo_lightning.callbacks.interrupt import LastCheckpoint
-from zoo_lightning.callbacks.landmark_files import LandmarkFiles
-from zoo_lightning.callbacks.policy_files import PolicyFiles
-from zoo_lightning.callbacks.progress import StepProgress
 from zoo_lightning.errors import ConfigError, cause_of
+from zoo_lightning.exhibits import log_table, step_of
 from zoo_lightning.experiment_parts import resolve_start
 from zoo_lightning.experiments import find_experiment, joint_name
+from zoo_lightning.lineage import log_checkpoint, log_sources, log_start
+from zoo_lightning.loggers import (
+    add_logger_options,
+    finish,
+    log_config,
+    log_summary,
+    make_loggers,
+    reached,
+)
 from zoo_lightning.memory import peak_memory_mb
 from zoo_lightning.parsing import OneLineParser, one_line, option_names
+from zoo_lightning.run_callbacks import add_callback_options, chooses_best, run_callbacks
 from zoo_lightning.run_folder import (
     CHECKPOINTS,
     METRICS,
     PICTURES,
     SUMMARY,
-    earlier_metrics,
     find_checkpoint,
     new_run_folder,
     read_checkpoint,
@@ -47,7 +52,7 @@ from zoo_lightning.run_folder import (
 )
 from zoo_lightning.short_form import add_short_form, apply_short_form
 from zoo_lightning.sources.zoo import check_normalisation, without_weights
-from zoo_lightning.tasks import BaseTask, ClassificationTask, LandmarkTask, PPOTask
+from zoo_lightning.tasks import BaseTask
 
 COUNTS = ("num_points", "num_classes", "num_actions")
 """Options of the task that it takes from the data."""
@@ -73,8 +78,8 @@ class ZooCLI(LightningCLI):
     """The Trainer's subcommands for our tasks.
 
     Adds to LightningCLI: ``--experiment``, ``--sources``, ``--architecture``, ``--run_dir``,
-    ``--init_from``, ``--wandb``; a run folder with a summary; a test of the best checkpoint at the
-    end of ``fit``.
+    ``--init_from``, ``--run_test``, ``--on_nonfinite``, ``--wandb`` and its kin; a run folder
+    with a summary; a test of the best checkpoint at the end of ``fit``.
     """
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -115,13 +120,8 @@ class ZooCLI(LightningCLI):
             help="Whether fit tests its best checkpoint at the end; false leaves the test data "
             "alone, while options are still being chosen.",
         )
-        parser.add_argument(
-            "--wandb",
-            type=bool,
-            default=False,
-            help="Log to Weights & Biases as well; WANDB_MODE=offline is honoured. On by itself "
-            "under a sweep agent.",
-        )
+        add_callback_options(parser)
+        add_logger_options(parser)
         for name in COUNTS:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         parser.link_arguments(
@@ -210,66 +210,22 @@ class ZooCLI(LightningCLI):
         """Trainer that writes into the run folder."""
         if self.subcommand != "fit":  # nothing is saved then, and the folder may well be another
             warnings.filterwarnings("ignore", message="The dirpath has changed")
+        options = self.config[self.subcommand]
+        goes_on = options.ckpt_path and self.subcommand == "fit"
         given = self._get(self.config_init, "trainer").callbacks or []
         given = given if isinstance(given, list) else [given]
         return super().instantiate_trainer(
-            logger=self._loggers(),
-            callbacks=given + self._callbacks(given),
+            logger=make_loggers(
+                options,
+                self._get(self.config_init, "trainer").logger,
+                self.run_dir,
+                self.experiment,
+                goes_on_after=self.logged_until if goes_on else None,
+            ),
+            callbacks=given + run_callbacks(self.model, options, self.run_dir, given),
             default_root_dir=str(self.run_dir),
             use_distributed_sampler=False,  # our loaders share the work themselves
         )
-
-    def _callbacks(self, given: list[Callback]) -> list[Callback]:
-        options = self._get(self.config_init, "trainer")
-        callbacks: list[Callback] = []
-        if options.enable_progress_bar is not False:
-            callbacks.append(StepProgress())
-        if options.fast_dev_run:
-            return callbacks
-        checkpoints = str(self.run_dir / CHECKPOINTS)
-        callbacks.append(Timer())
-        if isinstance(self.model, LandmarkTask):
-            callbacks.append(LandmarkFiles(str(self.run_dir)))
-        if isinstance(self.model, ClassificationTask):
-            callbacks.append(ClassificationFiles(str(self.run_dir)))
-        if isinstance(self.model, PPOTask):
-            callbacks.append(PolicyFiles(str(self.run_dir)))
-        if not any(map(_chooses_best, given)):
-            callbacks.append(
-                ModelCheckpoint(
-                    dirpath=checkpoints,
-                    filename="best",
-                    monitor=self.model.monitor,
-                    mode=self.model.monitor_mode,
-                    enable_version_counter=False,
-                    save_on_train_epoch_end=False,  # but right after the validation
-                )
-            )
-        return [*callbacks, LastCheckpoint(checkpoints)]
-
-    def _loggers(self) -> list[Logger] | bool:
-        options = self.config[self.subcommand]
-        given = self._get(self.config_init, "trainer").logger
-        if given is False or options.trainer.fast_dev_run:
-            return False
-        csv = CSVLogger(str(self.run_dir), name="", version="")
-        if options.ckpt_path and self.subcommand == "fit":
-            # Lightning's writer deletes an earlier file; the run goes on, so do its metrics.
-            rows = earlier_metrics(self.run_dir, self.logged_until)
-            csv.experiment.metrics = rows
-            csv.save()
-        loggers: list[Logger] = [csv]
-        if isinstance(given, list):
-            loggers += given
-        elif isinstance(given, Logger):
-            loggers.append(given)
-        wanted = options.wandb or "WANDB_SWEEP_ID" in os.environ
-        if wanted and not any(isinstance(logger, WandbLogger) for logger in loggers):
-            self.run_dir.mkdir(parents=True, exist_ok=True)
-            project = os.environ.get("WANDB_PROJECT", "zoo_lightning")
-            group = os.environ.get("WANDB_RUN_GROUP", self.experiment)
-            loggers.append(WandbLogger(project=project, group=group, save_dir=str(self.run_dir)))
-        return loggers
 
     def before_fit(self) -> None:
         """Check all data that will be read, and say what will be trained."""
@@ -284,6 +240,28 @@ class ZooCLI(LightningCLI):
         if noted and (warning := check_normalisation(self.model.backbone.loaded, **noted)):
             lines.insert(2, f"warning       {warning}")
         rank_zero_info("\n".join(lines))
+        self._begin_logging()
+
+    def before_validate(self) -> None:
+        """Begin what is logged elsewhere."""
+        self._begin_logging()
+
+    before_test = before_predict = before_validate
+
+    def after_validate(self) -> None:
+        """End it."""
+        finish(self.trainer.loggers)
+
+    after_predict = after_validate
+
+    def _begin_logging(self) -> None:
+        """Begin the runs of loggers that have some, and log configuration and sources there."""
+        self.trainer.loggers = loggers = reached(self.trainer.loggers)
+        parser, options = self._parser(self.subcommand), self.config[self.subcommand]
+        log_config(loggers, yaml.safe_load(parser.dump(options)))
+        log_sources(loggers, self.model.backbone, self.run_dir, upload=options.wandb_sources)
+        if options.init_from:
+            log_start(loggers, Path(options.init_from))
 
     def _tests(self) -> bool:
         """Whether the test data are wanted after the training."""
@@ -302,7 +280,7 @@ class ZooCLI(LightningCLI):
             return
         timer = next(c for c in self.trainer.callbacks if isinstance(c, Timer))
         seconds, steps = timer.time_elapsed("train"), self.trainer.global_step
-        keeper = next(filter(_chooses_best, self.trainer.checkpoint_callbacks))
+        keeper = next(filter(chooses_best, self.trainer.checkpoint_callbacks))
         # Without any validation there is no best one.
         best = Path(keeper.best_model_path or self.run_dir / CHECKPOINTS / "last.ckpt")
         score = keeper.best_model_score
@@ -347,6 +325,7 @@ class ZooCLI(LightningCLI):
             "test": {name: value for name, value in results[0].items() if name != "step"},
         }
         write_summary(self.run_dir, summary)
+        self._log_results(checkpoint, summary)
         files = ["config.yaml", METRICS, SUMMARY]
         files += [f"{PICTURES}/"] if (self.run_dir / PICTURES).is_dir() else []
         print(
@@ -354,11 +333,16 @@ class ZooCLI(LightningCLI):
             f"checkpoint   {checkpoint}\nrun folder   {self.run_dir}  "
             f"({', '.join(files)})"
         )
+        finish(self.trainer.loggers)
 
-
-def _chooses_best(callback: Callback) -> bool:
-    """Whether a callback keeps the checkpoint that is best by some metric."""
-    return isinstance(callback, ModelCheckpoint) and callback.monitor is not None
+    def _log_results(self, checkpoint: Path, summary: dict[str, Any]) -> None:
+        """Hand what a run has found to the loggers that keep more than curves."""
+        loggers = self.trainer.loggers
+        log_summary(loggers, summary)
+        step = step_of(self.trainer, self.model)
+        log_table(self.trainer, step, "test", ["metric", "value"], [*summary["test"].items()])
+        if self.subcommand == "fit" and self.config["fit"].wandb_checkpoint:
+            log_checkpoint(loggers, checkpoint, summary)
 
 
 def _data_seed(seed: bool | int) -> int:

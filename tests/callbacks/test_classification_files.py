@@ -34,8 +34,10 @@ def read(file):
 @pytest.fixture
 def trainer():
     images = Samples({"image": torch.full((3, 8, 8), i, dtype=torch.uint8)} for i in range(9))
-    data = SimpleNamespace(test_set=images, class_names=CLASSES)
-    return SimpleNamespace(is_global_zero=True, datamodule=data)
+    data = SimpleNamespace(val_set=images, test_set=images, class_names=CLASSES)
+    return SimpleNamespace(
+        is_global_zero=True, sanity_checking=False, datamodule=data, loggers=[], global_step=0
+    )
 
 
 def run_test(callback, trainer, wrong):
@@ -84,6 +86,42 @@ def test_the_most_confident_mistakes_are_shown_first(trainer, tmp_path, monkeypa
     assert probabilities == pytest.approx((0.9, 0.65))
 
 
+def run_validation(callback, trainer):
+    """A validation of nine images that are all taken for the second class."""
+    task = SimpleNamespace(num_classes=3)
+    callback.on_validation_epoch_start(trainer, task)
+    for indices in torch.arange(9).split(4):
+        batch = {"label": indices % 3, "index": indices}
+        outputs = {"probabilities": torch.tensor([[0.1, 0.7, 0.2]]).expand(len(indices), 3)}
+        callback.on_validation_batch_end(trainer, task, outputs, batch, 0)
+    callback.on_validation_epoch_end(trainer, task)
+
+
+def test_validation_shows_images_spread_over_the_data_set(trainer, tmp_path, monkeypatch):
+    shown = []
+    plot = classification_files.plot_mistakes
+    monkeypatch.setattr(
+        classification_files, "plot_mistakes", lambda *a: (shown.append(a), plot(*a))[1]
+    )
+    monkeypatch.setattr(classification_files, "LOOKED_AT", 3)
+    callback = ClassificationFiles(str(tmp_path))
+    for _ in range(2):
+        run_validation(callback, trainer)
+    assert {file.name for file in (tmp_path / "pictures").iterdir()} == {"val_images.png"}
+    for images, true, pred, probabilities in shown:
+        assert images[:, 0, 0, 0].tolist() == [0, 3, 6]
+        assert (true, pred) == (["ant"] * 3, ["bee"] * 3)
+        assert probabilities == pytest.approx((0.7,) * 3)
+
+
+def test_a_sanity_check_and_other_processes_show_no_validation(trainer, tmp_path):
+    trainer.sanity_checking = True
+    run_validation(ClassificationFiles(str(tmp_path)), trainer)
+    trainer.is_global_zero, trainer.sanity_checking = False, False
+    run_validation(ClassificationFiles(str(tmp_path)), trainer)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_mistakes_there_is_no_picture_of_them_not_even_an_old_one(trainer, tmp_path):
     callback = ClassificationFiles(str(tmp_path))
     run_test(callback, trainer, {1})
@@ -100,7 +138,7 @@ def test_other_processes_write_nothing(trainer, tmp_path):
 
 
 def test_mistakes_that_are_not_numbers_come_last():
-    results = classification_files._TestResults()
+    results = classification_files._Results()
     probabilities = torch.tensor([[0.1, 0.9], [torch.nan, torch.nan], [0.2, 0.8]])
     results.add(probabilities, {"label": torch.tensor([0, 1, 0]), "index": torch.arange(3)})
     assert [row[0] for row in results.mistakes()] == [0, 2, 1]

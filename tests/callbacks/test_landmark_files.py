@@ -72,7 +72,9 @@ def trainer():
         scheme=SimpleNamespace(name="own"),
         subset_names=SUBSETS,
     )
-    return SimpleNamespace(is_global_zero=True, sanity_checking=False, datamodule=data)
+    return SimpleNamespace(
+        is_global_zero=True, sanity_checking=False, datamodule=data, loggers=[], global_step=0
+    )
 
 
 TASK = SimpleNamespace(backbone=SimpleNamespace(method="lite"))

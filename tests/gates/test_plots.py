@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from zoo_lightning.gates.plots import draw_table, plot_gates
+from zoo_lightning.gates.plots import (
+    COLUMNS,
+    draw_table,
+    plot_gate_history,
+    plot_gates,
+    plot_gates_now,
+)
 from zoo_lightning.gates.report import gate_report
 from zoo_lightning.plots import new_figure
 
@@ -30,3 +36,39 @@ def test_negative_effects_are_hatched_and_much_is_dark():
     shades = axes.images[0].get_array()
     assert shades[0, 0] > shades[0, 1] > shades[1, 1] > shades[1, 0]
     draw_table(new_figure(3, 3).subplots(), np.zeros((2, 2)), ["a", "b"], share=False)
+
+
+def test_the_gates_of_now_have_their_numbers():
+    figure = plot_gates_now(np.array([[0.25, 1.0], [0.0, 0.5]]), ["a", "b"], ["x", "y"], 7)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["0.25", "1.00", "0.00", "0.50"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    assert "7" in axes.get_title()
+
+
+@pytest.mark.parametrize("validations", [1, 3, 1000])
+def test_the_history_has_a_panel_a_source_in_one_scale_of_greys(validations):
+    history = np.linspace(0, 0.5, validations * 6).reshape(validations, 3, 2)
+    steps = [100 * (k + 1) for k in range(validations)]
+    figure = plot_gate_history(history, steps, ["a", "b", "c"], ["x", "y"])
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
+    assert (pixels.max(-1) == pixels.min(-1)).all()
+    first, second, _ = figure.axes
+    assert [first.get_title(), second.get_title()] == ["x", "y"]
+    shown = first.images[0].get_array()
+    assert shown.shape == (3, min(validations, COLUMNS))
+    np.testing.assert_allclose(shown[:, [0, -1]].T, history[[0, -1], :, 0])
+    assert first.images[0].get_clim() == second.images[0].get_clim() == (0, 0.5)
+    labels = [label.get_text() for label in first.get_xticklabels()]
+    assert (labels[0], labels[-1]) == ("100", f"{steps[-1]:,}")
+
+
+def test_gates_that_are_no_numbers_are_drawn_nonetheless():
+    gates = np.full((2, 2), np.nan)
+    for figure in (
+        plot_gates_now(gates, ["a", "b"], ["x", "y"], 1),
+        plot_gate_history(gates[None], [1], ["a", "b"], ["x", "y"]),
+    ):
+        figure.canvas.draw()

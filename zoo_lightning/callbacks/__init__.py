@@ -1,1 +1,1 @@
-"""Lightning callbacks: gates' moving average, gate log, pictures, stopping without loss."""
+"""Lightning callbacks: gates' average and log, gradients, pictures, stopping without loss."""

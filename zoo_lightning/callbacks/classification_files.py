@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.callbacks import Callback
+from matplotlib.figure import Figure
 from torch import Tensor
 from typing_extensions import override
 
 from zoo_lightning.classification_plots import plot_confusion, plot_mistakes
-from zoo_lightning.plots import save_figure
+from zoo_lightning.exhibits import show_pictures, show_table
 from zoo_lightning.run_folder import PICTURES
+
+LOOKED_AT = 12
+"""Images in a picture of validation."""
 
 SHOWN = 24
 """Mistakes in the picture of the most confident ones."""
@@ -25,7 +28,10 @@ BEST = 5
 
 
 class ClassificationFiles(Callback):
-    """Confusion matrix, pictures of mistakes, and CSV of errors and predictions.
+    """Pictures of validation and of mistakes, confusion matrix, CSV of errors and predictions.
+
+    At every validation: ``pictures/val_images.png``, images spread evenly over the data set with
+    their true and predicted classes.
 
     After a test: ``pictures/confusion.png``, ``pictures/mistakes.png`` (the most confident ones; no
     such file if there are none), ``confusion.csv`` (numbers of images, a row for each true class),
@@ -45,12 +51,40 @@ class ClassificationFiles(Callback):
     def __init__(self, folder: str) -> None:
         super().__init__()
         self.folder = Path(folder)
-        self._results = _TestResults()
+        self._sample, self._results = _Results(), _Results()
         self._predictions: list[tuple[int, np.ndarray, np.ndarray]] = []
 
     @override
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._sample = _Results()
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        *args: Any,
+    ) -> None:
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            every = max(len(trainer.datamodule.val_set) // LOOKED_AT, 1)
+            rows = (batch["index"] % every == 0).nonzero().flatten()
+            rows = rows[: max(LOOKED_AT - len(self._sample.indices), 0)]
+            if len(rows):
+                picked = {name: batch[name][rows] for name in ("index", "label")}
+                self._sample.add(outputs["probabilities"][rows], picked)
+
+    @override
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        data, rows = trainer.datamodule, list(self._sample.rows())
+        if rows:
+            figure = _draw(data.val_set, rows, class_names(data, pl_module.num_classes))
+            show_pictures(trainer, pl_module, self.folder, {"val_images.png": figure})
+
+    @override
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._results = _TestResults()
+        self._results = _Results()
 
     @override
     def on_test_batch_end(
@@ -71,15 +105,22 @@ class ClassificationFiles(Callback):
         if not trainer.is_global_zero or not results.indices:
             return
         classes = class_names(data, len(matrix))
-        save_figure(plot_confusion(matrix, classes), self.folder / PICTURES / "confusion.png")
-        self._draw_mistakes(data.test_set, classes)
-        _write_csv(
+        figures = {"confusion.png": plot_confusion(matrix, classes)}
+        (self.folder / PICTURES / "mistakes.png").unlink(missing_ok=True)
+        if mistakes := results.mistakes()[:SHOWN]:
+            figures["mistakes.png"] = _draw(data.test_set, mistakes, classes)
+        show_pictures(trainer, pl_module, self.folder, figures)
+        show_table(
+            trainer,
+            pl_module,
             self.folder / "confusion.csv",
             ["true", *classes],
             ([name, *row.astype(int)] for name, row in zip(classes, matrix, strict=True)),
         )
         names = data.test_set.names
-        _write_csv(
+        show_table(
+            trainer,
+            pl_module,
             self.folder / "test_errors.csv",
             ["image", "true", "predicted", "probability"],
             (
@@ -87,21 +128,6 @@ class ClassificationFiles(Callback):
                 for index, true, pred, probability in results.rows()
             ),
         )
-
-    def _draw_mistakes(self, dataset: Any, classes: list[str]) -> None:
-        file = self.folder / PICTURES / "mistakes.png"
-        mistakes = self._results.mistakes()[:SHOWN]
-        file.unlink(missing_ok=True)
-        if mistakes:
-            indices, true, pred, probabilities = zip(*mistakes, strict=True)
-            images = [central_crop(dataset[index]["image"]) for index in indices]
-            figure = plot_mistakes(
-                np.stack(images),
-                [classes[label] for label in true],
-                [classes[label] for label in pred],
-                probabilities,
-            )
-            save_figure(figure, file)
 
     @override
     def on_predict_batch_end(
@@ -130,12 +156,13 @@ class ClassificationFiles(Callback):
             cells = zip(labels.astype(int), probabilities, strict=True)
             pairs = [(classes[label], f"{value:.4f}") for label, value in cells]
             rows.append([data.test_set.names[index], *(word for pair in pairs for word in pair)])
-        _write_csv(self.folder / "predictions.csv", ["image", *header], rows)
+        file = self.folder / "predictions.csv"
+        show_table(trainer, pl_module, file, ["image", *header], rows)
         self._predictions = []
 
 
-class _TestResults:
-    """What is kept of each test image: its class, the predicted one and that one's probability."""
+class _Results:
+    """What is kept of each image: its class, the predicted one and that one's probability."""
 
     def __init__(self) -> None:
         self.indices: list[int] = []
@@ -162,6 +189,19 @@ class _TestResults:
         return sorted(wrong, key=lambda row: -row[3] if row[3] == row[3] else 1.0)
 
 
+def _draw(
+    dataset: Any, rows: Sequence[tuple[int, int, int, float]], classes: Sequence[str]
+) -> Figure:
+    """Images, read anew, with the classes they have and were given."""
+    indices, true, pred, probabilities = zip(*rows, strict=True)
+    return plot_mistakes(
+        np.stack([central_crop(dataset[index]["image"]) for index in indices]),
+        [classes[label] for label in true],
+        [classes[label] for label in pred],
+        probabilities,
+    )
+
+
 def class_names(data: Any, count: int) -> list[str]:
     """What the data call the classes, else their numbers."""
     return list(getattr(data, "class_names", None) or map(str, range(count)))
@@ -174,11 +214,3 @@ def central_crop(image: Tensor) -> np.ndarray:
 
 def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().cpu().numpy()
-
-
-def _write_csv(path: Path, header: list[str], rows: Iterable[list]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows(rows)

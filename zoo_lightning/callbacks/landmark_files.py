@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from matplotlib.figure import Figure
 from torch import Tensor
 from typing_extensions import override
 
+from zoo_lightning.exhibits import show_pictures, show_table
 from zoo_lightning.landmark_plots import (
     CONNECTIONS,
     combine_heatmaps,
@@ -26,9 +27,7 @@ from zoo_lightning.plots import (
     plot_error_curve,
     plot_landmarks,
     plot_ranked_faces,
-    save_figure,
 )
-from zoo_lightning.run_folder import PICTURES
 
 SHOWN = 12
 """Faces in a picture of validation."""
@@ -91,8 +90,8 @@ class LandmarkFiles(Callback):
         if not trainer.is_global_zero or trainer.sanity_checking or not sample.images:
             return
         figure = plot_landmarks(sample.images, sample.true, sample.pred, visible=sample.visible)
-        save_figure(figure, self.folder / PICTURES / "val_faces.png")
-        self._draw_heatmaps("val_heatmaps.png")
+        figures = {"val_faces.png": figure, **self._draw_heatmaps("val_heatmaps.png")}
+        show_pictures(trainer, pl_module, self.folder, figures)
 
     @override
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -130,26 +129,30 @@ class LandmarkFiles(Callback):
             figures["point_errors.png"] = plot_point_errors(
                 results.mean_shape(), point_errors, lines
             )
-        for name, figure in figures.items():
-            save_figure(figure, self.folder / PICTURES / name)
-        self._draw_heatmaps("heatmaps.png")
-        _write_csv(
-            self.folder / "test_errors.csv", ["image", "nme", *subsets], results.rows(len(subsets))
+        figures |= self._draw_heatmaps("heatmaps.png")
+        show_pictures(trainer, pl_module, self.folder, figures)
+        show_table(
+            trainer,
+            pl_module,
+            self.folder / "test_errors.csv",
+            ["image", "nme", *subsets],
+            results.rows(len(subsets)),
         )
-        _write_csv(
+        show_table(
+            trainer,
+            pl_module,
             self.folder / "point_errors.csv",
             ["point", "nme"],
             ([k, f"{error:.4f}"] for k, error in enumerate(point_errors)),
         )
 
-    def _draw_heatmaps(self, name: str) -> None:
+    def _draw_heatmaps(self, name: str) -> dict[str, Figure]:
         sample = self._sample
-        if sample.heat:
-            count = len(sample.heat)
-            figure = plot_heatmaps(
-                sample.images[:count], np.stack(sample.heat)[:, None], sample.pred[:count]
-            )
-            save_figure(figure, self.folder / PICTURES / name)
+        if not sample.heat:
+            return {}
+        count = len(sample.heat)
+        heat = np.stack(sample.heat)[:, None]
+        return {name: plot_heatmaps(sample.images[:count], heat, sample.pred[:count])}
 
     @override
     def on_predict_batch_end(
@@ -167,7 +170,9 @@ class LandmarkFiles(Callback):
         if not trainer.is_global_zero or not self._predictions:
             return
         count = len(self._predictions[0][1])
-        _write_csv(
+        show_table(
+            trainer,
+            pl_module,
             self.folder / "predictions.csv",
             ["image", *(f"{axis}{k}" for k in range(count) for axis in "xy")],
             (
@@ -301,11 +306,3 @@ def _to_uint8(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     scale, shift = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (std, mean))
     pixels = ((images * scale + shift) * 255).round().clamp(0, 255)
     return pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-
-
-def _write_csv(path: Path, header: list[str], rows: Iterable[list]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from zoo_lightning.envs.reference_scores import SOURCE
+from zoo_lightning.exhibits import show_table
 from zoo_lightning.rl.filming import write_film
 
 
@@ -39,14 +39,10 @@ class PolicyFiles(Callback):
     ) -> None:
         if not trainer.is_global_zero:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "test_games.csv").open("w", newline="") as stream:
-            table = csv.writer(stream)
-            table.writerow(["game", "score", "length"])
-            pairs = zip(outputs["scores"].tolist(), outputs["lengths"].tolist(), strict=True)
-            table.writerows(
-                [k, f"{score:g}", int(length)] for k, (score, length) in enumerate(pairs)
-            )
+        pairs = zip(outputs["scores"].tolist(), outputs["lengths"].tolist(), strict=True)
+        rows = ([k, f"{score:g}", int(length)] for k, (score, length) in enumerate(pairs))
+        file = self.folder / "test_games.csv"
+        show_table(trainer, pl_module, file, ["game", "score", "length"], rows)
         if "test/human_return" in trainer.callback_metrics:
             rank_zero_info(f"human_return and reference_random_return: {SOURCE}")
 

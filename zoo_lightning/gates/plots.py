@@ -1,4 +1,4 @@
-"""Gates by layer and source, in greys: beside kernels and effects, and across samples."""
+"""Pictures of gates by layer and source, in greys: of a report, of a training, of samples."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from zoo_lightning.gates.report import GateReport
     from zoo_lightning.gates.watching import WatchedGates
+
+COLUMNS = 200
+"""Most validations that a picture shows, evenly spread over all."""
 
 LONGEST = 24
 """Letters of a name that are shown, the last ones: they tell layers apart."""
@@ -58,15 +61,10 @@ def plot_watched_gates(
 ) -> Figure:
     """Gates of all layers across samples, groups or moments: a heat map for each source.
 
-    Dark is much; all heat maps have the same scale.
-
     Args:
         found: gates ``(N, L, m)``.
         names: of the ``N`` columns; ``None`` numbers them.
         xlabel: what the columns are.
-
-    Returns:
-        The figure.
 
     Raises:
         ValueError: names that are not as many as the columns.
@@ -74,22 +72,74 @@ def plot_watched_gates(
     count = len(found.values)
     if names is not None and len(names) != count:
         raise ValueError(f"{len(names)} names for {count} columns of gates; expected as many")
-    figure = new_figure(2.4 * len(found.sources) + 2.0, 0.16 * len(found.layers) + 1.8)
-    grid = figure.subplots(1, len(found.sources), squeeze=False, sharey=True)[0]
-    for index, axes in enumerate(grid):
-        table = found.values[:, :, index].T.numpy()
-        image = axes.imshow(
-            table, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest"
-        )
-        axes.set_title(_short(found.sources[index]), size=8)
-        axes.set_xlabel(xlabel, size=8)
-        axes.tick_params(length=0, labelsize=6)
-        if names is not None:
-            axes.set_xticks(np.arange(count), [_short(name) for name in names], rotation=90)
-    layers = [_short(name) for name in found.layers]
-    grid[0].set_yticks(np.arange(len(layers)), layers, fontsize=6)
-    figure.colorbar(image, ax=list(grid), label="gate", shrink=0.8)
+    figure, grid = _maps_by_source(found.values.numpy(), found.layers, found.sources, xlabel)
+    for axes in grid if names is not None else ():
+        axes.set_xticks(np.arange(count), [_short(name) for name in names], rotation=90)
     return figure
+
+
+def plot_gates_now(
+    gates: np.ndarray, layers: Sequence[str], sources: Sequence[str], step: int
+) -> Figure:
+    """Heat map of the gates with their numbers, dark is much.
+
+    Args:
+        gates: ``(L, m)``, in [0, 1].
+        layers: names of the ``L`` layers.
+        sources: names of the ``m`` sources.
+        step: of the training, written above.
+    """
+    figure = new_figure(0.6 * len(sources) + 2.7, 0.24 * len(layers) + 1.9)
+    axes = figure.subplots()
+    draw_table(axes, gates, sources, share=True)
+    axes.set_title(f"gates at step {step}", size=8)
+    axes.set_yticks(np.arange(len(layers)), [_short(name) for name in layers], fontsize=7)
+    return figure
+
+
+def plot_gate_history(
+    history: np.ndarray, steps: Sequence[int], layers: Sequence[str], sources: Sequence[str]
+) -> Figure:
+    """Heat map of the gates over the training, a panel for each source.
+
+    Args:
+        history: ``(V, L, m)`` gates of ``V`` validations, in [0, 1].
+        steps: of the validations.
+        layers: names of the ``L`` layers.
+        sources: names of the ``m`` sources.
+    """
+    shown = np.unique(np.linspace(0, len(steps) - 1, COLUMNS).round().astype(int))
+    figure, grid = _maps_by_source(history[shown], layers, sources, "step")
+    ticks = np.unique(np.linspace(0, len(shown) - 1, 3).round().astype(int))
+    for axes in grid:
+        axes.set_xticks(ticks, [f"{steps[shown[place]]:,}" for place in ticks], fontsize=6)
+    return figure
+
+
+def _maps_by_source(
+    values: np.ndarray, layers: Sequence[str], sources: Sequence[str], xlabel: str
+) -> tuple[Figure, list[Axes]]:
+    """A heat map of ``(X, L, m)`` for each source, all in one scale; dark is much."""
+    figure = new_figure(1.9 * len(sources) + 2.4, 0.16 * len(layers) + 1.8)
+    grid = list(figure.subplots(1, len(sources), squeeze=False, sharey=True)[0])
+    largest = float(np.nanmax(values, initial=0.0)) or 1.0
+    for column, (axes, source) in enumerate(zip(grid, sources, strict=True)):
+        image = axes.imshow(
+            values[:, :, column].T,
+            cmap="Greys",
+            vmin=0,
+            vmax=largest,
+            aspect="auto",
+            interpolation="nearest",
+        )
+        axes.set_title(_short(source), size=8)
+        axes.tick_params(length=2, labelsize=6)
+    grid[0].set_yticks(np.arange(len(layers)), [_short(name) for name in layers], fontsize=6)
+    figure.supxlabel(xlabel, size=8)
+    bar = figure.colorbar(image, ax=grid, shrink=0.8)
+    bar.ax.tick_params(labelsize=6)
+    bar.set_label("gate", size=8)
+    return figure, grid
 
 
 def draw_table(axes: Axes, table: np.ndarray, sources: Sequence[str], share: bool) -> None:

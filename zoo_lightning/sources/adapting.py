@@ -82,6 +82,7 @@ class Adapted:
         source: The source.
         mean: Mean per input channel that it was trained with, if known.
         std: Deviation per input channel that it was trained with, if known.
+        origin: The path or address that the weights came from.
     """
 
     state: dict[str, Tensor]
@@ -89,6 +90,7 @@ class Adapted:
     source: Source
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    origin: str = ""
 
 
 def adapt(

@@ -76,7 +76,7 @@ def load_sources(
         adapted = adapt(state, reference, source, architecture)
         mean = adapt_statistics(weights.mean, in_chans)
         std = adapt_statistics(weights.std, in_chans)
-        loaded.append(replace(adapted, mean=mean, std=std))
+        loaded.append(replace(adapted, mean=mean, std=std, origin=weights.origin))
     return loaded
 
 

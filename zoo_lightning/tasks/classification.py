@@ -110,9 +110,10 @@ class ClassificationTask(BaseTask):
         # The first image tells batches apart that are accumulated or on other devices.
         return sample_generator(seed, self.global_step, int(batch["index"][0])).initial_seed()
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Update the validation metrics."""
-        self._evaluate(batch, self.val_metrics, "val")
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Update the validation metrics; gives class ``probabilities`` ``(B, C)``."""
+        logits = self._evaluate(batch, self.val_metrics, "val")
+        return {"probabilities": logits.softmax(dim=-1)}
 
     def on_test_epoch_start(self) -> None:
         """Forget the last test."""

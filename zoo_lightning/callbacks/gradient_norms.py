@@ -1,0 +1,56 @@
+"""How large gradients are, of the whole model and of its parts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from zoo_lightning.tasks.base import part_of
+
+
+class GradientNorms(Callback):
+    """Logs ``gradients/total`` and ``gradients/{backbone,alignment,gates,head}`` to every logger.
+
+    Euclidean norms of what the optimiser is about to be given: of all accumulated batches and all
+    devices, in the loss's own scale (mixed precision has been unscaled; a step that it is going to
+    leave out shows infinity), before clipping.
+
+    A task that optimises by itself, such as PPO, clips before the optimiser's hook. There the norms
+    are taken after each backward pass instead, and what is logged with a rollout is of its last
+    minibatch.
+    """
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        if pl_module.automatic_optimization:
+            self._log(pl_module, scale=1.0)
+
+    @override
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not pl_module.automatic_optimization:
+            scaler = getattr(trainer.precision_plugin, "scaler", None)
+            self._log(pl_module, scale=1.0 if scaler is None else scaler.get_scale())
+
+    def _log(self, pl_module: pl.LightningModule, scale: float) -> None:
+        norms = gradient_norms(pl_module)
+        values = {f"gradients/{part}": norm / scale for part, norm in norms.items()}
+        pl_module.log_dict(values, batch_size=1, rank_zero_only=True)
+
+
+def gradient_norms(module: Any) -> dict[str, Tensor]:
+    """Norms of a module's gradients: ``total``, and of each part that has some."""
+    gradients: dict[str, list[Tensor]] = defaultdict(list)
+    for name, parameter in module.named_parameters():
+        if parameter.grad is not None:
+            gradients[part_of(name)].append(parameter.grad)
+    norms = {part: get_total_norm(each) for part, each in gradients.items()}
+    return {"total": get_total_norm(list(norms.values())), **norms} if norms else {}

@@ -1,0 +1,90 @@
+"""The callbacks that a run of the command line has besides the user's and the task's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
+from lightning.pytorch.cli import LightningArgumentParser
+
+from zoo_lightning.backbone import ZooBackbone
+from zoo_lightning.callbacks.classification_files import ClassificationFiles
+from zoo_lightning.callbacks.finite_numbers import FiniteNumbers, Policy
+from zoo_lightning.callbacks.gate_pictures import GatePictures
+from zoo_lightning.callbacks.gradient_norms import GradientNorms
+from zoo_lightning.callbacks.interrupt import LastCheckpoint
+from zoo_lightning.callbacks.landmark_files import LandmarkFiles
+from zoo_lightning.callbacks.policy_files import PolicyFiles
+from zoo_lightning.callbacks.progress import StepProgress
+from zoo_lightning.run_folder import CHECKPOINTS
+from zoo_lightning.tasks import BaseTask, ClassificationTask, LandmarkTask, PPOTask
+
+FILES: dict[type[BaseTask], type[Callback]] = {
+    LandmarkTask: LandmarkFiles,
+    ClassificationTask: ClassificationFiles,
+    PPOTask: PolicyFiles,
+}
+"""What writes the files that runs of a task leave for people to look at."""
+
+
+def add_callback_options(parser: LightningArgumentParser) -> None:
+    """Add the options of callbacks to a parser."""
+    parser.add_argument(
+        "--gradient_norms",
+        type=bool,
+        default=False,
+        help="Log the norm of the gradients, of all and of each part, in every logged step.",
+    )
+    parser.add_argument(
+        "--on_nonfinite",
+        type=Policy,
+        default="stop",
+        help="What to do at NaN or infinity in loss or gradients: stop before the step, or skip it "
+        "and go on (skipped_steps counts them).",
+    )
+
+
+def run_callbacks(
+    model: BaseTask, options: Any, run_dir: Path, given: Sequence[Callback]
+) -> list[Callback]:
+    """Progress, time, files and pictures, checkpoints.
+
+    Args:
+        model: the task.
+        options: of the subcommand.
+        run_dir: the run's folder.
+        given: the user's callbacks.
+    """
+    callbacks: list[Callback] = []
+    if options.trainer.enable_progress_bar is not False:
+        callbacks.append(StepProgress())
+    if options.gradient_norms and not any(isinstance(each, GradientNorms) for each in given):
+        callbacks.append(GradientNorms())
+    if not any(isinstance(each, FiniteNumbers) for each in given):
+        callbacks.append(FiniteNumbers(options.on_nonfinite))
+    if options.trainer.fast_dev_run:
+        return callbacks
+    callbacks.append(Timer())
+    callbacks += [files(str(run_dir)) for task, files in FILES.items() if isinstance(model, task)]
+    if isinstance(model.backbone, ZooBackbone):
+        callbacks.append(GatePictures(str(run_dir)))
+    checkpoints = str(run_dir / CHECKPOINTS)
+    if not any(map(chooses_best, given)):
+        callbacks.append(
+            ModelCheckpoint(
+                dirpath=checkpoints,
+                filename="best",
+                monitor=model.monitor,
+                mode=model.monitor_mode,
+                enable_version_counter=False,
+                save_on_train_epoch_end=False,  # but right after the validation
+            )
+        )
+    return [*callbacks, LastCheckpoint(checkpoints)]
+
+
+def chooses_best(callback: Callback) -> bool:
+    """Whether a callback keeps the checkpoint that is best by some metric."""
+    return isinstance(callback, ModelCheckpoint) and callback.monitor is not None
