@@ -116,6 +116,13 @@ def earlier_metrics(folder: Path, until_step: int) -> list[dict[str, int | float
     return [row for row in rows if row.get("step", 0) < until_step]
 
 
+def metric_by_step(folder: Path, name: str) -> dict[int, float]:
+    """What a run logged of a metric, by step."""
+    with (folder / METRICS).open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row.get(name)]
+    return {int(float(row["step"])): float(row[name]) for row in rows}
+
+
 def errors_in_test(folder: Path) -> list[float]:
     """Normalised errors of a run's test images, fractions; ``test_errors.csv`` has per cent.
 

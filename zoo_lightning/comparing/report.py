@@ -14,7 +14,7 @@ from zoo_lightning.comparing.grid import Cell, Comparison
 from zoo_lightning.comparing.statistics import Difference, Interval, interval, paired
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import RECIPES
-from zoo_lightning.run_folder import METRICS
+from zoo_lightning.run_folder import METRICS, metric_by_step
 from zoo_lightning.whole_files import whole_file
 
 HINDSIGHT, BY_VALIDATION = "best single (hindsight)", "best single (validation)"
@@ -301,9 +301,7 @@ def learning_curves(
         path = comparison.run(cell) / METRICS
         if cell.fraction != fraction or not path.is_file():
             continue
-        with path.open(newline="") as stream:
-            rows = [row for row in csv.DictReader(stream) if row.get(monitor)]
-        curve = {int(float(row["step"])): float(row[monitor]) for row in rows}
+        curve = metric_by_step(path.parent, monitor)
         if curve:
             curves.setdefault(cell.label, []).append(curve)
     return curves

@@ -65,7 +65,7 @@ def write_film(film: Film, stem: Path) -> Path:
     try:
         import av
     except ImportError:
-        return _write_gif(frames, stem.with_suffix(".gif"))
+        return write_gif(frames, stem.with_suffix(".gif"))
     path = stem.with_suffix(".mp4")
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=PER_SECOND)
@@ -77,7 +77,8 @@ def write_film(film: Film, stem: Path) -> Path:
     return path
 
 
-def _write_gif(frames: np.ndarray, path: Path) -> Path:
+def write_gif(frames: np.ndarray, path: Path) -> Path:
+    """Write frames ``(T, H, W, 3)`` as a GIF that repeats; returns the file."""
     first, *others = map(Image.fromarray, frames)
     first.save(path, save_all=True, append_images=others, duration=1000 // PER_SECOND, loop=0)
     return path
