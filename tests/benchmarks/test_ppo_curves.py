@@ -1,0 +1,55 @@
+"""Learning curves of two PPOs: windows, table and picture; finished trainings are not repeated."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import ppo_curves  # noqa: E402
+
+
+def finished(folder, scores):
+    folder.mkdir(parents=True)
+    rows = [f"{step},{score}" for step, score in scores]
+    (folder / "metrics.csv").write_text("\n".join(["step,charts/episodic_return", *rows]) + "\n")
+    (folder / "summary.json").write_text(json.dumps({}))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for seed in (0, 1):
+        finished(tmp_path / f"ours-{seed}", [(10, 1), (40, 3), (60, 5 + seed), (110, 9)])
+        finished(tmp_path / f"sb3-{seed}", [(20, 2), (70, 4)])
+    return tmp_path
+
+
+def test_scores_are_averaged_in_windows_of_steps(runs):
+    assert ppo_curves.read_curve(runs / "ours-1/metrics.csv", 50) == {50: 2, 100: 6, 150: 9}
+
+
+def test_what_is_finished_is_only_compared(runs, monkeypatch):
+    monkeypatch.setattr(ppo_curves, "train_ours", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(ppo_curves, "train_theirs", lambda *args: pytest.fail("trained again"))
+    output = runs / "out"
+    output.mkdir()
+    ppo_curves.main(["--run_dir", str(runs), "--window", "50", "--output", str(output)])
+    assert (output / "curves.png").stat().st_size > 1000
+    lines = (output / "curves.md").read_text().splitlines()
+    assert lines[0].startswith("| steps | ours 0 | ours 1 | sb3 0 | sb3 1 | ours, mean | sb3, mean")
+    # The last window is not in all of them.
+    assert lines[2:] == [
+        "| 50 | 2.0 | 2.0 | 2.0 | 2.0 | 2.0 | 2.0 |",
+        "| 100 | 5.0 | 6.0 | 4.0 | 4.0 | 5.5 | 4.0 |",
+    ]
+
+
+def test_only_the_wanted_side_is_trained(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(ppo_curves, "train_ours", lambda *args: trained.append(args))
+    monkeypatch.setattr(ppo_curves, "train_theirs", lambda *args: pytest.fail("not wanted"))
+    ppo_curves.main(["--run_dir", str(tmp_path), "--seeds", "3", "--steps", "9", "--only", "ours"])
+    assert trained == [("breakout", 3, 9, tmp_path / "ours-3")]
