@@ -27,6 +27,7 @@ from zoo_lightning import __version__
 from zoo_lightning.backbone import Backbone, ZooBackbone
 from zoo_lightning.callbacks.gate_ema import GateEMA
 from zoo_lightning.callbacks.gate_log import GateLog
+from zoo_lightning.callbacks.zoo_warnings import ZooWarnings
 from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.head_start import solve_head
 from zoo_lightning.shares import check_choice
@@ -121,10 +122,10 @@ class BaseTask(pl.LightningModule):
         self.teacher: Callable[[BaseTask, Tensor, Tensor, Tensor], Tensor] | None = None
 
     def configure_callbacks(self) -> list[Callback]:
-        """Gates' moving average and log, so that no Trainer can be without them."""
+        """Gates' moving average, log and warnings, so that no Trainer can be without them."""
         if not isinstance(self.backbone, ZooBackbone):
             return []
-        return [GateEMA(self.hparams["gate_momentum"]), GateLog()]
+        return [GateEMA(self.hparams["gate_momentum"]), GateLog(), ZooWarnings()]
 
     def on_fit_start(self) -> None:
         """Read the teachers, and check that a head that is to be solved for can be.

@@ -15,6 +15,7 @@ from torch import Tensor
 from zoo_lightning.backbone import Backbone, ZooBackbone
 from zoo_lightning.callbacks.gate_ema import GateEMA
 from zoo_lightning.callbacks.gate_log import GateLog
+from zoo_lightning.callbacks.zoo_warnings import ZooWarnings
 from zoo_lightning.data.loading import sample_generator
 from zoo_lightning.envs.stepping import Environments, Game
 from zoo_lightning.errors import ConfigError
@@ -154,7 +155,8 @@ class PPOTask(BaseTask):
         """Gates' moving average, and their log layer by layer."""
         if not isinstance(self.backbone, ZooBackbone):
             return []
-        return [GateEMA(self.hparams["gate_momentum"]), GateLog(every_batch=True)]
+        momentum = self.hparams["gate_momentum"]
+        return [GateEMA(momentum), GateLog(every_batch=True), ZooWarnings()]
 
     def setup(self, stage: str) -> None:
         """Check that head and environments agree, before anything runs."""
