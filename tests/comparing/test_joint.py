@@ -55,14 +55,14 @@ PHOENIX = {"scratch": (0.2, 0.2), "single random-1": (0.3, 0.2), "single random-
 def test_the_interquartile_mean_leaves_out_the_outer_quarters():
     scores = [-100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1000.0]
     assert interquartile_mean(scores) == pytest.approx((2 + 3 + 4 + 5) / 4)
-    assert interquartile_mean(np.array(scores).reshape(2, 4)) == pytest.approx(3.5)
+    assert interquartile_mean(np.array([scores, scores])).tolist() == pytest.approx([3.5, 3.5])
 
 
 def test_runs_are_drawn_game_by_game():
     # Within a game all runs are equal, so drawing them anew changes nothing.
-    found = estimate([np.full(3, 1.0), np.full(5, 2.0)], lambda scores: float(scores.mean()))
+    found = estimate([np.full(3, 1.0), np.full(5, 2.0)], lambda scores: scores.mean(axis=-1))
     assert found == (pytest.approx(13 / 8),) * 3
-    spread = estimate([np.array([0.0, 1.0]), np.full(2, 2.0)], lambda s: float(s.mean()))
+    spread = estimate([np.array([0.0, 1.0]), np.full(2, 2.0)], lambda s: s.mean(axis=-1))
     assert (spread.low, spread.value, spread.high) == pytest.approx((1.0, 1.25, 1.5))
 
 

@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from zoo_lightning.comparing.statistics import RESAMPLES, scipy_stats
 
 Scores = Sequence[np.ndarray]
 """For each game ``(R,)`` scores, one of each run; games may have different numbers of runs."""
+
+
+Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 class Estimate(NamedTuple):
@@ -27,21 +29,20 @@ class Estimate(NamedTuple):
     high: float
 
 
-def interquartile_mean(scores: ArrayLike) -> float:
-    """Mean of the middle half of the scores of all runs and games together."""
-    return float(scipy_stats().trim_mean(np.ravel(scores), 0.25))
+def interquartile_mean(scores: np.ndarray) -> np.ndarray:
+    """Mean of the middle half along the last axis, over all runs and games together."""
+    return scipy_stats().trim_mean(scores, 0.25, axis=-1)
 
 
-def estimate(scores: Scores, statistic: Callable[[np.ndarray], float]) -> Estimate:
+def estimate(scores: Scores, statistic: Statistic) -> Estimate:
     """A statistic of all scores; runs are drawn anew game by game, so that every game stays.
 
     Args:
         scores: of one method.
-        statistic: of the flat array of all scores.
+        statistic: along the last axis, which has the scores of all games.
     """
-    rng = np.random.default_rng(0)
-    drawn = [statistic(np.concatenate(_resampled(scores, rng))) for _ in range(RESAMPLES)]
-    return Estimate(statistic(np.concatenate(scores)), *_ends(drawn))
+    drawn = statistic(np.concatenate(_resampled(scores, np.random.default_rng(0)), axis=1))
+    return Estimate(float(statistic(np.concatenate(scores))), *_ends(drawn))
 
 
 def probability_of_improvement(first: Scores, second: Scores) -> Estimate:
@@ -54,22 +55,23 @@ def probability_of_improvement(first: Scores, second: Scores) -> Estimate:
         second: likewise, of the same games.
     """
     rng = np.random.default_rng(0)
-    pairs = [(_resampled(first, rng), _resampled(second, rng)) for _ in range(RESAMPLES)]
-    return Estimate(_improved(first, second), *_ends([_improved(*pair) for pair in pairs]))
+    drawn = _improved(_resampled(first, rng), _resampled(second, rng))
+    return Estimate(float(_improved(first, second)), *_ends(drawn))
 
 
-def _improved(first: Scores, second: Scores) -> float:
+def _improved(first: Scores, second: Scores) -> np.ndarray:
     shares = []
     for mine, theirs in zip(first, second, strict=True):
-        difference = mine[:, None] - theirs[None, :]
-        shares.append(np.mean(np.sign(difference) / 2 + 0.5))
-    return float(np.mean(shares))
+        difference = mine[..., :, None] - theirs[..., None, :]
+        shares.append((np.sign(difference) / 2 + 0.5).mean(axis=(-2, -1)))
+    return np.mean(shares, axis=0)
 
 
 def _resampled(scores: Scores, rng: np.random.Generator) -> list[np.ndarray]:
-    return [rng.choice(of_game, len(of_game)) for of_game in scores]
+    """``(RESAMPLES, R)`` for each game."""
+    return [rng.choice(of_game, (RESAMPLES, len(of_game))) for of_game in scores]
 
 
-def _ends(drawn: Sequence[float]) -> tuple[float, float]:
+def _ends(drawn: np.ndarray) -> tuple[float, float]:
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)

@@ -7,7 +7,7 @@ see :mod:`zoo_lightning.envs.reference_scores`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from zoo_lightning.comparing.grid import Comparison, cells_of, open_comparison
 from zoo_lightning.comparing.interquartile import (
     Estimate,
     Scores,
+    Statistic,
     estimate,
     interquartile_mean,
     probability_of_improvement,
@@ -26,10 +27,10 @@ from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import find_recipes
 from zoo_lightning.whole_files import whole_file
 
-STATISTICS: Mapping[str, Callable[[np.ndarray], float]] = {
+STATISTICS: Mapping[str, Statistic] = {
     "interquartile mean": interquartile_mean,
-    "mean": lambda scores: float(scores.mean()),
-    "median": lambda scores: float(np.median(scores)),
+    "mean": lambda scores: scores.mean(axis=-1),
+    "median": lambda scores: np.median(scores, axis=-1),
 }
 
 
