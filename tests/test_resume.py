@@ -78,9 +78,9 @@ def wait_for_steps(process: subprocess.Popen, folder: Path, steps: int) -> None:
 @pytest.mark.parametrize(
     ("mode", "workers", "number", "whole_group"),
     [
-        ("lite", 0, signal.SIGTERM, False),
         ("lite", 1, signal.SIGINT, True),
-        ("full", 1, signal.SIGTERM, True),
+        pytest.param("lite", 0, signal.SIGTERM, False, marks=pytest.mark.slow),
+        pytest.param("full", 1, signal.SIGTERM, True, marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupted_run_goes_on_to_the_same_weights_and_figures(

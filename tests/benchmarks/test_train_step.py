@@ -58,6 +58,7 @@ def test_the_usual_layer_aligns_biases_too(mode):
     torch.testing.assert_close(ReferenceConv2d(layer)(x), layer(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_command_writes_all_ratios(tmp_path):
     file = tmp_path / "speed.json"
     arguments = "--architecture test_resnet --batch 2 --size 32 --sources 2 --turns 1 --threads 1"

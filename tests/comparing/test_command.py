@@ -196,6 +196,7 @@ def read_figures(path):
         return {(row["method"], row["seed"]): row["test/nme"] for row in csv.DictReader(stream)}
 
 
+@pytest.mark.slow
 def test_jobs_go_through_submitit_and_the_same_command_goes_on(tiny, command):
     pytest.importorskip("submitit")
     tiny(**SMALL)
