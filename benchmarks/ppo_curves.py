@@ -7,6 +7,7 @@ r"""Learning curves of PPO from scratch on an Atari game: ours beside Stable-Bas
 Each training has a folder below ``--run_dir``. Finished ones are not repeated: the command goes on
 where it was stopped (ours from its last checkpoint, Stable-Baselines3's anew); several commands may
 share the work by ``--only`` and ``--seeds``.
+
 Both have the same game, preprocessing, hyper-parameters, linear schedule and number of steps.
 ``curves.png`` and ``curves.md`` compare the unclipped scores of the whole games that ended within
 windows of steps in training, and each window's mean over the seeds.

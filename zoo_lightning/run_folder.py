@@ -17,6 +17,9 @@ from zoo_lightning.whole_files import whole_file
 
 CHECKPOINTS, PICTURES, SUMMARY, METRICS = "checkpoints", "pictures", "summary.json", "metrics.csv"
 
+LOG = "log.txt"
+"""What a run that another command started has printed."""
+
 
 def new_run_folder(experiment: str) -> Path:
     """``runs/EXPERIMENT/DATE-TIME``, not yet taken by another run."""
@@ -114,6 +117,18 @@ def earlier_metrics(folder: Path, until_step: int) -> list[dict[str, int | float
     with file.open(newline="") as stream:
         rows = [{k: _number(v) for k, v in row.items() if v} for row in csv.DictReader(stream)]
     return [row for row in rows if row.get("step", 0) < until_step]
+
+
+def last_line_of_log(folder: Path, otherwise: str) -> str:
+    """What a run in a process of its own said at the end, from ``log.txt``.
+
+    Args:
+        folder: of the run.
+        otherwise: what to give where it said nothing.
+    """
+    log = folder / LOG
+    lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+    return lines[-1] if lines else otherwise
 
 
 def metric_by_step(folder: Path, name: str) -> dict[int, float]:

@@ -19,6 +19,7 @@ from zoo_lightning.comparing.forking import CellProcess
 from zoo_lightning.comparing.grid import Cell, Comparison
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import RECIPES
+from zoo_lightning.run_folder import LOG, last_line_of_log
 
 Say = Callable[[str], object]
 
@@ -41,7 +42,7 @@ def start(comparison: Comparison, cell: Cell, device: str | None) -> CellProcess
     """Begin a cell in a process of its own, which writes into the cell's ``log.txt``."""
     folder = comparison.run(cell)
     folder.mkdir(parents=True, exist_ok=True)
-    return CellProcess(arguments_of(comparison, cell), folder / "log.txt", device)
+    return CellProcess(arguments_of(comparison, cell), folder / LOG, device)
 
 
 def outcome(process: CellProcess) -> str:
@@ -52,13 +53,6 @@ def outcome(process: CellProcess) -> str:
 def attempt(comparison: Comparison, cell: Cell) -> str:
     """Carry out a cell; the function that a cluster's job calls."""
     return outcome(start(comparison, cell, None))
-
-
-def last_line(comparison: Comparison, cell: Cell) -> str:
-    """What a failed cell said at the end."""
-    log = comparison.run(cell) / "log.txt"
-    lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
-    return lines[-1] if lines else "no output"
 
 
 class Workers:
@@ -132,7 +126,8 @@ class Workers:
             self._running.discard(process)
         if became == "failed" and not self._stopping.is_set():
             self.failed.append(cell)
-            self.say(f"failed  {cell.path}: {last_line(self.comparison, cell)}")
+            said = last_line_of_log(self.comparison.run(cell), "no output")
+            self.say(f"failed  {cell.path}: {said}")
         elif became == "taken":
             self.say(f"left    {cell.path}: another process works on it")
         elif became == "done":

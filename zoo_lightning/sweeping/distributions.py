@@ -6,7 +6,6 @@ meets W&B's meaning exactly, be it one that Optuna has no word for. Exponents ar
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from statistics import NormalDist
 from typing import Any
 
 from zoo_lightning.errors import ConfigError
+from zoo_lightning.sweeping.showing import text_of
 
 EDGE = 1e-9
 """How near to 0 and 1 it is searched: some distributions are infinite there."""
@@ -107,7 +107,7 @@ class Distribution:
                 f"distribution {self.kind!r} has no grid; expected values, value, int_uniform or "
                 "q_uniform: list values, or take method random"
             )
-        return list({json.dumps(value, sort_keys=True): value for value in found}.values())
+        return list({text_of(value): value for value in found}.values())
 
     @property
     def native(self) -> bool:

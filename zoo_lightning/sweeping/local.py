@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from zoo_lightning.errors import ConfigError, nearest
-from zoo_lightning.run_folder import CHECKPOINTS, METRICS, SUMMARY
+from zoo_lightning.run_folder import CHECKPOINTS, LOG, METRICS, SUMMARY, last_line_of_log
 from zoo_lightning.sweeping.expansion import expand, nested, words_of_fit
 from zoo_lightning.sweeping.study import Taken, Trials
 from zoo_lightning.whole_files import whole_file
@@ -181,7 +181,7 @@ class Worker:
             if self._failed >= HOPELESS and not self._succeeded:
                 raise ConfigError(
                     f"the first {HOPELESS} trials failed, the last with: {reason}; see "
-                    f"{taken.folder / 'log.txt'}"
+                    f"{taken.folder / LOG}"
                 )
 
     def _process(self, taken: Taken, device: str | None) -> tuple[int, bool]:
@@ -192,7 +192,7 @@ class Worker:
         environment = environment_of(self.trials, taken)
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
-        with open(taken.folder / "log.txt", "a") as log:
+        with open(taken.folder / LOG, "a") as log:
             process = subprocess.Popen(
                 words_of(self.trials, taken),
                 stdin=subprocess.DEVNULL,
@@ -241,9 +241,7 @@ class Worker:
                 f"it logged no {name!r}.{nearest(name, known)} It logged: "
                 f"{', '.join(known) or 'nothing'}"
             )
-        log = folder / "log.txt"
-        lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
-        return lines[-1] if lines else f"exit status {ended}"
+        return last_line_of_log(folder, f"exit status {ended}")
 
 
 def _report(taken: Taken, history: Sequence[float]) -> None:

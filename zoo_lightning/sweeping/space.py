@@ -16,6 +16,7 @@ import numpy as np
 
 from zoo_lightning.sweeping.distributions import EDGE, Distribution
 from zoo_lightning.sweeping.schema import Sweep
+from zoo_lightning.sweeping.showing import text_of
 from zoo_lightning.sweeping.states import import_optuna
 
 Path = tuple[str, ...]
@@ -56,12 +57,12 @@ class Space:
     def _distribution(self, path: Path, given: Distribution) -> Any:
         kinds = self._optuna.distributions
         if self._grid:
-            return kinds.CategoricalDistribution([_text(each) for each in self._points[path]])
+            return kinds.CategoricalDistribution([text_of(each) for each in self._points[path]])
         if not given.native:
             return kinds.FloatDistribution(EDGE, 1 - EDGE)
         if given.kind == "categorical":
             return kinds.CategoricalDistribution(
-                list(dict.fromkeys(map(_text, given.options["values"])))
+                list(dict.fromkeys(map(text_of, given.options["values"])))
             )
         low, high = given.limits
         if given.kind == "int_uniform":
@@ -103,7 +104,7 @@ class Space:
             found = {}
             for path in reversed(list(self._searched)):  # the last one varies fastest
                 index, at = divmod(index, len(self._points[path]))
-                found[self._name(path)] = _text(self._points[path][at])
+                found[self._name(path)] = text_of(self._points[path][at])
             return found
         quantiles = np.random.default_rng([self._seed, index]).random(len(self._searched))
         return {
@@ -116,10 +117,6 @@ class Space:
             return min(max(quantile, EDGE), 1 - EDGE)
         value = given.value(quantile)
         if given.kind == "categorical":
-            return _text(value)
+            return text_of(value)
         low, high = given.limits
         return min(max(value, low), high)  # exponentials of logarithms are off by rounding
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)

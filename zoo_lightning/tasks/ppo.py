@@ -152,7 +152,7 @@ class PPOTask(BaseTask):
         self._seen: np.ndarray | None = None
 
     def configure_callbacks(self) -> list[Callback]:
-        """Gates' moving average, and their log layer by layer."""
+        """Gates' moving average, their log layer by layer, and warnings."""
         if not isinstance(self.backbone, ZooBackbone):
             return []
         momentum = self.hparams["gate_momentum"]
