@@ -177,7 +177,7 @@ def make_task(kind="plain", **options):
     return PPOTask(zoo, num_actions=2, **options)
 
 
-def with_rollout(task, data, folder):
+def with_rollout(task, data, folder, **options):
     """The task's first rollout, with the games that ended."""
     found = SimpleNamespace()
 
@@ -189,7 +189,7 @@ def with_rollout(task, data, folder):
         raise Stop
 
     task.learn = learn
-    trainer = make_trainer(folder)
+    trainer = make_trainer(folder, **options)
     with pytest.raises(Stop):
         trainer.fit(task, datamodule=data)
     del task.learn
@@ -212,6 +212,24 @@ def test_before_the_first_update_every_ratio_is_one(kind, tmp_path):
         ratio = (chosen - samples.log_probs).exp()
         torch.testing.assert_close(ratio, torch.ones_like(ratio), atol=1e-5, rtol=0)
         torch.testing.assert_close(values, samples.values, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["plain", "lite", "full"])
+def test_in_bfloat16_ratios_differ_from_one_by_rounding_only(kind, tmp_path):
+    task = make_task(kind)
+    rollout = with_rollout(task, SignalData(), tmp_path, precision="bf16-mixed")
+    task.train()
+    for part in rollout.learnable().split(7):
+        samples = rollout.samples(part)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits, values = task(samples.observations)
+        assert logits.dtype == values.dtype == torch.float32
+        # The heads' part of it is exact: nothing is rounded to bfloat16 after the features.
+        assert not torch.equal(logits, logits.bfloat16().float())
+        chosen = logits.log_softmax(dim=-1).gather(1, samples.actions[:, None]).squeeze(1)
+        ratio = (chosen - samples.log_probs).exp()
+        torch.testing.assert_close(ratio, torch.ones_like(ratio), atol=2e-3, rtol=0)
+        torch.testing.assert_close(values, samples.values, atol=1e-2, rtol=1e-2)
 
 
 def test_with_the_batchs_own_gates_lite_would_learn_from_another_function(tmp_path):

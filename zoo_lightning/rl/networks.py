@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from zoo_lightning.layers.products import autocast_off
+
 
 class NatureCNN(nn.Module):
     """Three convolutions and a hidden layer (Mnih et al., *Human-level control*, 2015, methods).
@@ -66,8 +68,14 @@ class PolicyValueHead(nn.Module):
         self.value = orthogonal(nn.Linear(num_features, 1), 1.0)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, A)`` and ``(B,)`` in float32, of features ``(B, F)``."""
-        return self.policy(features).float(), self.value(features).squeeze(-1).float()
+        """``(B, A)`` and ``(B,)`` in float32, of features ``(B, F)``.
+
+        Also under autocast: in bfloat16 a return of 100 would be known to half a point, and
+        neighbouring logits would round to the same probability.
+        """
+        with autocast_off(features.device):
+            features = features.float()
+            return self.policy(features), self.value(features).squeeze(-1)
 
 
 def orthogonal(layer: nn.Module, gain: float) -> nn.Module:
