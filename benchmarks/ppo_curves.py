@@ -20,7 +20,6 @@ import csv
 import json
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
@@ -28,14 +27,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from matplotlib.figure import Figure
 
+from zoo_lightning.comparing.returns import Curve, returns_in_training
 from zoo_lightning.plots import new_figure, save_figure
 from zoo_lightning.whole_files import whole_file
 
 ENVS, STEPS, MINIBATCHES = 8, 128, 4
 WHO = ("ours", "sb3")
-
-Curve = dict[int, float]
-"""Mean score of the games that ended in a window, by the window's last step."""
 
 
 def train_ours(game: str, seed: int, steps: int, folder: Path) -> None:
@@ -80,17 +77,6 @@ def train_theirs(game: str, seed: int, steps: int, folder: Path) -> None:
         table.writerows(rows)
     with whole_file(folder / "summary.json") as part:
         part.write_text(json.dumps({"game": game, "seed": seed, "agent_steps": steps}) + "\n")
-
-
-def read_curve(metrics: Path, window: int) -> Curve:
-    """Scores of a run, averaged in windows of steps."""
-    scores: dict[int, list[float]] = defaultdict(list)
-    with metrics.open(newline="") as stream:
-        for row in csv.DictReader(stream):
-            if row.get("charts/episodic_return"):
-                end = (int(float(row["step"])) // window + 1) * window
-                scores[end].append(float(row["charts/episodic_return"]))
-    return {end: mean(found) for end, found in sorted(scores.items())}
 
 
 def plot_curves(curves: dict[str, list[Curve]], game: str) -> Figure:
@@ -150,7 +136,9 @@ def main(arguments: list[str] | None = None) -> None:
     if options.output:
         curves = {
             name: [
-                read_curve(options.run_dir / f"{name}-{seed}" / "metrics.csv", options.window)
+                returns_in_training(
+                    options.run_dir / f"{name}-{seed}" / "metrics.csv", options.window, ENVS * STEPS
+                )
                 for seed in seeds
             ]
             for name in WHO

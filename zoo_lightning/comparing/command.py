@@ -28,6 +28,7 @@ from zoo_lightning.comparing.report import (
     metric_of,
     write_tables,
 )
+from zoo_lightning.comparing.returns import format_returns, training_curves
 from zoo_lightning.comparing.running import ComparisonStopped, run_here, run_on_cluster
 from zoo_lightning.comparing.tuning import choose, trials_of
 from zoo_lightning.errors import ConfigError
@@ -39,6 +40,7 @@ from zoo_lightning.run_folder import read_checkpoint
 from zoo_lightning.tasks import BaseTask
 from zoo_lightning.tasks.loading import load_task
 from zoo_lightning.trainer_cli import run
+from zoo_lightning.whole_files import whole_file
 
 ABOUT = f"""\
 Train transfer methods on the same data, steps and augmentation, and say which is better and how
@@ -225,9 +227,23 @@ def _report(
             name = table.metric.in_validation.name
             steps = "agent steps" if comparison.task == "PPOTask" else "optimiser steps"
             save_figure(plot_learning_curves(curves, name, steps), folder / f"{stem}-curves.png")
+        if comparison.task == "PPOTask":
+            _report_returns(comparison, cells)
     write_tables(comparison, tables)
     print((comparison.folder / "table.md").read_text(), end="")
     print(f"wrote {', '.join(FILES)} and pictures/ to {comparison.folder}")
+
+
+def _report_returns(comparison: Comparison, cells: Sequence[Cell]) -> None:
+    """Table and picture of what policies scored while they learned."""
+    curves = training_curves(comparison, cells)
+    if not curves:
+        return
+    shown = {label: list(by_seed.values()) for label, by_seed in curves.items()}
+    figure = plot_learning_curves(shown, "episodic return in training", "agent steps")
+    save_figure(figure, comparison.folder / "pictures" / "training.png")
+    with whole_file(comparison.folder / "returns.md") as part:
+        part.write_text(format_returns(curves))
 
 
 def _add_costs(comparison: Comparison, cells: Sequence[Cell], table: Table) -> None:

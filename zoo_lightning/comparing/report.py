@@ -11,7 +11,7 @@ from typing import Any
 
 from zoo_lightning.comparing.costs import Cost
 from zoo_lightning.comparing.grid import Cell, Comparison
-from zoo_lightning.comparing.statistics import Difference, Interval, interval, paired
+from zoo_lightning.comparing.statistics import Difference, Interval, interval, paired, with_half
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.run_folder import METRICS, metric_by_step
@@ -200,9 +200,9 @@ def _cells(table: Table, row: Row) -> list[str]:
     cost = row.cost
     return [
         row.label,
-        _with_half(figure.mean, figure.half),
+        with_half(figure),
         str(figure.count),
-        "" if found is None else _with_half(found.mean, found.half, "+"),
+        "" if found is None else with_half(found, "+"),
         "" if found is None or found.seeds < 2 else f"{found.low:+.2f} to {found.high:+.2f}",
         "" if found is None or found.seeds < 2 else f"{found.p:.3f}",
         f"{mean(row.seconds.values()):.0f}",
@@ -211,11 +211,6 @@ def _cells(table: Table, row: Row) -> list[str]:
         "" if cost is None else f"{cost.relative:.2f}",
         "" if cost is None else f"{cost.parameters:,}",
     ]
-
-
-def _with_half(value: float, half: float, sign: str = "") -> str:
-    spread = "" if half != half else f" ± {half:.2f}"
-    return f"{value:{sign}.2f}{spread}"
 
 
 def verdict(table: Table) -> list[str]:

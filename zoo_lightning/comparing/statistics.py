@@ -52,6 +52,12 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, float(scipy_stats().t.ppf(0.975, count - 1) * error), count)
 
 
+def with_half(figure: Interval | Difference, sign: str = "") -> str:
+    """``mean ± half`` to two decimals, with ``sign`` "+" always with its sign."""
+    spread = "" if figure.half != figure.half else f" ± {figure.half:.2f}"
+    return f"{figure.mean:{sign}.2f}{spread}"
+
+
 def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Difference:
     """Difference of two methods, seed by seed.
 
