@@ -29,9 +29,13 @@ class Layered(pl.LightningModule):
         optimizer = self.optimizers()
         optimizer.zero_grad()
         self.manual_backward(loss)
-        self.clip_gradients(optimizer, CLIPPED, "norm")
         optimizer.step()
         return None
+
+    def on_before_optimizer_step(self, optimizer):
+        """Clip by itself, as PPO does."""
+        if not self.automatic_optimization:
+            nn.utils.clip_grad_norm_(self.parameters(), CLIPPED)
 
     def configure_optimizers(self):
         """Plain descent."""

@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -230,6 +231,40 @@ def test_in_bfloat16_ratios_differ_from_one_by_rounding_only(kind, tmp_path):
         ratio = (chosen - samples.log_probs).exp()
         torch.testing.assert_close(ratio, torch.ones_like(ratio), atol=2e-3, rtol=0)
         torch.testing.assert_close(values, samples.values, atol=1e-2, rtol=1e-2)
+
+
+class NoteGradients(pl.Callback):
+    """The norm of all gradients that the optimiser took its step by."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+
+    def on_train_start(self, trainer, pl_module):
+        """Look after every step: a manual step's clipping comes within it."""
+
+        def note(optimizer, *args):
+            gradients = [p.grad for p in pl_module.parameters()]
+            self.norms.append(float(nn.utils.get_total_norm(gradients)))
+
+        trainer.optimizers[0].register_step_post_hook(note)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_gradients_are_clipped_in_the_losss_own_scale(precision, tmp_path):
+    options = {"precision": precision}
+    if precision == "16-mixed":  # as with a GPU, whose scaler Lightning does not make elsewhere
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        options = {"plugins": [MixedPrecision("16-mixed", "cpu", scaler=scaler)]}
+    noted, limit = NoteGradients(), 0.01
+    before = make_task(max_grad_norm=limit).state_dict()
+    task = make_task(max_grad_norm=limit)
+    make_trainer(tmp_path, callbacks=[noted], **options).fit(task, datamodule=SignalData(2))
+    assert len(noted.norms) >= 15
+    assert max(noted.norms) == pytest.approx(limit, rel=1e-3)
+    assert min(noted.norms) > limit / 2  # and not small because they were clipped while scaled
+    after = task.state_dict()
+    assert all(value.isfinite().all() for value in after.values())
+    assert not torch.equal(before["head.policy.weight"], after["head.policy.weight"])
 
 
 def test_with_the_batchs_own_gates_lite_would_learn_from_another_function(tmp_path):

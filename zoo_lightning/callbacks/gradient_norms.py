@@ -22,27 +22,16 @@ class GradientNorms(Callback):
     devices, in the loss's own scale (mixed precision has been unscaled; a step that it is going to
     leave out shows infinity), before clipping.
 
-    A task that optimises by itself, such as PPO, clips before the optimiser's hook. There the norms
-    are taken after each backward pass instead, and what is logged with a rollout is of its last
-    minibatch.
+    What PPO logs with a rollout is of its last minibatch. A task that optimises by itself must clip
+    in its own ``on_before_optimizer_step``, which comes after this one.
     """
 
     @override
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        if pl_module.automatic_optimization:
-            self._log(pl_module, scale=1.0)
-
-    @override
-    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not pl_module.automatic_optimization:
-            scaler = getattr(trainer.precision_plugin, "scaler", None)
-            self._log(pl_module, scale=1.0 if scaler is None else scaler.get_scale())
-
-    def _log(self, pl_module: pl.LightningModule, scale: float) -> None:
         norms = gradient_norms(pl_module)
-        values = {f"gradients/{part}": norm / scale for part, norm in norms.items()}
+        values = {f"gradients/{part}": norm for part, norm in norms.items()}
         pl_module.log_dict(values, batch_size=1, rank_zero_only=True)
 
 

@@ -68,8 +68,6 @@ class BaseTask(pl.LightningModule):
     monitor: ClassVar[str]
     """Logged validation metric by which the best checkpoint is chosen."""
     monitor_mode: ClassVar[Literal["min", "max"]]
-    optimizer_options: ClassVar[dict[str, dict[str, Any]]] = {}
-    """Further options of optimisers by their names."""
     head: nn.Module
 
     def __init__(
@@ -248,13 +246,17 @@ class BaseTask(pl.LightningModule):
             lr=options["lr"],
             weight_decay=0.0,
             momentum=options["momentum"],
-            **self.optimizer_options.get(options["optimizer"], {}),
+            **self.optimizer_options(options["optimizer"]),
         )
         scheduler = self._scheduler(optimizer)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def optimizer_options(self, name: str) -> dict[str, Any]:
+        """Further options of an optimiser by its name."""
+        return {}
 
     def _scheduler(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
         options = self.hparams
