@@ -9,8 +9,8 @@ where it was stopped (ours from its last checkpoint, Stable-Baselines3's anew); 
 share the work by ``--only`` and ``--seeds``.
 
 Both have the same game, preprocessing, hyper-parameters, linear schedule and number of steps.
-``curves.png`` and ``curves.md`` compare the unclipped scores of the whole games that ended within
-windows of steps in training, and each window's mean over the seeds.
+``curves.png``, ``curves.md`` and ``curves.json`` compare the unclipped scores of the whole games
+that ended within windows of steps in training, and each window's mean over the seeds.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ from zoo_lightning.whole_files import whole_file
 
 ENVS, STEPS, MINIBATCHES = 8, 128, 4
 WHO = ("ours", "sb3")
+
+CURVES = "curves.json"
+
+Curves = dict[str, dict[int, Curve]]
+"""By who was trained and by seed."""
 
 
 def train_ours(game: str, seed: int, steps: int, folder: Path) -> None:
@@ -79,12 +84,40 @@ def train_theirs(game: str, seed: int, steps: int, folder: Path) -> None:
         part.write_text(json.dumps({"game": game, "seed": seed, "agent_steps": steps}) + "\n")
 
 
-def plot_curves(curves: dict[str, list[Curve]], game: str) -> Figure:
+def finished_curves(options: argparse.Namespace, seeds: list[int]) -> Curves:
+    """Curves of all trainings that have ended: from their folders, or from ``curves.json``.
+
+    The latter keeps what was trained elsewhere, or earlier.
+    """
+    path = options.output / CURVES
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    setting = {"game": options.game, "steps": options.steps, "window": options.window}
+    if any(kept.get(key, value) != value for key, value in setting.items()):
+        raise SystemExit(f"{path} is of another setting than {setting}; give another --output")
+    curves: Curves = {name: {} for name in WHO}
+    for name in WHO:
+        curves[name] = {
+            int(seed): {int(end): value for end, value in curve.items()}
+            for seed, curve in kept.get("curves", {}).get(name, {}).items()
+        }
+        for seed in seeds:
+            folder = options.run_dir / f"{name}-{seed}"
+            if (folder / "summary.json").is_file():
+                curves[name][seed] = returns_in_training(
+                    folder / "metrics.csv", options.window, ENVS * STEPS
+                )
+    options.output.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as part:
+        part.write_text(json.dumps({**setting, "curves": curves}, indent=1) + "\n")
+    return curves
+
+
+def plot_curves(curves: Curves, game: str) -> Figure:
     """Every seed as a thin line, the mean as a thick one."""
     figure = new_figure(6.5, 4.0)
     axes = figure.subplots()
     for name, colour, dash in (("ours", "black", "-"), ("sb3", "0.5", "--")):
-        runs = curves.get(name, [])
+        runs = list(curves[name].values())
         for curve in runs:
             axes.plot(list(curve), list(curve.values()), dash, color=colour, lw=0.8)
         if runs:
@@ -98,20 +131,17 @@ def plot_curves(curves: dict[str, list[Curve]], game: str) -> Figure:
     return figure
 
 
-def format_curves(curves: dict[str, list[Curve]], seeds: list[int]) -> str:
+def format_curves(curves: Curves) -> str:
     """Markdown: a row for each window, a column for each training."""
-    names = [f"{name} {seed}" for name in WHO for seed in seeds]
-    heads = ["steps", *names, "ours, mean", "sb3, mean"]
+    present = {name: by_seed for name, by_seed in curves.items() if by_seed}
+    names = [f"{name} {seed}" for name, by_seed in present.items() for seed in by_seed]
+    heads = ["steps", *names, *(f"{name}, mean" for name in present)]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    every = [curve for name in WHO for curve in curves[name]]
+    every = [curve for by_seed in present.values() for curve in by_seed.values()]
     for end in sorted(set.intersection(*(set(curve) for curve in every))):
-        means = [mean(curve[end] for curve in curves[name]) for name in WHO]
-        cells = [
-            f"{end:,}",
-            *(f"{curve[end]:.1f}" for curve in every),
-            *(f"{m:.1f}" for m in means),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+        means = [mean(curve[end] for curve in by_seed.values()) for by_seed in present.values()]
+        cells = [f"{value:.1f}" for value in (*(curve[end] for curve in every), *means)]
+        lines.append(f"| {' | '.join([f'{end:,}', *cells])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -124,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--only", choices=WHO, help="train only one's own")
     parser.add_argument("--window", type=int, default=50_000, help="steps that are averaged over")
-    parser.add_argument("--output", type=Path, help="folder for curves.md and curves.png")
+    parser.add_argument("--output", type=Path, help="folder for curves.json, .md and .png")
     options = parser.parse_args(arguments)
     seeds = [int(word) for word in options.seeds.split(",")]
     trainers = {"ours": train_ours, "sb3": train_theirs}
@@ -134,17 +164,9 @@ def main(arguments: list[str] | None = None) -> None:
             if not (folder / "summary.json").is_file():
                 trainers[name](options.game, seed, options.steps, folder)
     if options.output:
-        curves = {
-            name: [
-                returns_in_training(
-                    options.run_dir / f"{name}-{seed}" / "metrics.csv", options.window, ENVS * STEPS
-                )
-                for seed in seeds
-            ]
-            for name in WHO
-        }
+        curves = finished_curves(options, seeds)
         save_figure(plot_curves(curves, options.game), options.output / "curves.png")
-        (options.output / "curves.md").write_text(format_curves(curves, seeds))
+        (options.output / "curves.md").write_text(format_curves(curves))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ def test_what_is_finished_is_only_compared(runs, monkeypatch):
     monkeypatch.setattr(ppo_curves, "train_ours", lambda *args: pytest.fail("trained again"))
     monkeypatch.setattr(ppo_curves, "train_theirs", lambda *args: pytest.fail("trained again"))
     output = runs / "out"
-    output.mkdir()
     ppo_curves.main(["--run_dir", str(runs), "--window", "5000", "--output", str(output)])
     assert (output / "curves.png").stat().st_size > 1000
     lines = (output / "curves.md").read_text().splitlines()
@@ -41,6 +40,23 @@ def test_what_is_finished_is_only_compared(runs, monkeypatch):
         "| 5,000 | 2.0 | 2.0 | 2.0 | 2.0 | 2.0 | 2.0 |",
         "| 10,000 | 5.0 | 6.0 | 4.0 | 4.0 | 5.5 | 4.0 |",
     ]
+
+
+def test_curves_of_trainings_elsewhere_are_kept(runs, tmp_path_factory):
+    output = runs / "out"
+    ppo_curves.main(["--run_dir", str(runs), "--window", "5000", "--output", str(output)])
+    first = (output / "curves.md").read_text()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    finished(elsewhere / "sb3-0", [(2000, 2), (7000, 9)])
+    (runs / "ours-0/summary.json").rename(elsewhere / "unused")  # the others are gone, too
+    options = ["--run_dir", str(elsewhere), "--window", "5000", "--output", str(output)]
+    ppo_curves.main([*options, "--only", "sb3", "--seeds", "0"])
+    assert (output / "curves.md").read_text() == first.replace(
+        "| 10,000 | 5.0 | 6.0 | 4.0 | 4.0 | 5.5 | 4.0 |",
+        "| 10,000 | 5.0 | 6.0 | 9.0 | 4.0 | 5.5 | 6.5 |",
+    )
+    with pytest.raises(SystemExit, match="another setting"):
+        ppo_curves.main([*options, "--only", "sb3", "--seeds", "0", "--game", "pong"])
 
 
 def test_only_the_wanted_side_is_trained(tmp_path, monkeypatch):
