@@ -64,7 +64,9 @@ class TakeTurns(pl.Callback):
         self.done.acquire()
 
 
-def our_turns(kind: str, game: str, steps: int, turns: int, folder: str) -> Turn:
+def our_turns(
+    kind: str, game: str, steps: int, turns: int, folder: str, precision: str = "32-true"
+) -> Turn:
     """A training of ours, as the command line would have it."""
     data = AtariData(game, total_steps=turns * ENVS * steps, num_envs=ENVS, rollout_steps=steps)
     if kind == "plain":
@@ -75,6 +77,7 @@ def our_turns(kind: str, game: str, steps: int, turns: int, folder: str) -> Turn
     taking_turns = TakeTurns()
     trainer = pl.Trainer(
         accelerator="cpu",
+        precision=precision,
         max_epochs=1,
         limit_val_batches=0,
         callbacks=[taking_turns],
@@ -95,7 +98,12 @@ def their_turns(game: str, steps: int) -> Turn:
 
 
 def measure(
-    variants: list[str], game: str, turns: int, threads: int, steps: int = 128
+    variants: list[str],
+    game: str,
+    turns: int,
+    threads: int,
+    steps: int = 128,
+    precision: str = "32-true",
 ) -> dict[str, Any]:
     """Steps per second of all variants, their ratios, and what they come from."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
@@ -105,7 +113,7 @@ def measure(
             if name == "sb3":
                 players[name] = their_turns(game, steps)
             else:
-                players[name] = our_turns(name, game, steps, turns + 1, folder)
+                players[name] = our_turns(name, game, steps, turns + 1, folder, precision)
         for number in range(turns + 1):  # the first one is not counted
             for name, turn in players.items():
                 start = time.perf_counter()
@@ -127,6 +135,7 @@ def measure(
         "sources": len(SOURCES),
         "turns": turns,
         "threads": threads,
+        "precision": precision,
         "torch": torch.__version__,
     }
     return {**ratios, "steps_per_second": speeds, "setting": setting, "seconds": seconds}
@@ -139,11 +148,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--turns", type=int, default=8, help="timed rollouts of each variant")
     parser.add_argument("--steps", type=int, default=128, help="of each environment in a rollout")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--precision", default="32-true", help="of ours, such as bf16-mixed")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--json", type=Path, help="file to write all figures to")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    result = measure(options.variants, options.game, options.turns, options.threads, options.steps)
+    result = measure(
+        options.variants,
+        options.game,
+        options.turns,
+        options.threads,
+        options.steps,
+        options.precision,
+    )
     for name, speed in result["steps_per_second"].items():
         print(f"{name:6} {speed:6.0f} steps/s")
     for name in result:
