@@ -13,7 +13,9 @@ import torch
 import yaml
 from PIL import Image
 
-from zoo_lightning import __version__, load_task
+from zoo_lightning import __version__, cli, load_task
+from zoo_lightning.cli import run_command
+from zoo_lightning.errors import ZooError
 from zoo_lightning.experiments import known_experiments
 
 FIT = ["fit", "--experiment", "tiny"]
@@ -70,6 +72,29 @@ def test_without_arguments_the_subcommands_and_experiments_are_listed(command):
     assert found.status == 0
     assert all(word in found.out for word in ("fit", "validate", "test", "predict", "sources"))
     assert all(name in found.out for name in known_experiments())
+
+
+def test_a_command_line_in_a_notebook_is_one_string(capsys):
+    run_command("--version")
+    assert capsys.readouterr().out == f"zoo_lightning {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("fitt --experiment landmarks", "unknown subcommand 'fitt'"),
+        ("fit --experiment 'no such one'", "no such one"),
+    ],
+)
+def test_a_mistake_in_a_notebook_is_raised(line, message):
+    with pytest.raises(ZooError, match=message):
+        run_command(line)
+
+
+def test_a_command_that_ends_with_another_status_than_0_is_raised_in_a_notebook(monkeypatch):
+    monkeypatch.setattr(cli, "_carry_out", lambda words: len(words))
+    with pytest.raises(ZooError, match=r"`sources check \.\.\.` ended with status 4"):
+        run_command("sources check --experiment 'my own'")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ What takes seconds to import is imported only when the arguments need it: ``--ve
 
 from __future__ import annotations
 
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -97,7 +98,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0; 2 for a mistake in what was given; 130 or 143 after SIGINT or SIGTERM.
     """
-    given = arguments
+    try:
+        return _carry_out(arguments)
+    except ZooError as error:
+        print(f"error: {message_of(error)}", file=sys.stderr)
+        return 2
+
+
+def run_command(line: str) -> None:
+    """Run a command line in this process, for notebooks: a failure stops the cell.
+
+    Args:
+        line: what would follow ``python -m zoo_lightning`` in a shell, quoted as there.
+
+    Raises:
+        ZooError: a mistake in what was given, or a command that found something wrong and has
+            said so.
+    """
+    words = shlex.split(line)
+    status = _carry_out(words)
+    if status:
+        raise ZooError(f"`{shlex.join(words[:2])} ...` ended with status {status}; it says why")
+
+
+def _carry_out(given: Sequence[str] | None) -> int:
+    """Find the subcommand and run it; returns the exit status."""
     arguments = list(sys.argv[1:] if given is None else given)
     if not arguments or arguments[0] in ("-h", "--help"):
         from zoo_lightning.experiments import known_experiments
@@ -108,50 +133,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"zoo_lightning {__version__}")
         return 0
-    try:
-        # Options may come first, as in LightningCLI.
-        if arguments[0].startswith("-") and not set(arguments) & set(SUBCOMMANDS):
-            known = ("--help", "--version")
-            raise ConfigError(
-                f"no subcommand in {' '.join(arguments)!r}.{nearest(arguments[0], known)} Give one "
-                f"of: {', '.join(SUBCOMMANDS)}."
-            )
-        if not arguments[0].startswith("-") and arguments[0] not in SUBCOMMANDS:
-            raise ConfigError(
-                f"unknown subcommand {arguments[0]!r}.{nearest(arguments[0], SUBCOMMANDS)} Known "
-                f"are: {', '.join(SUBCOMMANDS)}."
-            )
-        if arguments[0] == "sources":
-            return sources(arguments[1:])
-        if arguments[0] == "gates":
-            _quieten()
-            from zoo_lightning.gates import command
+    # Options may come first, as in LightningCLI.
+    if arguments[0].startswith("-") and not set(arguments) & set(SUBCOMMANDS):
+        known = ("--help", "--version")
+        raise ConfigError(
+            f"no subcommand in {' '.join(arguments)!r}.{nearest(arguments[0], known)} Give one "
+            f"of: {', '.join(SUBCOMMANDS)}."
+        )
+    if not arguments[0].startswith("-") and arguments[0] not in SUBCOMMANDS:
+        raise ConfigError(
+            f"unknown subcommand {arguments[0]!r}.{nearest(arguments[0], SUBCOMMANDS)} Known "
+            f"are: {', '.join(SUBCOMMANDS)}."
+        )
+    if arguments[0] == "sources":
+        return sources(arguments[1:])
+    if arguments[0] == "gates":
+        _quieten()
+        from zoo_lightning.gates import command
 
-            return command.main(arguments[1:])
-        if arguments[0] == "export":
-            _quieten()
-            from zoo_lightning.deployment import command as exporting
+        return command.main(arguments[1:])
+    if arguments[0] == "export":
+        _quieten()
+        from zoo_lightning.deployment import command as exporting
 
-            return exporting.main(arguments[1:])
-        if arguments[0] == "compare":
-            _quieten()
-            from zoo_lightning.comparing import command as comparing
+        return exporting.main(arguments[1:])
+    if arguments[0] == "compare":
+        _quieten()
+        from zoo_lightning.comparing import command as comparing
 
-            return comparing.main(arguments[1:])
-        if arguments[0] == "sweep":
-            _quieten()
-            from zoo_lightning.sweeping import command as sweeping
+        return comparing.main(arguments[1:])
+    if arguments[0] == "sweep":
+        _quieten()
+        from zoo_lightning.sweeping import command as sweeping
 
-            return sweeping.main(arguments[1:])
-        if arguments[0] == "predict" and _names_images(arguments):
-            _quieten()
-            from zoo_lightning.predicting import command as predicting
+        return sweeping.main(arguments[1:])
+    if arguments[0] == "predict" and _names_images(arguments):
+        _quieten()
+        from zoo_lightning.predicting import command as predicting
 
-            return predicting.main(arguments[1:])
-        return _train(given)
-    except ZooError as error:
-        print(f"error: {message_of(error)}", file=sys.stderr)
-        return 2
+        return predicting.main(arguments[1:])
+    return _train(given)
 
 
 def _names_images(arguments: Sequence[str]) -> bool:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from zoo_lightning.plots import new_figure
+from zoo_lightning.plots import channels_last, draw_image, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
 
     from zoo_lightning.gates.report import GateReport
     from zoo_lightning.gates.watching import WatchedGates
@@ -61,8 +62,11 @@ def plot_watched_gates(
 ) -> Figure:
     """Gates of all layers across samples, groups or moments: a heat map for each source.
 
+    Dark is much. Differences (:meth:`WatchedGates.without_mean`) go from white, below the mean,
+    over grey to black.
+
     Args:
-        found: gates ``(N, L, m)``.
+        found: gates ``(N, L, m)``, or differences of gates.
         names: of the ``N`` columns; ``None`` numbers them.
         xlabel: what the columns are.
 
@@ -75,6 +79,63 @@ def plot_watched_gates(
     figure, grid = _maps_by_source(found.values.numpy(), found.layers, found.sources, xlabel)
     for axes in grid if names is not None else ():
         axes.set_xticks(np.arange(count), [_short(name) for name in names], rotation=90)
+    return figure
+
+
+def plot_mean_gates(found: Mapping[str, WatchedGates]) -> Figure:
+    """Heat maps of mean gates, layers by sources, one for each network, with their numbers.
+
+    Args:
+        found: by the networks' labels; of the same layers and sources.
+
+    Raises:
+        ValueError: no networks, or networks of other layers or sources.
+    """
+    kinds = {(tuple(each.layers), tuple(each.sources)) for each in found.values()}
+    if len(kinds) != 1:
+        raise ValueError(f"networks of {len(kinds)} kinds; expected the same layers and sources")
+    [(layers, sources)] = kinds
+    width = len(found) * (0.6 * len(sources) + 0.5) + 2.2
+    figure = new_figure(width, 0.24 * len(layers) + 1.9)
+    grid = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
+    for axes, (label, each) in zip(grid, found.items(), strict=True):
+        draw_table(axes, each.values.nanmean(dim=0).numpy(), sources, share=True)
+        axes.set_title(label, size=8)
+    grid[0].set_yticks(np.arange(len(layers)), [_short(name) for name in layers], fontsize=7)
+    return figure
+
+
+def plot_gates_of_images(images: ArrayLike, found: WatchedGates, layer: str) -> Figure:
+    """Images, and under each what one layer's gate says of it: a bar for each source.
+
+    Args:
+        images: ``(N, H, W, 3)`` or ``(N, 3, H, W)``, uint8 or floats in [0, 1].
+        found: the images' gates ``(N, L, m)``.
+        layer: its name.
+
+    Raises:
+        ValueError: an unknown layer, no images, or gates of another number of images.
+    """
+    pixels = channels_last(images)
+    if layer not in found.layers:
+        raise ValueError(f"no layer {layer!r} among {', '.join(found.layers)}")
+    if not len(pixels) or len(pixels) != len(found.values):
+        raise ValueError(f"{len(pixels)} images and gates of {len(found.values)}; expected as many")
+    values, places = found.values[:, found.layers.index(layer)].numpy(), range(len(found.sources))
+    figure = new_figure(1.3 * len(pixels) + 1.2, 1.6 + 0.22 * len(places))
+    heights = (1.2, 0.22 * len(places) + 0.1)
+    grid = figure.subplots(2, len(pixels), squeeze=False, height_ratios=heights, sharey="row")
+    for above, axes, image, gates in zip(*grid, pixels, values, strict=True):
+        draw_image(above, image)
+        axes.barh(places, gates, color="0.75", edgecolor="black", linewidth=0.6)
+        for place, gate in zip(places, gates, strict=True):
+            beside = gate + 0.03 if gate < 0.7 else 0.03
+            axes.text(beside, place, f"{gate:.2f}", va="center", fontsize=7)
+        axes.set(xlim=(0, 1), xticks=[0, 1])
+        axes.tick_params(length=2, labelsize=6)
+    grid[1, 0].set_yticks(places, [_short(name) for name in found.sources], fontsize=7)
+    grid[1, 0].invert_yaxis()
+    figure.supxlabel(f"gate of {_short(layer)}", size=8)
     return figure
 
 
@@ -122,12 +183,13 @@ def _maps_by_source(
     """A heat map of ``(X, L, m)`` for each source, all in one scale; dark is much."""
     figure = new_figure(1.9 * len(sources) + 2.4, 0.16 * len(layers) + 1.8)
     grid = list(figure.subplots(1, len(sources), squeeze=False, sharey=True)[0])
-    largest = float(np.nanmax(values, initial=0.0)) or 1.0
+    largest = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
+    differences = bool((values < 0).any())  # which gates never are
     for column, (axes, source) in enumerate(zip(grid, sources, strict=True)):
         image = axes.imshow(
             values[:, :, column].T,
             cmap="Greys",
-            vmin=0,
+            vmin=-largest if differences else 0,
             vmax=largest,
             aspect="auto",
             interpolation="nearest",
@@ -138,7 +200,7 @@ def _maps_by_source(
     figure.supxlabel(xlabel, size=8)
     bar = figure.colorbar(image, ax=grid, shrink=0.8)
     bar.ax.tick_params(labelsize=6)
-    bar.set_label("gate", size=8)
+    bar.set_label("gate, less its mean" if differences else "gate", size=8)
     return figure, grid
 
 

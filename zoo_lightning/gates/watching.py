@@ -7,9 +7,10 @@ asked all the same, so that the two modes can be compared. Letters: ``N`` sample
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 from zoo_lightning.backbone import ZooBackbone
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from zoo_lightning.envs.atari import AtariEnvs
     from zoo_lightning.tasks.ppo import PPOTask
 
@@ -48,6 +51,44 @@ class WatchedGates:
         """
         rows = [self.values[groups == group].mean(dim=0) for group in range(count)]
         return WatchedGates(torch.stack(rows), self.layers, self.sources)
+
+    def mean_by_band(
+        self, quantity: ArrayLike, edges: Sequence[float], unit: str = ""
+    ) -> tuple[WatchedGates, list[str]]:
+        """Means over bands of a quantity, such as the angle that a head is turned by.
+
+        Args:
+            quantity: ``(N,)`` of the samples; those where it is NaN are left out.
+            edges: between the bands, ascending; the first and the last band have no other end.
+            unit: written behind the numbers.
+
+        Returns:
+            With values ``(E + 1, L, m)``, NaN for an empty band; and the bands' names, with the
+            number of samples in each.
+
+        Raises:
+            ValueError: edges that do not ascend, or another number of samples.
+        """
+        values, ends = torch.as_tensor(quantity, dtype=torch.float64), list(edges)
+        if not ends or any(low >= high for low, high in pairwise(ends)):
+            raise ValueError(f"edges {ends}; expected at least one, ascending")
+        if values.shape != (len(self.values),):
+            raise ValueError(
+                f"a quantity of shape {tuple(values.shape)} for the gates of {len(self.values)} "
+                "samples; expected a number for each"
+            )
+        groups = torch.bucketize(values, torch.tensor(ends, dtype=torch.float64), right=True)
+        groups[values.isnan()] = -1
+        spans = [f"below {ends[0]:g}", *(f"{low:g} to {high:g}" for low, high in pairwise(ends))]
+        names = [
+            f"{span}{unit} ({int((groups == group).sum())})"
+            for group, span in enumerate([*spans, f"from {ends[-1]:g}"])
+        ]
+        return self.mean_by(groups, len(names)), names
+
+    def without_mean(self) -> WatchedGates:
+        """How far each sample or group is from the mean of all of them, in [-1, 1]."""
+        return replace(self, values=self.values - self.values.nanmean(dim=0))
 
 
 @contextmanager
