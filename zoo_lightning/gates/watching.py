@@ -69,7 +69,7 @@ class WatchedGates:
         Raises:
             ValueError: edges that do not ascend, or another number of samples.
         """
-        values, ends = torch.as_tensor(quantity, dtype=torch.float64), list(edges)
+        values, ends = torch.as_tensor(quantity, dtype=torch.float64).contiguous(), list(edges)
         if not ends or any(low >= high for low, high in pairwise(ends)):
             raise ValueError(f"edges {ends}; expected at least one, ascending")
         if values.shape != (len(self.values),):

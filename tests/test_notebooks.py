@@ -1,0 +1,177 @@
+"""The notebooks: each runs from nothing but this checkout, and is committed as it was executed."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient.exceptions import CellExecutionError
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from notebooks import execute  # noqa: E402
+
+NAMES = ["01_quickstart", "02_gates", "03_landmarks", "04_rl", "05_your_own_zoo"]
+
+
+def notebook_of(*sources):
+    """A notebook of code cells, not executed."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    return nbformat.v4.new_notebook(cells=cells)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """A small notebook that was executed without fault; a copy is given by calling."""
+    notebook = notebook_of("import os\nx = 6", "print(os.getcwd() + '/runs')\n7 * x")
+    execute.execute(notebook, tmp_path_factory.mktemp("work"))
+    assert execute.faults(notebook) == []
+    return lambda: copy.deepcopy(notebook)
+
+
+def files_beside():
+    """What lies in the checkout's own folder and in that of the notebooks."""
+    found = [*ROOT.iterdir(), *(path for path in execute.FOLDER.rglob("*") if path.is_file())]
+    return {path for path in found if not any(part.endswith("cache") for part in path.parts)}
+
+
+# The committed notebooks
+
+
+def test_these_are_all_notebooks():
+    assert execute.NAMES == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_committed_outputs_are_complete_current_and_clean(name):
+    assert execute.faults(execute.read(name)) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_names_nothing_that_a_checkout_lacks(name):
+    code = "\n".join(cell.source for cell in execute.code_cells(execute.read(name)))
+    assert "shared" not in code
+    assert "http" not in code
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_logic_lives_in_a_notebook(name):
+    for cell in execute.code_cells(execute.read(name)):
+        lines = cell.source.splitlines()
+        assert not [line for line in lines if line.strip().startswith(("def ", "class ", "lambda"))]
+        assert len(lines) <= 20
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_in_an_empty_folder_and_leaves_the_checkout_alone(name, tmp_path):
+    if name == "04_rl":
+        pytest.importorskip("ale_py")
+    before, notebook = files_beside(), execute.read(name)
+    execute.execute(notebook, tmp_path)
+    assert execute.faults(notebook) == []
+    assert files_beside() - before == set()
+
+
+# What executes them
+
+
+def test_outputs_are_those_of_an_empty_folder_of_which_no_path_is_shown(executed):
+    printed, returned = executed().cells[1].outputs
+    assert printed.text == "runs\n"
+    assert returned.data["text/plain"] == "42"
+
+
+def test_a_cell_that_fails_stops_the_notebook_with_its_error(tmp_path):
+    notebook = notebook_of("1 / 0", "open('late', 'w')")
+    with pytest.raises(CellExecutionError, match="division by zero"):
+        execute.execute(notebook, tmp_path)
+    assert not (tmp_path / "late").exists()
+    assert "cell 1 ended with ZeroDivisionError: division by zero" in execute.faults(notebook)
+
+
+def test_a_command_that_fails_in_a_notebook_stops_it(tmp_path):
+    words = "from zoo_lightning.cli import run_command\nrun_command('fitt')"
+    with pytest.raises(CellExecutionError, match="unknown subcommand 'fitt'"):
+        execute.execute(notebook_of(words), tmp_path)
+
+
+def test_outputs_of_other_code_are_a_fault(executed):
+    notebook = executed()
+    notebook.cells[1].source += " + 1"
+    assert execute.faults(notebook) == ["the outputs are not of this code"]
+
+
+def test_a_notebook_without_outputs_is_a_fault(executed):
+    notebook = executed()
+    for cell in notebook.cells:
+        cell.outputs, cell.execution_count = [], None
+    assert execute.faults(notebook) == [
+        "the cells were not executed once each in their order",
+        "no cell has outputs",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("saved to /root/runs/a.ckpt", "shows a path: /root/runs/a.ckpt"),
+        ('File "/tmp/x/b.py"', "shows a path: /tmp/x/b.py"),
+        ("UserWarning: old", "prints noise: UserWarning: old"),
+        ("this is deprecated", "prints noise: this is deprecated"),
+        ("Epoch 0: 50%|#####     | 5/10 [00:01<00:01]", "prints noise: Epoch 0: 50%"),
+    ],
+)
+def test_paths_and_noise_are_faults(executed, text, fault):
+    notebook = executed()
+    notebook.cells[1].outputs[0].text = f"{text}\n"
+    (found,) = execute.faults(notebook)
+    assert found.startswith(f"cell 2 {fault}")
+
+
+@pytest.mark.parametrize(
+    "text", ["1/2 of a/b/c", "https://example.org/a/b", "<b>x</b>", "lines | 3 of 4", "runs/a/b"]
+)
+def test_what_only_looks_like_a_path_is_none(executed, text):
+    notebook = executed()
+    notebook.cells[1].outputs[0].text = f"{text}\n"
+    assert execute.faults(notebook) == []
+
+
+def test_a_large_notebook_is_a_fault(executed):
+    notebook = executed()
+    notebook.cells[1].outputs[0].text = "x" * execute.LARGEST
+    (found,) = execute.faults(notebook)
+    assert "expected at most 1,500,000" in found
+
+
+def test_the_command_writes_outputs_only_if_nothing_is_wrong(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(execute, "FOLDER", tmp_path)
+    monkeypatch.setattr(execute, "NAMES", ["good", "noisy"])
+    sources = {"good": "print('fine')", "noisy": "import warnings\nwarnings.warn('old')"}
+    for name, source in sources.items():
+        nbformat.write(notebook_of(source), tmp_path / f"{name}.ipynb")
+    monkeypatch.setattr(sys, "argv", ["execute"])
+    assert execute.main() == 1
+    out = capsys.readouterr().out
+    assert "prints noise" in out
+    assert "not written" in out
+    assert execute.read("good").cells[0].outputs[0].text == "fine\n"
+    assert execute.read("noisy").cells[0].outputs == []
+
+
+def test_an_unknown_notebook_is_named():
+    done = subprocess.run(
+        [sys.executable, "-m", "notebooks.execute", "06_more"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "no notebook 06_more; expected some of 01_quickstart" in done.stderr
