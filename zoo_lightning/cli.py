@@ -7,12 +7,14 @@ What takes seconds to import is imported only when the arguments need it: ``--ve
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 
 from zoo_lightning import __version__
 from zoo_lightning.errors import ConfigError, ZooError, message_of, nearest
+from zoo_lightning.whole_files import storage_error
 
 SUBCOMMANDS = (
     "fit", "validate", "test", "predict", "export", "compare", "sweep", "gates", "sources",
@@ -103,6 +105,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ZooError as error:
         print(f"error: {message_of(error)}", file=sys.stderr)
         return 2
+    except OSError as error:
+        ours = storage_error(error)
+        if ours is None:
+            raise
+        print(f"error: {ours}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        number = getattr(stop, "signal_number", signal.SIGINT)
+        print(f"\nstopped by {signal.Signals(number).name}", file=sys.stderr)
+        return 128 + number
 
 
 def run_command(line: str) -> None:
@@ -192,14 +204,14 @@ def _quieten() -> None:
 def _train(arguments: Sequence[str] | None) -> int:
     _quieten()
     from zoo_lightning.callbacks.interrupt import TrainingInterrupted
+    from zoo_lightning.faults import terminable
     from zoo_lightning.trainer_cli import run
 
     try:
-        run(arguments)
+        with terminable():
+            run(arguments)
     except TrainingInterrupted as stop:
-        print(
-            f"\n{stop}\nGo on with the same command and --ckpt_path {stop.checkpoint}",
-            file=sys.stderr,
-        )
+        option = f" and --ckpt_path {stop.checkpoint}" if stop.checkpoint else ""
+        print(f"\n{stop}\nGo on with the same command{option}", file=sys.stderr)
         return 128 + stop.signal_number
     return 0

@@ -36,6 +36,14 @@ class NumbersError(ZooError):
     """NaN or infinity in a training."""
 
 
+class StorageError(ZooError):
+    """A disk or a folder that does not take what is to be written."""
+
+
+class LostProcessError(ZooError):
+    """A process that a training needs and that is gone: killed, or its machine lost."""
+
+
 class ExportError(ZooError):
     """An export that does not compute what its checkpoint does."""
 

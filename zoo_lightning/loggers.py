@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from typing_extensions import override
 
+from zoo_lightning.metrics_file import MetricsFile
 from zoo_lightning.run_folder import earlier_metrics
 
 PROJECT = "zoo_lightning"
@@ -128,13 +129,8 @@ def make_loggers(
     """
     if given is False or options.trainer.fast_dev_run:
         return False
-    csv = CSVLogger(str(run_dir), name="", version="")
-    if goes_on_after is not None:
-        # Lightning's writer deletes an earlier file; the run goes on, so do its metrics.
-        rows = earlier_metrics(run_dir, goes_on_after)
-        csv.experiment.metrics = rows
-        csv.save()
-    loggers: list[Logger] = [csv]
+    rows = [] if goes_on_after is None else earlier_metrics(run_dir, goes_on_after)
+    loggers: list[Logger] = [MetricsFile(run_dir, rows)]
     if isinstance(given, Logger):
         loggers.append(given)
     elif isinstance(given, Sequence):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo_lightning.errors import ConfigError, SourceError
-from zoo_lightning.whole_files import whole_file
+from zoo_lightning.whole_files import remove_parts, whole_file
 
 CHECKPOINTS, PICTURES, SUMMARY, METRICS = "checkpoints", "pictures", "summary.json", "metrics.csv"
 
@@ -28,6 +28,12 @@ def new_run_folder(experiment: str) -> Path:
     while folder.exists():
         folder, number = base.with_name(f"{base.name}-{number}"), number + 1
     return folder
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a process of a run that was killed had begun to write."""
+    for each in (folder, folder / CHECKPOINTS, folder / PICTURES):
+        remove_parts(each)
 
 
 def run_of(checkpoint: Path) -> Path | None:
@@ -109,13 +115,15 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
 def earlier_metrics(folder: Path, until_step: int) -> list[dict[str, int | float]]:
     """Rows of a run's ``metrics.csv`` before a step, for a run that goes on from there.
 
-    Rows carry the number of steps done before them: what was logged in the first step has 0.
+    Rows carry the number of steps done before them: what was logged in the first step has 0. A
+    last line that is not whole, because the disk was full or the process died, is left out.
     """
     file = folder / METRICS
     if not file.is_file():
         return []
-    with file.open(newline="") as stream:
-        rows = [{k: _number(v) for k, v in row.items() if v} for row in csv.DictReader(stream)]
+    with file.open(newline="", errors="replace") as stream:
+        lines = [line for line in stream if line.endswith("\n")]
+    rows = [{k: _number(v) for k, v in row.items() if v} for row in csv.DictReader(lines)]
     return [row for row in rows if row.get("step", 0) < until_step]
 
 

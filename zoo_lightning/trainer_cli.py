@@ -23,10 +23,13 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 # data and methods are imported so that short class names in YAML and on the command line resolve.
 from zoo_lightning import __version__, data, methods  # noqa: F401
+from zoo_lightning.callbacks.config_file import ConfigFile
+from zoo_lightning.checkpoint_files import write_whole_checkpoints
 from zoo_lightning.errors import ConfigError, cause_of
 from zoo_lightning.exhibits import log_table, step_of
 from zoo_lightning.experiment_parts import resolve_start
 from zoo_lightning.experiments import find_experiment, joint_name
+from zoo_lightning.faults import told
 from zoo_lightning.lineage import log_checkpoint, log_sources, log_start
 from zoo_lightning.loggers import (
     add_logger_options,
@@ -47,11 +50,13 @@ from zoo_lightning.run_folder import (
     find_checkpoint,
     new_run_folder,
     read_checkpoint,
+    remove_leftovers,
     run_of,
     write_summary,
 )
 from zoo_lightning.short_form import add_short_form, apply_short_form
 from zoo_lightning.sources.zoo import check_normalisation, without_weights
+from zoo_lightning.strategies import check_strategy_option
 from zoo_lightning.tasks import BaseTask
 
 COUNTS = ("num_points", "num_classes", "num_actions")
@@ -146,6 +151,7 @@ class ZooCLI(LightningCLI):
         """Find the checkpoint that is meant, the start, and decide on the run folder."""
         options = self.config[self.subcommand]
         options.weights_only = True  # a checkpoint may come from anybody
+        check_strategy_option(options.trainer.strategy)
         for line in apply_short_form(options, self.arguments):
             rank_zero_info(line)
         self.experiment = joint_name(self.config_files())
@@ -214,7 +220,7 @@ class ZooCLI(LightningCLI):
         goes_on = options.ckpt_path and self.subcommand == "fit"
         given = self._get(self.config_init, "trainer").callbacks or []
         given = given if isinstance(given, list) else [given]
-        return super().instantiate_trainer(
+        trainer = super().instantiate_trainer(
             logger=make_loggers(
                 options,
                 self._get(self.config_init, "trainer").logger,
@@ -226,6 +232,11 @@ class ZooCLI(LightningCLI):
             default_root_dir=str(self.run_dir),
             use_distributed_sampler=False,  # our loaders share the work themselves
         )
+        return write_whole_checkpoints(trainer)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with told(self.run_dir):
+            super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:
         """Check all data that will be read, and say what will be trained."""
@@ -235,6 +246,8 @@ class ZooCLI(LightningCLI):
         self.datamodule.setup("fit")
         if self._tests():
             self.datamodule.setup("test")
+        if self.trainer.is_global_zero:
+            remove_leftovers(self.run_dir)
         lines = ["", self.model.backbone.describe(), f"run folder    {self.run_dir}", ""]
         noted = self._preprocessing()
         if noted and (warning := check_normalisation(self.model.backbone.loaded, **noted)):
@@ -264,7 +277,6 @@ class ZooCLI(LightningCLI):
             log_start(loggers, Path(options.init_from))
 
     def _tests(self) -> bool:
-        """Whether the test data are wanted after the training."""
         return self.config[self.subcommand].run_test
 
     def _preprocessing(self) -> dict[str, list[float]]:
@@ -363,7 +375,6 @@ def init_from(task: BaseTask, checkpoint: str) -> None:
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:
-    """Keep Lightning's hints at its own products out of a run's output."""
     return "Tip:" not in record.getMessage()
 
 
@@ -380,7 +391,7 @@ def run(args: ArgsType = None, kind: type[ZooCLI] = ZooCLI) -> ZooCLI:
         subclass_mode_data=True,
         seed_everything_default=0,
         trainer_defaults={"log_every_n_steps": 10},
-        save_config_kwargs={"overwrite": True},
+        save_config_callback=ConfigFile,
         parser_class=OneLineParser,
         parser_kwargs={"parser_mode": "omegaconf+"},
         auto_configure_optimizers=False,

@@ -2,14 +2,59 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from zoo_lightning.errors import ConfigError
+from zoo_lightning.errors import ConfigError, StorageError
+
+NOT_TAKEN = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or have the quota raised",
+    errno.EFBIG: "have the limit on the size of files raised (ulimit -f)",
+    errno.EROFS: "give another folder, or mount this one to be written to",
+    errno.EACCES: "give another folder, or the right to write into this one",
+    errno.EPERM: "give another folder, or the right to write into this one",
+    errno.EIO: "the disk or the network is failing: give another folder",
+}
+"""What to do about a system that does not take a file, by its error number."""
+
+PART = re.compile(r"\..+\.[0-9a-f]{32}\.part")
+"""Names of files and folders that are being written."""
+
+
+def storage_error(error: OSError, path: Path | None = None) -> StorageError | None:
+    """An error of the disk as one of ours, which says what to do; ``None`` if it is another.
+
+    Args:
+        error: the system's.
+        path: of the file that was to be written; ``None`` takes what the error names.
+    """
+    if error.errno not in NOT_TAKEN:
+        return None
+    name = path or error.filename
+    what = "a file" if name is None else str(name)
+    return StorageError(
+        f"cannot write {what}: {error.strerror}. What was there before is still there; "
+        f"{NOT_TAKEN[error.errno]}"
+    )
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what processes that were killed had begun to write into a folder.
+
+    Only for folders that one process writes into at a time.
+    """
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if PART.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
 
 @contextmanager
@@ -24,17 +69,28 @@ def whole_file(path: Path) -> Iterator[Path]:
     Yields:
         The path to write to, in the same folder, because a file changes its name at once only
         within one file system. It is gone afterwards.
+
+    Raises:
+        StorageError: the disk or the folder does not take it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         # Names may reach the disk before contents: after a power cut the file would be empty.
         with part.open("rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(part, path)
+    except OSError as error:
+        # What could not be read meanwhile is another matter.
+        written = error.filename is None or Path(error.filename) in (part, path, *path.parents)
+        ours = storage_error(error, path) if written else None
+        if ours is None:
+            raise
+        raise ours from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # in a folder that takes nothing it does not exist
+            part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.layers import AggregatedLayer
+from zoo_lightning.strategies import check_strategy
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -36,6 +37,15 @@ class GateEMA(Callback):
         if not 0 < momentum <= 1:
             raise ConfigError(f"gate_momentum must lie in (0, 1], got {momentum}")
         self.momentum = momentum
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse strategies under which there is no such average.
+
+        Raises:
+            ConfigError: with the reason.
+        """
+        check_strategy(trainer.strategy)
 
     @override
     def on_before_optimizer_step(

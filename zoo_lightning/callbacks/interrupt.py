@@ -22,12 +22,14 @@ class TrainingInterrupted(BaseException):
 
     Attributes:
         signal_number: what asked.
-        checkpoint: file from which the run goes on exactly where it was.
+        checkpoint: file from which the run goes on exactly where it was; ``None`` if it was
+            stopped before there was anything to save.
     """
 
-    def __init__(self, signal_number: int, checkpoint: Path) -> None:
+    def __init__(self, signal_number: int, checkpoint: Path | None) -> None:
         name = signal.Signals(signal_number).name
-        super().__init__(f"stopped by {name}; the state of training is in {checkpoint}")
+        saved = f"the state of training is in {checkpoint}" if checkpoint else "nothing was saved"
+        super().__init__(f"stopped by {name}; {saved}")
         self.signal_number = signal_number
         self.checkpoint = checkpoint
 

@@ -14,6 +14,7 @@ from PIL import ImageDraw
 from zoo_lightning.data.images import open_rgb
 from zoo_lightning.deployment.manifest import Manifest
 from zoo_lightning.predicting.predictor import Prediction
+from zoo_lightning.whole_files import whole_file
 
 FORMATS = ("csv", "jsonl")
 
@@ -88,5 +89,5 @@ def draw_points(each: Prediction, path: Path) -> None:
         for extra, colour in ((1, "black"), (0, "#ffb000")):
             reach = radius + extra
             draw.ellipse((x - reach, y - reach, x + reach, y + reach), outline=colour, width=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
+    with whole_file(path) as part:
+        image.save(part, format="PNG")

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from zoo_lightning.rl.playing import Act
+from zoo_lightning.whole_files import whole_file
 
 if TYPE_CHECKING:
     from zoo_lightning.envs.atari import AtariEnvs
@@ -61,13 +62,12 @@ def write_film(film: Film, stem: Path) -> Path:
         The file.
     """
     frames = film.frames.repeat(2, axis=1).repeat(2, axis=2)
-    stem.parent.mkdir(parents=True, exist_ok=True)
     try:
         import av
     except ImportError:
         return write_gif(frames, stem.with_suffix(".gif"))
     path = stem.with_suffix(".mp4")
-    with av.open(str(path), "w") as container:
+    with whole_file(path) as part, av.open(str(part), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=PER_SECOND)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -80,5 +80,13 @@ def write_film(film: Film, stem: Path) -> Path:
 def write_gif(frames: np.ndarray, path: Path) -> Path:
     """Write frames ``(T, H, W, 3)`` as a GIF that repeats; returns the file."""
     first, *others = map(Image.fromarray, frames)
-    first.save(path, save_all=True, append_images=others, duration=1000 // PER_SECOND, loop=0)
+    with whole_file(path) as part:
+        first.save(
+            part,
+            format="GIF",
+            save_all=True,
+            append_images=others,
+            duration=1000 // PER_SECOND,
+            loop=0,
+        )
     return path

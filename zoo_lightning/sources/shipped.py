@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from zoo_lightning.errors import SourceError, nearest
+from zoo_lightning.whole_files import whole_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -186,10 +187,9 @@ def write_card(card: Card, folder: Path) -> Path:
     for key, value in content["preprocessing"].items():
         content["preprocessing"][key] = list(value)
     path = Path(folder) / f"{card.name}.yaml"
-    path.write_text(
-        yaml.safe_dump(content, sort_keys=False, default_flow_style=None, allow_unicode=True),
-        encoding="utf-8",
-    )
+    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, allow_unicode=True)
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
     return path
 
 
