@@ -20,7 +20,6 @@ def test_twenty_sources_train_and_test(tiny, command, mode):
     })  # fmt: skip
     done = command("fit", "--experiment", "tiny", "--run_dir", "run")
     assert done.status == 0, done.err
-    assert "random-19 (random:19): 90 of 90 tensors matched" in done.err
     summary = json.loads(Path("run/summary.json").read_text())
     assert summary["parameters"]["training"] > 19 * summary["parameters"]["folded"]
     assert summary["test"]["test/nme"] > 0

@@ -52,7 +52,7 @@ def test_a_trainer_of_ones_own_refuses_them_too():
     with pytest.raises(ConfigError, match="Pieces: neither one device nor a whole copy"):
         check_strategy(Pieces())
     trainer = SimpleNamespace(strategy=Pieces())
-    with pytest.raises(ConfigError, match="use trainer.strategy: ddp"):
+    with pytest.raises(ConfigError, match=r"use trainer\.strategy: ddp"):
         GateEMA().setup(trainer, None, "fit")
     check_strategy(pl.Trainer(accelerator="cpu", logger=False).strategy)
     check_strategy(DDPStrategy())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from zoo_lightning.data.images import image_size, open_rgb
+from zoo_lightning.data.images import image_size, map_in_threads, open_rgb
 from zoo_lightning.data.loading import sample_generator
 from zoo_lightning.errors import DataError
 
@@ -111,9 +110,7 @@ def broken_images(
             return error
         return None
 
-    # Pillow decodes without holding the interpreter's lock.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        faults = list(pool.map(fault, sources))
+    faults = map_in_threads(fault, sources)
     return {index: error for index, error in enumerate(faults) if error is not None}
 
 

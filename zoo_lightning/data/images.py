@@ -19,10 +19,11 @@ from PIL import Image, ImageOps
 from zoo_lightning.errors import DataError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def open_rgb(path: Path, upright: bool = False) -> Image.Image:
@@ -182,6 +183,10 @@ LARGEST_REGION = 16
 """Times the longer side of its image that a square may be; beyond it, it is taken for a mistake."""
 
 
+MOST_KEPT = 40_000
+"""Images to decode before the first step: about as many as a minute allows."""
+
+
 class SquareImages:
     """Images as squares, decoded once and kept if they fit, else decoded on demand.
 
@@ -190,7 +195,8 @@ class SquareImages:
     Args:
         sources: image files, or images ``(H, W)`` or ``(H, W, 3)`` uint8.
         side: of the squares, pixels.
-        cache_mb: megabytes that the decoded squares may take; 0 keeps none.
+        cache_mb: megabytes that the decoded squares may take; 0 keeps none. More than
+            ``MOST_KEPT`` images are never kept.
         enlarge: whether what is smaller than ``side`` is enlarged to it, or keeps its own side.
         regions: ``(N, 3)`` centre x, centre y and side of the square to cut out of each image,
             original pixels; ``None`` pads whole images to squares.
@@ -215,7 +221,8 @@ class SquareImages:
         self.sizes: list[tuple[int, int]]
         """Original width and height of each image, pixels."""
         indices = range(len(self.sources))
-        if len(self.sources) * side * side * 3 <= cache_mb * 2**20:
+        fits = len(self.sources) * side * side * 3 <= cache_mb * 2**20
+        if fits and len(self.sources) <= MOST_KEPT:
             decoded = _for_each(self._decode, indices)
             self.kept = [square for square, _ in decoded]
             self.sizes = [size for _, size in decoded]
@@ -276,7 +283,20 @@ class SquareImages:
         return self._decode(index)[0] if self.kept is None else self.kept[index]
 
 
-def _for_each(read: Callable[[T], object], items: Iterable[T]) -> list:
+def map_in_threads(read: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """What a function gives for each of some items, which it may look at in any order."""
+    threads = min(8, os.cpu_count() or 1)
+    # Pillow decodes without holding the interpreter's lock. Handing over single items would take
+    # longer than to look at an image's header.
+    share = max(min(len(items) // (4 * threads), 256), 1)
+    parts = [items[start : start + share] for start in range(0, len(items), share)]
+    with ThreadPoolExecutor(threads) as pool:
+        return [
+            each for part in pool.map(lambda part: list(map(read, part)), parts) for each in part
+        ]
+
+
+def _for_each(read: Callable[[T], object], items: Sequence[T]) -> list:
     """Read images in parallel; one error names the first of all that cannot be read."""
 
     def attempt(item: T) -> object:
@@ -285,9 +305,7 @@ def _for_each(read: Callable[[T], object], items: Iterable[T]) -> list:
         except DataError as error:
             return error
 
-    # Pillow decodes without holding the interpreter's lock.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(attempt, items))
+    results = map_in_threads(attempt, items)
     errors = [result for result in results if isinstance(result, DataError)]
     if errors:
         more = f" {len(errors) - 1} more images cannot be used." if len(errors) > 1 else ""
