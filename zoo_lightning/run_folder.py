@@ -73,9 +73,11 @@ def find_checkpoint(
         if path.is_dir():
             path = path / CHECKPOINTS / "best.ckpt"
     if not path.is_file():
+        early = path.parent.parent.is_dir() and path.parent.name == CHECKPOINTS
+        hint = " (a run that was stopped before it saved anything is started again without it)"
         raise ConfigError(
             f"{option} {given}: there is no file {path}; expected a checkpoint, a run folder, "
-            "'last' or 'best'"
+            f"'last' or 'best'{hint if early else ''}"
         )
     return path
 

@@ -81,6 +81,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         with part.open("rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(part, path)
+        _sync_folder(path.parent)
     except OSError as error:
         # What could not be read meanwhile is another matter.
         written = error.filename is None or Path(error.filename) in (part, path, *path.parents)
@@ -91,6 +92,16 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # in a folder that takes nothing it does not exist
             part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a new name to the disk, on systems that do so for folders."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def test_a_checkpoint_is_written_beside_its_place_and_to_the_disk(tmp_path, monk
     real = os.replace
     monkeypatch.setattr(os, "replace", lambda a, b: (seen.append(Path(a).parent), real(a, b)))
     WholeCheckpointIO().save_checkpoint(content(1), tmp_path / "checkpoints" / "a.ckpt")
-    assert seen == ["synced", tmp_path / "checkpoints"]
+    assert seen == ["synced", tmp_path / "checkpoints", "synced"]
     with pytest.raises(FileNotFoundError):
         TorchCheckpointIO().save_checkpoint(content(1), tmp_path / "checkpoints" / "b.ckpt")
 
@@ -111,3 +111,13 @@ def test_a_users_own_way_to_write_checkpoints_is_kept():
     assert type(write_whole_checkpoints(trainer).strategy.checkpoint_io) is Mine
     trainer = pl.Trainer(accelerator="cpu", logger=False)
     assert type(write_whole_checkpoints(trainer).strategy.checkpoint_io) is WholeCheckpointIO
+
+
+def test_a_run_that_was_stopped_before_it_saved_anything_says_how_it_starts(tiny, command):
+    tiny()
+    Path("run").mkdir()
+    refused = command("fit", "--experiment", "tiny", "--run_dir", "run", "--ckpt_path", "last")
+    assert refused.status == 2
+    last = refused.err.strip().splitlines()[-1]
+    assert "there is no file run/checkpoints/last.ckpt" in last
+    assert "stopped before it saved anything is started again without it" in last

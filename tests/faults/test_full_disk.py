@@ -117,7 +117,7 @@ def test_predictions_are_whole_or_those_from_before(tiny, command, file_limit):
 
 
 @pytest.mark.slow
-def test_a_comparison_and_a_sweep_whose_disk_is_full_go_on_when_it_is_not(tiny, program, tmp_path):
+def test_a_comparison_whose_disk_is_full_goes_on_when_it_is_not(tiny, program, tmp_path):
     tiny()
     words = ("compare", "--run_dir", "out", "--experiment", "tiny", "--methods", "scratch",
              "--seeds", "0,1", "--no_costs")  # fmt: skip

@@ -1,0 +1,95 @@
+"""Several processes train as one does on the joint batch, however they are started."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow
+
+FIT = ("-m", "zoo_lightning", "fit", "--experiment", "tiny", "--run_test", "false", "--run_dir")
+DDP = ("--trainer.strategy", "ddp", "--trainer.sync_batchnorm", "true", "--data.batch_size", "2")
+
+JOINT = {
+    "trainer.max_steps": 5,
+    "trainer.val_check_interval": 5,
+    "data.init_args.num_points": 5,
+    "data.init_args.batch_size": 4,
+    "data.init_args.augment": True,
+    # Gradients show in the weights as large as they are.
+    "model.init_args.optimizer": "sgd",
+    "model.init_args.lr": 0.01,
+    "model.init_args.weight_decay": 0.0,
+}
+
+
+def free_port() -> int:
+    """A port that nobody uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Weights at a run's end."""
+    content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 5
+    return content["state_dict"]
+
+
+def assert_alike(shared: Path, single: Path) -> None:
+    """Equal up to rounding, which five steps carry on."""
+    left, right = weights(shared), weights(single)
+    assert left.keys() == right.keys()
+    for key, value in right.items():
+        torch.testing.assert_close(left[key], value, rtol=1e-3, atol=1e-4, msg=key)
+
+
+@pytest.fixture(params=["lite", "full"])
+def single(request, tiny, program, tmp_path):
+    """A run of one process on the joint batch, in ``single``."""
+    tiny(**JOINT, **{"model.init_args.backbone.init_args.mode": request.param})
+    words = [sys.executable, *FIT, "single"]
+    done = subprocess.run(words, env=program.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "single"
+
+
+def test_two_devices_train_as_one_process_on_the_joint_batch(single, program, tmp_path):
+    environment = {**program.environment, "MASTER_PORT": str(free_port())}
+    words = [sys.executable, *FIT, "shared", *DDP, "--trainer.devices", "2"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert_alike(tmp_path / "shared", single)
+
+
+@pytest.mark.parametrize("single", ["lite"], indirect=True)
+def test_two_agents_of_torchrun_train_as_one_process_on_the_joint_batch(single, program, tmp_path):
+    place = f"127.0.0.1:{free_port()}"
+    agents = []
+    for number in range(2):
+        words = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2",
+                 "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "zoo",
+                 "--rdzv-endpoint", place, "--local-addr", "127.0.0.1", *FIT, "shared", *DDP,
+                 "--trainer.devices", "1", "--trainer.num_nodes", "2"]  # fmt: skip
+        with (tmp_path / f"agent{number}.txt").open("w") as log:
+            options = {"stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
+            agents.append(subprocess.Popen(words, env=program.environment, **options))
+    deadline = time.monotonic() + 500
+    try:
+        while any(agent.poll() is None for agent in agents):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+    finally:
+        for agent in agents:
+            if agent.poll() is None:
+                os.killpg(agent.pid, signal.SIGKILL)
+    said = [(tmp_path / f"agent{number}.txt").read_text() for number in range(2)]
+    assert [agent.returncode for agent in agents] == [0, 0], "\n".join(said)
+    assert_alike(tmp_path / "shared", single)
