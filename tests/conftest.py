@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +30,36 @@ if WORKERS > 1:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
+
+OFFLINE = Path(__file__).with_name("offline")
+"""Folder whose ``sitecustomize`` refuses connections that leave this machine."""
+
+NOWHERE = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+"""Sends programs that are not Python, such as W&B's, to a port where nobody listens."""
+
+
+def without_network(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that is to stay on this machine."""
+    paths = environment.get("PYTHONPATH", "").split(os.pathsep)
+    paths = [str(OFFLINE), *(path for path in paths if path and path != str(OFFLINE))]
+    proxies = NOWHERE | {"no_proxy": "127.0.0.1,localhost,::1"}
+    proxies |= {name.upper(): value for name, value in proxies.items()}
+    return {**environment, **proxies, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _refuse_network() -> None:
+    """Keep this process and all that it starts on this machine, whatever environment they get."""
+    module_beside("offline/sitecustomize")
+    os.environ.update(without_network(os.environ))
+    start = subprocess.Popen.__init__
+
+    @functools.wraps(start)
+    def start_without_network(self: subprocess.Popen, *args: object, **options: Any) -> None:
+        if options.get("env") is not None:
+            options["env"] = without_network(options["env"])
+        start(self, *args, **options)
+
+    subprocess.Popen.__init__ = start_without_network
 
 
 @pytest.fixture(autouse=True)
@@ -101,11 +134,14 @@ def class_root(tmp_path):
 
 
 def module_beside(name: str) -> ModuleType:
-    """A module in this folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    """A module in or below this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+_refuse_network()
 
 
 @pytest.fixture(scope="session")
