@@ -17,7 +17,9 @@ ELSEWHERE = "192.0.2.1"
 """An address that is kept for documentation: nobody has it."""
 
 CONNECT = f"import socket; socket.create_connection(('{ELSEWHERE}', 80), timeout=5)"
-GRANDCHILD = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {CONNECT!r}]))"
+GRANDCHILD = (
+    f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {CONNECT!r}]))"
+)
 
 
 @pytest.mark.parametrize(

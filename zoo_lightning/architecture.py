@@ -31,6 +31,27 @@ MODULE_FACTORY_INPUT = 64
 """Side in pixels of the image on which a network that does not say its own is looked at."""
 
 
+_vouched: set[str] = set()
+
+
+def vouch_for(name: str | None) -> None:
+    """Let checkpoints, too, name an import path that the user has named.
+
+    To build a network from an import path is to call code, which a file from anybody must not
+    choose. What configurations, command lines and code name is vouched for by that.
+
+    Args:
+        name: the path; a timm name or ``None`` changes nothing.
+    """
+    if name is not None:
+        _vouched.add(name)
+
+
+def is_vouched_for(name: str) -> bool:
+    """Whether a checkpoint may name this architecture."""
+    return timm.is_model(name) or name in OURS or name in _vouched
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A recipe for an ordinary headless network.
@@ -57,6 +78,7 @@ class Architecture:
             )
         if isinstance(self.name, str) and not self.is_timm:
             _import_factory(self.name)
+        vouch_for(self.label)
 
     @property
     def is_timm(self) -> bool:

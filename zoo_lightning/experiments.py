@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,11 +41,11 @@ def find_experiment(name: str) -> Path:
     Raises:
         ConfigError: there is none of that name; the message lists those that there are.
     """
-    if Path(name).suffix in (".yaml", ".yml", ".json") and Path(name).is_file():
+    if Path(name).suffix in (".yaml", ".yml", ".json") and os.path.isfile(name):
         return Path(name)
     for folder in experiment_folders():
         file = folder / f"{name}.yaml"
-        if file.is_file():
+        if os.path.isfile(file):  # unlike Path's, no error for names that cannot be
             return file
     known = known_experiments()
     raise ConfigError(

@@ -8,10 +8,14 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
+import yaml
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from zoo_lightning.errors import ConfigError, nearest
@@ -21,6 +25,31 @@ NOISE = re.compile(
     r"Does not validate against|Subtypes: |Errors:$|Expected a <class 'NoneType'>|Given value"
 )
 """Lines of jsonargparse's tree that say nothing about the mistake."""
+
+BADLY_WRITTEN = (
+    *(TypeError, ValueError, argparse.ArgumentError, ConfigError),
+    # What PyYAML makes of tags that do not suit their text.
+    *(LookupError, AttributeError, RecursionError, yaml.YAMLError),
+)
+"""What reading a configuration raises if something is wrong with it."""
+
+
+@contextmanager
+def named_interpolations() -> Iterator[None]:
+    """Turn what OmegaConf says of a ``${...}`` that leads nowhere into one line.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    try:
+        yield
+    except (OmegaConfBaseException, RecursionError) as error:
+        key = str(getattr(error, "full_key", None) or "a configuration").partition(".")
+        said = str(error).partition("\n")[0] or "it stands for itself"
+        raise ConfigError(
+            f"{key[2] or key[0]}: its ${{...}} cannot be resolved ({said}); expected the name of "
+            "another option, such as ${data.init_args.root}"
+        ) from error
 
 
 class OneLineParser(LightningArgumentParser):

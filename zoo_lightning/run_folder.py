@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,33 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} was not written by zoo_lightning; to start from foreign weights name the file "
             "as a source"
         )
+    if missing := _misshapen(content):
+        raise ConfigError(
+            f"{path} is damaged, or of another version of zoo_lightning: {missing} is not what a "
+            "run writes; take another checkpoint of the run"
+        )
     return content
+
+
+def _misshapen(content: Mapping[str, Any]) -> str:
+    """What in a checkpoint is of the wrong kind; empty if nothing is."""
+    places = {
+        "zoo_lightning": Mapping,
+        "zoo_lightning.task": str,
+        "state_dict": Mapping,
+        "hyper_parameters": Mapping,
+        "hyper_parameters.backbone": Mapping,
+        "hyper_parameters.backbone.class_path": str,
+        "hyper_parameters.backbone.init_args": Mapping,
+        "global_step": int,
+    }
+    for place, kind in places.items():
+        found: Any = content
+        for key in place.split("."):
+            found = found.get(key)
+        if not isinstance(found, kind):
+            return place
+    return ""
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ import re
 import sys
 import time
 import warnings
-from argparse import ArgumentError
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,13 @@ from zoo_lightning.loggers import (
     reached,
 )
 from zoo_lightning.memory import peak_memory_mb
-from zoo_lightning.parsing import OneLineParser, one_line, option_names
+from zoo_lightning.parsing import (
+    BADLY_WRITTEN,
+    OneLineParser,
+    named_interpolations,
+    one_line,
+    option_names,
+)
 from zoo_lightning.run_callbacks import add_callback_options, chooses_best, run_callbacks
 from zoo_lightning.run_folder import (
     CHECKPOINTS,
@@ -58,6 +63,7 @@ from zoo_lightning.short_form import add_short_form, apply_short_form
 from zoo_lightning.sources.zoo import check_normalisation, without_weights
 from zoo_lightning.strategies import check_strategy_option
 from zoo_lightning.tasks import BaseTask
+from zoo_lightning.yaml_files import check_files
 
 COUNTS = ("num_points", "num_classes", "num_actions")
 """Options of the task that it takes from the data."""
@@ -72,9 +78,10 @@ class ExperimentAction(ActionConfigFile):
         """Find the file, then do as ``--config`` does."""
         if option_string == "--experiment":
             values = str(find_experiment(values))
+            check_files(values)
         try:
             super().__call__(parser, cfg, values, option_string)
-        except (TypeError, ValueError, ArgumentError, ConfigError) as error:
+        except BADLY_WRITTEN as error:
             complaint = one_line(str(error), option_names(parser))
             raise ConfigError(f"configuration {values}: {complaint}") from error
 
@@ -136,7 +143,10 @@ class ZooCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and keep the words: what is on the command line itself is not second-guessed."""
         self.arguments = list(map(str, sys.argv[1:] if args is None else args))
-        super().parse_arguments(parser, args)
+        for word in self.arguments:
+            check_files(word.partition("=")[2] if word.startswith("--") else word)
+        with named_interpolations():
+            super().parse_arguments(parser, args)
 
     def _parse_ckpt_path(self) -> None:
         # Lightning would silently let the checkpoint's options override those given now. The task

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from zoo_lightning.architecture import vouch_for
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import FinishedRun, Recipe, Setting
 from zoo_lightning.run_folder import SUMMARY
@@ -85,6 +86,10 @@ class Comparison:
     folder: Path
     options: dict[str, Any]
     hold_out: bool = False
+
+    def __post_init__(self) -> None:
+        # Its runs' checkpoints name the architecture that the experiment names.
+        vouch_for(self.options["model"]["init_args"]["backbone"]["init_args"].get("architecture"))
 
     @property
     def task(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import string
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,8 +13,8 @@ from zoo_lightning.errors import DataError, nearest
 
 EXPECTED = "a list of images, each line `path label` or `CLASS/name`"
 
-LABELLED = re.compile(r"(.+?)[\s,]+(-?\d+)")
-"""A path, which may have spaces in it, and the number of its class."""
+MOST_CLASSES = 1_000_000
+"""A number of a class beyond this is a mistake, for every class has a name and an output."""
 
 
 class ListFiles(ClassData):
@@ -101,24 +101,37 @@ def read_list(file: Path) -> list[tuple[str, int | None]]:
     entries: list[tuple[str, int | None]] = []
     for number, line in text_lines(file, EXPECTED):
         place = f"{file}, line {number}"
-        found = LABELLED.fullmatch(line)
-        label = int(found[2]) if found else None
-        name = image_name(found[1] if found else line, place)
-        if label is not None and label < 0:
-            raise DataError(f"{place}: label {label}, expected labels that count from 0.")
+        path, digits = split_label(line)
+        name = image_name(path, place)
+        label = int(digits[:20]) if digits else None
+        if label is not None and not 0 <= label < MOST_CLASSES:
+            raise DataError(
+                f"{place}: label {digits:.20}, expected labels that count from 0, below "
+                f"{MOST_CLASSES:,}."
+            )
         if entries and (label is None) != (entries[0][1] is None):
             raise DataError(
-                f"{place}: found {line!r}, but the first line has {'no ' * (label is not None)}"
-                f"label; expected {EXPECTED}, all lines alike."
+                f"{place}: found {line!r:.300}, but the first line has "
+                f"{'no ' * (label is not None)}label; expected {EXPECTED}, all lines alike."
             )
         if label is None and not folder_of(name):
             raise DataError(
-                f"{place}: found {line!r}, which has no label and no folder; expected {EXPECTED}."
+                f"{place}: found {line!r:.300}, which has no label and no folder; expected "
+                f"{EXPECTED}."
             )
         entries.append((name, label))
     if not entries:
         raise DataError(f"{file} is empty; expected {EXPECTED}.")
     return entries
+
+
+def split_label(line: str) -> tuple[str, str]:
+    """A path, which may have spaces in it, and the number of its class, empty if there is none."""
+    # No regular expression: on a line of a million blanks it would look for hours.
+    path = line.rstrip(string.digits)
+    path = path.removesuffix("-") if path != line else path
+    name = path.rstrip(string.whitespace + ",")
+    return (name, line[len(path) :]) if name and name != path != line else (line, "")
 
 
 def folder_of(name: str) -> str:

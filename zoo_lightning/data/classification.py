@@ -70,10 +70,29 @@ class ImageFolders(ClassData):
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Image files in a folder and the folders in it, sorted; hidden ones are left out."""
+    """Image files in a folder and the folders in it, sorted; hidden ones are left out.
+
+    Links are followed. A folder that several of them lead to counts once.
+
+    Raises:
+        DataError: a link leads back to a folder that it lies in.
+    """
     found: list[Path] = []
+    seen: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = [name for name in folders if not is_hidden(name)]
+        for name in folders:
+            target = os.path.realpath(os.path.join(place, name))
+            if Path(real).is_relative_to(target):
+                raise DataError(
+                    f"The link {Path(place, name)} leads back to {target}, which it lies in; "
+                    "remove the link."
+                )
         named = (name for name in files if name.lower().endswith(SUFFIXES))
         found += [Path(place, name) for name in named if not is_hidden(name)]
     return sorted(found, key=lambda path: (str(path.parent), path.name))

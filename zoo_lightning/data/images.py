@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
+from zoo_lightning.data.image_files import opened, shrink_for_canvas
 from zoo_lightning.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def open_rgb(path: Path, upright: bool = False) -> Image.Image:
         DataError: if the file is absent or is no readable image.
     """
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             image.load()
             return to_rgb(_turned(image) if upright else image)
     except Exception as error:  # decoders raise whatever a damaged file leads them to
@@ -110,6 +111,7 @@ def fit_square(image: Image.Image, side: int) -> Image.Image:
         image: RGB of any size.
         side: of the result, pixels.
     """
+    image, _ = shrink_for_canvas(image, max(image.size))
     longer = max(image.size)
     if image.size != (longer, longer):
         padded = Image.new("RGB", (longer, longer))
@@ -143,6 +145,8 @@ def crop_region(image: Image.Image, region: np.ndarray, side: int) -> Image.Imag
         side: of the result, pixels.
     """
     x, y, length = (float(number) for number in region)
+    image, factor = shrink_for_canvas(image, length)
+    x, y, length = x * factor, y * factor, length * factor
     # Whole pixels around the square, and as many more as the resizing filter reaches beyond it.
     reach = math.ceil(max(length / side, 1)) + 1
     left, top = (math.floor(centre - length / 2) - reach for centre in (x, y))
@@ -171,7 +175,7 @@ def image_size(path: Path) -> tuple[int, int]:
         DataError: if the file is absent or is no image.
     """
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             size = image.size
             image.verify()
     except Exception as error:  # as in open_rgb
@@ -185,6 +189,21 @@ LARGEST_REGION = 16
 
 MOST_KEPT = 40_000
 """Images to decode before the first step: about as many as a minute allows."""
+
+
+def region_fits(region: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether a square shows some of its image, and is not so large that it must be a mistake.
+
+    Args:
+        region: centre x, centre y and side, pixels.
+        size: width and height of the image, pixels.
+    """
+    x, y, length = region.tolist()
+    inside = all(
+        -length / 2 < centre < longest + length / 2
+        for centre, longest in zip((x, y), size, strict=True)
+    )
+    return inside and 1 <= length <= LARGEST_REGION * max(size)
 
 
 class SquareImages:
@@ -249,10 +268,8 @@ class SquareImages:
         return size
 
     def _check_region(self, index: int, size: tuple[int, int]) -> None:
-        x, y, length = self.regions[index].tolist()
-        if length > LARGEST_REGION * max(size) or not (
-            -length / 2 < x < size[0] + length / 2 and -length / 2 < y < size[1] + length / 2
-        ):
+        if not region_fits(self.regions[index], size):
+            x, y, length = self.regions[index].tolist()
             source = self.sources[index]
             name = f"number {index + 1}" if isinstance(source, np.ndarray) else str(source)
             raise DataError(
@@ -329,7 +346,8 @@ def check_present(names: Sequence[str], folder: Path, table: Path) -> None:
             f"The image folder {folder} does not exist, but {table} lists {len(names)} images; "
             "set `images` to the folder's name inside `root`."
         )
-    absent = [name for name in dict.fromkeys(names) if not (folder / name).is_file()]
+    # Unlike Path.is_file, this is no error for a name that is too long for the file system.
+    absent = [name for name in dict.fromkeys(names) if not os.path.isfile(folder / name)]
     if absent:
         present = [path.name for path in folder.iterdir()]
         raise DataError(

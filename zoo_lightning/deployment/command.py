@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from zoo_lightning.architecture import vouch_for
 from zoo_lightning.deployment.export import export
 from zoo_lightning.deployment.formats import FORMATS
 from zoo_lightning.deployment.hub import check_hub, push_to_hub
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     if options.push_to_hub:
         check_hub()
+    vouch_for(options.architecture)
     checkpoint = find_checkpoint(options.ckpt, None, "", "--ckpt")
     folder = export(
         checkpoint,
@@ -68,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
         "--ckpt_path",
         required=True,
         help="checkpoint, or run folder",
+    )
+    parser.add_argument(
+        "--architecture",
+        help="import path of the network's function, of a checkpoint whose network is not timm's: "
+        "it is called only if it is named here",
     )
     parser.add_argument(
         "--format", required=True, help=f"{', '.join(FORMATS)}, or several with commas between"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo_lightning.architecture import vouch_for
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiment_sources import run_data
 from zoo_lightning.experiments import experiment_name, find_experiment
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         DataError: as the data raise it.
     """
     options, rest = _parser().parse_known_args(arguments)
+    vouch_for(options.architecture)
     names = [experiment_name(find_experiment(name)) for name in options.experiment]
     checkpoint = find_checkpoint(options.ckpt_path, None, "+".join(names))
     refuse_unsuitable(read_checkpoint(checkpoint))
@@ -74,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--experiment", action="append", default=[], help="whose data to take, if not the run's own"
+    )
+    parser.add_argument(
+        "--architecture",
+        help="import path of the network's function, of a checkpoint whose network is not timm's: "
+        "it is called only if it is named here",
     )
     parser.add_argument("--split", choices=("val", "test"), default="test", help="(default: test)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: RUN/gates)")

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from zoo_lightning.architecture import vouch_for
 from zoo_lightning.data.loading import default_workers
 from zoo_lightning.deployment.manifest import Manifest
 from zoo_lightning.errors import ConfigError
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         if getattr(options, name) < 1:
             raise ConfigError(f"--{name} must be at least 1, got {getattr(options, name)}")
     refuse_full(options.output, options.overwrite)
+    vouch_for(options.architecture)
     items = find_images(options.images) if options.images else []
     model = open_model(options.ckpt, options.device)
     if model.manifest.task == "policy":
@@ -86,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
         "--ckpt_path",
         required=True,
         help="run folder, checkpoint, exported folder or .onnx file",
+    )
+    parser.add_argument(
+        "--architecture",
+        help="import path of the network's function, of a checkpoint whose network is not timm's: "
+        "it is called only if it is named here",
     )
     parser.add_argument("--images", nargs="+", help="files, folders or glob patterns")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from zoo_lightning.data.images import (
     fit_square,
     inverse_affine,
     open_rgb,
+    region_fits,
     region_transform,
     square_transform,
 )
@@ -105,6 +107,8 @@ def with_boxes(items: Sequence[Item], boxes: Path) -> list[Item]:
         with boxes.open(newline="", encoding="utf-8-sig") as stream:
             for row in csv.DictReader(stream):
                 box = tuple(float(row[key]) for key in ("x0", "y0", "x1", "y1"))
+                if not all(map(math.isfinite, box)):
+                    raise ValueError(f"the box {box} of {row['image']!r} is not finite")
                 if not (box[0] < box[2] and box[1] < box[3]):
                     raise ValueError(f"the box {box} of {row['image']!r} is empty")
                 by_name.setdefault(row["image"], []).append(box)
@@ -179,6 +183,12 @@ class Images(Dataset):
             left, top, right, bottom = item.box or (0.0, 0.0, *map(float, image.size))
             side = margin * max(right - left, bottom - top)
             region = np.array([(left + right) / 2, (top + bottom) / 2, side])
+            if not region_fits(region, image.size):
+                return Prepared(
+                    item,
+                    problem=f"The box {item.box} does not fit the image {item.path} of "
+                    f"{image.width}x{image.height} pixels; correct it.",
+                )
             affine = region_transform(region, self.side)
             square = crop_region(image, region, self.side)
         return Prepared(item, to_chw(np.asarray(square))[None], inverse_affine(affine))

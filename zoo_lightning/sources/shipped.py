@@ -15,6 +15,7 @@ import yaml
 
 from zoo_lightning.errors import SourceError, nearest
 from zoo_lightning.whole_files import whole_file
+from zoo_lightning.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,10 +120,7 @@ def read_card(path: Path) -> Card:
     Raises:
         SourceError: If the file is not YAML, or its keys are not a card's.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SourceError(f"The card {path} cannot be read: {error}.") from error
+    content = read_yaml(path, SourceError)
     where = f"The card {path}"
     values = _fill(Card, content, where)
     given = _fill(Preprocessing, values["preprocessing"], f"{where}, preprocessing,")

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.experiments import SWEEPS, experiment_folders
 from zoo_lightning.sweeping.distributions import Distribution
 from zoo_lightning.sweeping.numerals import expected, is_integer, is_number
 from zoo_lightning.sweeping.parameters import read_parameters
+from zoo_lightning.yaml_files import read_yaml
 
 KEYS = (
     "apiVersion", "command", "controller", "description", "early_terminate", "entity", "kind",
@@ -141,10 +140,7 @@ def read_sweep(file: Path) -> Sweep:
     Raises:
         ConfigError: it cannot be read, or something in it cannot be right.
     """
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: no YAML file ({' '.join(str(error).split())})") from error
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: expected method, metric and parameters, found {content!r}")
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from zoo_lightning import __version__, methods, tasks
+from zoo_lightning.architecture import is_vouched_for, vouch_for
 from zoo_lightning.backbone import Backbone, ZooBackbone
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.run_folder import find_checkpoint, read_checkpoint
@@ -12,11 +14,13 @@ from zoo_lightning.sources.zoo import without_weights
 from zoo_lightning.tasks.base import BaseTask
 
 
-def load_task(checkpoint: str | Path) -> BaseTask:
+def load_task(checkpoint: str | Path, architecture: str | None = None) -> BaseTask:
     """Build a task as it was trained, with its weights; the sources' files are not needed.
 
     Args:
         checkpoint: a ``.ckpt`` of a run, or the run's folder, whose best checkpoint is taken.
+        architecture: import path of the network's function, of a checkpoint whose network is not
+            timm's: it is called only if it is named here, or was by this process before.
 
     Returns:
         The task in evaluation mode, on the CPU.
@@ -25,6 +29,7 @@ def load_task(checkpoint: str | Path) -> BaseTask:
         ConfigError: no such file, not a checkpoint of this package, or one of a version that had
             other options or other networks.
     """
+    vouch_for(architecture)
     path = find_checkpoint(str(checkpoint), None, "")
     content = read_checkpoint(path)
     options = dict(content["hyper_parameters"])
@@ -34,19 +39,36 @@ def load_task(checkpoint: str | Path) -> BaseTask:
         "ZooBackbone": ZooBackbone,
         **{name: kind for name, kind in vars(methods).items() if is_backbone(kind)},
     }
+    for name in _architectures(described):
+        if not is_vouched_for(name):
+            raise ConfigError(
+                f"{path} is refused: its network is made by calling {name}, and a file that calls "
+                "code can do anything. If you trust that function, name it: --architecture "
+                f"{name}, or load_task(..., architecture={name!r})"
+            )
     kind = getattr(tasks, _known_task(content["zoo_lightning"]["task"]))
     try:
         with without_weights():
             backbone = kinds[described["class_path"]](**described["init_args"])
         task = kind(backbone, **options)
         task.load_state_dict(content["state_dict"])
-    except (KeyError, RuntimeError, TypeError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         version = content["zoo_lightning"].get("version", "an earlier version")
         raise ConfigError(
             f"{path} was written by zoo_lightning {version} and does not fit this one, "
             f"{__version__}: {str(error).splitlines()[0]}; use the version that wrote it"
         ) from error
     return task.eval()
+
+
+def _architectures(described: object) -> Iterator[str]:
+    """All names of architectures in a description of a backbone."""
+    if isinstance(described, Mapping):
+        for key, value in described.items():
+            if key == "architecture":
+                yield str(value)
+            else:
+                yield from _architectures(value)
 
 
 def is_backbone(kind: object) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
-from zoo_lightning.data.formats.text import image_name, require_file
+from zoo_lightning.data.formats.text import LARGEST_NUMBER, image_name, require_file
 from zoo_lightning.data.landmark_table import LandmarkTable
 from zoo_lightning.errors import DataError
 
@@ -47,7 +47,7 @@ def read_coco(path: str | Path) -> LandmarkTable:
         if not isinstance(annotation, dict):
             raise DataError(f"{path}: an entry of `annotations` is no object: {annotation!r:.60}.")
         image = annotation.get("image_id")
-        place = f"{path}, annotation {annotation.get('id')!r} of image {image!r}"
+        place = f"{path}, annotation {annotation.get('id')!r:.60} of image {image!r:.60}"
         if not isinstance(image, int | str) or image not in files:
             raise DataError(f"{place}: no entry of `images` has this id; add or remove it.")
         keypoints = _keypoints(annotation, num_points, place)
@@ -111,7 +111,7 @@ def _image_names(content: dict[str, Any], path: str | Path) -> dict[int | str, s
             raise DataError(
                 f"{path}: an entry of `images` lacks `id` or `file_name`: {entry!r:.60}"
             )
-        files[entry["id"]] = image_name(entry["file_name"], f"{path}, image {entry['id']!r}")
+        files[entry["id"]] = image_name(entry["file_name"], f"{path}, image {entry['id']!r:.60}")
     return files
 
 
@@ -123,10 +123,10 @@ def _keypoints(annotation: dict[str, Any], num_points: int, place: str) -> np.nd
         return None
     try:
         keypoints = np.array(found, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         keypoints = np.array(np.nan)
-    if keypoints.shape != (3 * num_points,) or not np.isfinite(keypoints).all():
-        there = f"{len(found)} values" if isinstance(found, list) else repr(found)
+    if keypoints.shape != (3 * num_points,) or not (np.abs(keypoints) <= LARGEST_NUMBER).all():
+        there = f"{len(found)} values" if isinstance(found, list) else f"{found!r:.100}"
         raise DataError(
             f"{place}: `keypoints` is {there}, expected x, y, v of {num_points} points: "
             f"{3 * num_points} numbers."
@@ -137,7 +137,7 @@ def _keypoints(annotation: dict[str, Any], num_points: int, place: str) -> np.nd
     labelled = int((keypoints[:, 2] > 0).sum())
     if claimed is not None and claimed != labelled:
         raise DataError(
-            f"{place}: `num_keypoints` is {claimed!r}, but {labelled} points have a visibility "
+            f"{place}: `num_keypoints` is {claimed!r:.60}, but {labelled} points have a visibility "
             "above 0; correct either."
         )
     if claimed == 0:
@@ -149,12 +149,14 @@ def _keypoints(annotation: dict[str, Any], num_points: int, place: str) -> np.nd
 
 def _region(box: Any, place: str) -> list[float]:
     try:
-        left, top, width, height = np.array(box, np.float64).tolist()
-    except (TypeError, ValueError):
-        left = top = width = height = np.nan
-    if not np.isfinite([left, top]).all() or not (0 < width < np.inf and 0 < height < np.inf):
+        numbers = np.array(box, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        numbers = np.array(np.nan)
+    right = numbers.shape == (4,) and (np.abs(numbers) <= LARGEST_NUMBER).all()
+    if not right or min(numbers[2:]) <= 0:
         raise DataError(
-            f"{place}: `bbox` is {box!r}, expected [x, y, width, height] with a width and height "
-            "above 0."
+            f"{place}: `bbox` is {box!r:.100}, expected [x, y, width, height] with a width and "
+            "height above 0."
         )
+    left, top, width, height = numbers.tolist()
     return [left + width / 2, top + height / 2, max(width, height)]

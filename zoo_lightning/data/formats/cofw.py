@@ -117,7 +117,9 @@ def _read_version_5(path: Path, part: str) -> tuple[list[np.ndarray], np.ndarray
     try:
         _check_keys([name for name, _, _ in scipy_io.whosmat(path)], path, part)
         content = scipy_io.loadmat(path, variable_names=KEYS[part])
-    except (OSError, ValueError, TypeError, scipy_io.matlab.MatReadError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file leads SciPy to errors of all kinds
         raise DataError(f"{path} cannot be read ({error}); download it again.") from error
     images, phis = (content[key] for key in KEYS[part])
     if images.dtype != object:
@@ -136,7 +138,9 @@ def _read_version_73(path: Path, part: str) -> tuple[list[np.ndarray], np.ndarra
             # HDF5 counts dimensions from the other end, so every array comes transposed.
             images = [np.asarray(file[cell]).T for cell in np.asarray(cells).T.ravel(order="F")]
             return images, np.asarray(phis).T
-    except (OSError, ValueError, RuntimeError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # as above
         raise DataError(f"{path} cannot be read ({error}); download it again.") from error
 
 

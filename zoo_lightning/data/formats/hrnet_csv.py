@@ -61,7 +61,7 @@ def _header(row: list[str], path: str | Path) -> HRNetHeader:
     found = columns[: header.first_point]
     if found != wanted:
         place = next(i for i, name in enumerate(wanted) if found[i : i + 1] != [name])
-        there = repr(found[place]) if place < len(found) else "nothing"
+        there = f"{found[place]!r:.100}" if place < len(found) else "nothing"
         raise DataError(
             f"{path}, line 1: column {place + 1} of the header is {there}, expected "
             f"{wanted[place]!r}; the header is `image_name,scale,center_w,center_h,original_0_x,"

@@ -6,6 +6,7 @@ count as MATLAB does: the centre of the first pixel is at 1, so 0.5 is subtracte
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,9 @@ def read_pts(path: str | Path) -> np.ndarray:
     announced = -1
     for index, (key, wanted) in enumerate((("version", "version: 1"), ("n_points", "n_points: K"))):
         name, _, value = (words[index] if index < len(words) else "").partition(":")
-        if name.strip() != key or not value.strip().isdigit():
+        if name.strip() != key or not re.fullmatch("[0-9]{1,9}", value.strip()):
             raise DataError(
-                f"{place.get(index, path)}: found {(words[index : index + 1] or [''])[0]!r}, "
+                f"{place.get(index, path)}: found {(words[index : index + 1] or [''])[0]!r:.100}, "
                 f"expected `{wanted}`."
             )
         announced = int(value)
@@ -49,7 +50,7 @@ def read_pts(path: str | Path) -> np.ndarray:
     for index, line in enumerate(words[3:-1], 3):
         cells = line.split()
         if len(cells) != 2:
-            raise DataError(f"{place[index]}: found {line!r}, expected `x y`.")
+            raise DataError(f"{place[index]}: found {line!r:.100}, expected `x y`.")
         points.append(to_numbers(cells, place[index], "xy"))
     if len(points) != announced:
         raise DataError(f"{path} announces {announced} points but holds {len(points)}.")

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+LARGEST_NUMBER = 1e30
+"""Anything beyond is no coordinate; products of a few of these would leave float32."""
+
 
 def require_file(path: Path, expected: str) -> None:
     """Check that an annotation file exists.
@@ -99,10 +102,10 @@ def to_numbers(cells: Sequence[str], place: str, names: Sequence[str] = ()) -> l
             number = float(cell)
         except ValueError:
             number = math.nan
-        if not math.isfinite(number):
+        if not abs(number) <= LARGEST_NUMBER:  # so written, NaN is refused too
             name = names[index] if index < len(names) else f"number {index + 1}"
             raise DataError(
-                f"{place}, {name}: found {cell!r}, expected a number; mend or remove the line."
+                f"{place}, {name}: found {cell!r:.100}, expected a number; mend or remove the line."
             )
         numbers.append(number)
     return numbers
@@ -116,12 +119,17 @@ def image_name(cell: str, place: str) -> str:
         place: file and line, for the message.
 
     Raises:
-        DataError: if it is empty or leads out of the image folder.
+        DataError: if it is empty, leads out of the image folder or has control characters.
     """
     name = cell.strip()
     if not name or escapes(name):
         raise DataError(
-            f"{place}: the image name {name!r} is empty or leads out of the image folder; give a "
-            "path relative to that folder, without '..'."
+            f"{place}: the image name {name!r:.300} is empty or leads out of the image folder; "
+            "give a path relative to that folder, without '..'."
+        )
+    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+        raise DataError(
+            f"{place}: the image name {name!r:.300} has a control character; rename the image, or "
+            "mend the line."
         )
     return name.replace("\\", "/")

@@ -1,0 +1,169 @@
+"""Files of options made to harm: experiments, ``--config``, sweeps; refused in one line."""
+
+import itertools
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from zoo_lightning.errors import ConfigError, SourceError
+from zoo_lightning.experiments import find_experiment
+from zoo_lightning.sources.shipped import read_card
+from zoo_lightning.sweeping.schema import read_sweep
+from zoo_lightning.yaml_files import DEEPEST, MOST_VALUES, check_files, check_yaml, read_yaml
+
+SECONDS = 30.0
+"""More than any of these may take where everything else is busy, and far less than a bomb does."""
+
+TENFOLD = (f"{b}: &{b} [{','.join([f'*{a}'] * 10)}]\n" for a, b in itertools.pairwise("abcdefghi"))
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(TENFOLD)
+"""A thousand million values in half a kilobyte."""
+
+PAIRS = itertools.pairwise("abcdefghijklmnopqrst")
+TWOFOLD = "a: &a {x: 1, y: 2}\n" + "".join(f"{b}: &{b} {{x: *{a}, y: *{a}}}\n" for a, b in PAIRS)
+
+FILES = {
+    "bomb of lists": BOMB,
+    "bomb of mappings": TWOFOLD,
+    "bomb of merged keys": BOMB.replace("a: &a", "<<: {q: 1}\na: &a"),
+    "itself": "model: &m {init_args: *m}\n",
+    "an alias of nothing": "model: *nothing\n",
+    "deep lists": "model: " + "[" * 100_000,
+    "deep mappings": "model: " + "{a: " * 20_000,
+    "object": "model: !!python/object/apply:os.mkdir [marker]\n",
+    "object of old": "model: !!python/object/new:os.mkdir [marker]\n",
+    "name": "model: !!python/name:os.system\n",
+    "module": "model: !!python/module:antigravity\n",
+    "tuple": "model: !!python/tuple [1]\n",
+    "own tag": "model: !mine {a: 1}\n",
+    "number that is none": "seed_everything: !!int x\n",
+    "truth that is none": "seed_everything: !!bool perhaps\n",
+    "control characters": "model: \x00\x01\n",
+    "two documents": "model: 1\n---\nmodel: 2\n",
+    "list": "- 1\n- 2\n",
+    "key that is a list": "? [1, 2]\n: 3\n",
+}
+
+INTERPOLATIONS = {
+    "of nothing": "seed_everything: ${no.such.key}\n",
+    "of itself": "seed_everything: ${seed_everything}\n",
+    "not closed": "seed_everything: ${data\n",
+    "of a variable that is not set": "seed_everything: ${oc.env:NO_SUCH_VARIABLE}\n",
+    "of an unknown kind": "seed_everything: ${exec:ls}\n",
+}
+
+
+def fit(command, *words: object):
+    """Try to train, and measure how long it takes to be refused."""
+    start = time.monotonic()
+    result = command("fit", "--experiment", "tiny", "--run_dir", "run", *words)
+    return result, time.monotonic() - start
+
+
+def assert_refused(result, *words: str) -> None:
+    lines = result.err.strip().splitlines()
+    assert result.status == 2, result.err
+    assert lines[-1].startswith("error: ")
+    assert sum(line.startswith("error: ") for line in lines) == 1
+    assert not any(line.startswith(("Traceback", "usage:")) for line in lines)
+    assert all(word in lines[-1] for word in words), lines[-1]
+    assert not Path("marker").exists()
+    assert not list(Path("run").rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_hostile_experiment_is_refused_in_one_line(tiny, command, kind):
+    tiny()
+    Path("experiments/bad.yaml").write_text(FILES[kind])
+    result, seconds = fit(command, "--experiment", "bad")
+    assert_refused(result, "experiments/bad.yaml")
+    assert seconds < SECONDS
+
+
+@pytest.mark.parametrize("kind", INTERPOLATIONS)
+def test_an_interpolation_that_leads_nowhere_is_named(tiny, command, kind):
+    tiny()
+    Path("experiments/bad.yaml").write_text(INTERPOLATIONS[kind])
+    assert_refused(fit(command, "--experiment", "bad")[0], "seed_everything", "expected")
+
+
+@pytest.mark.parametrize("kind", ["bomb of lists", "object", "deep lists"])
+@pytest.mark.parametrize("words", [("--config", "bad.yaml"), ("--config=bad.yaml",)], ids=len)
+def test_so_is_a_configuration_and_one_that_a_configuration_names(tiny, command, kind, words):
+    tiny()
+    Path("bad.yaml").write_text(FILES[kind])
+    result, seconds = fit(command, *words)
+    assert_refused(result, "bad.yaml")
+    assert seconds < SECONDS
+    Path("outer").mkdir()
+    Path("bad.yaml").rename("outer/inner.yaml")
+    Path("outer/good.yaml").write_text("data: inner.yaml\n")
+    result, seconds = fit(command, "--config", "outer/good.yaml")
+    assert_refused(result, "inner.yaml")
+    assert seconds < SECONDS
+
+
+def test_options_that_are_files_are_looked_at_too(tiny, command):
+    tiny()
+    Path("bad.yaml").write_text(BOMB)
+    assert_refused(fit(command, "--data", "bad.yaml")[0], "bad.yaml", "remove aliases".capitalize())
+
+
+def test_files_that_name_each_other_in_a_circle_are_looked_at_once(tmp_path):
+    (tmp_path / "a.yaml").write_text("data: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("data: a.yaml\n")
+    check_files(str(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_hostile_sweep_file_is_refused(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    Path("sweep.yaml").write_text(FILES[kind])
+    with pytest.raises(ConfigError, match=r"sweep\.yaml"):
+        read_sweep(Path("sweep.yaml"))
+    assert not Path("marker").exists()
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_hostile_card_is_refused(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    Path("card.yaml").write_text(FILES[kind])
+    with pytest.raises(SourceError, match=r"card\.yaml"):
+        read_card(Path("card.yaml"))
+    assert not Path("marker").exists()
+
+
+def test_aliases_that_save_writing_are_welcome(tmp_path):
+    text = "size: &size 64\ndata: {image_size: *size, others: [*size, *size]}\n"
+    (tmp_path / "a.yaml").write_text(text)
+    assert read_yaml(tmp_path / "a.yaml")["data"] == {"image_size": 64, "others": [64, 64]}
+    wide = "all: [" + ",".join(["1"] * (MOST_VALUES - 10)) + "]"
+    assert len(check_yaml(wide, "x")) == MOST_VALUES - 9
+    with pytest.raises(ConfigError, match=f"more than {MOST_VALUES:,} values"):
+        check_yaml(wide.replace("]", ",1" * 20 + "]"), "x")
+    check_yaml("[" * (DEEPEST - 1) + "]" * (DEEPEST - 1), "x")
+    with pytest.raises(ConfigError, match=f"deeper than {DEEPEST}"):
+        check_yaml("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), "x")
+
+
+def test_every_experiment_of_ours_is_far_from_the_limits():
+    for file in (Path(__file__).parents[1] / "experiments").rglob("*.yaml"):
+        assert len(check_yaml(file.read_text(), str(file))) < MOST_VALUES / 100
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/passwd", "..", "", "\0", "a" * 5000, "experiments", "*"]
+)
+def test_a_name_that_is_no_experiments_is_unknown(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="unknown experiment"):
+        find_experiment(name)
+
+
+def test_a_pipe_in_place_of_a_file_of_options_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("sweep.yaml")
+    os.mkfifo("a.yaml")
+    with pytest.raises(ConfigError, match="unknown experiment"):
+        find_experiment("a.yaml")
