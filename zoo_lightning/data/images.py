@@ -84,6 +84,8 @@ def unreadable(path: Path, error: Exception) -> str:
 
 def escapes(name: str) -> bool:
     """Whether an image's name leads out of the folder it is relative to, on any system."""
+    if ".." not in name and ":" not in name and not name.startswith(("/", "\\")):
+        return False  # nearly all names, in a tenth of the time
     path = PureWindowsPath(name)  # understands both kinds of slashes
     return bool(path.drive or path.root) or ".." in path.parts
 

@@ -127,7 +127,7 @@ def image_name(cell: str, place: str) -> str:
             f"{place}: the image name {name!r:.300} is empty or leads out of the image folder; "
             "give a path relative to that folder, without '..'."
         )
-    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+    if not name.isprintable() and any(ord(c) < 32 or ord(c) == 127 for c in name):
         raise DataError(
             f"{place}: the image name {name!r:.300} has a control character; rename the image, or "
             "mend the line."

@@ -58,7 +58,7 @@ def read_wflw(path: str | Path) -> LandmarkTable:
                 "or 1."
             )
         names.append(image_name(cells[-1], place))
-        values.append(numbers)
+        values.append(np.array(numbers))  # a quarter of the memory
         attributes.append([flag == "1" for flag in flags])
     if not names:
         raise DataError(f"{path} is empty; expected {EXPECTED}.")
