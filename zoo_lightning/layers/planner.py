@@ -3,7 +3,8 @@
 All ways are exact (:mod:`zoo_lightning.layers.aggregation`); the choice is one of speed only. The
 model counts multiplications, elements moved and calls, each at a rate that the device reaches in
 that kind of work, so it needs no timing and gives the same plan in every process. Timing (plan
-``benchmark``) measures the candidates on the first input of each shape, as cuDNN's own does.
+``benchmark``) measures the candidates on the first input of each shape, as cuDNN's own does, but
+not anew for every batch of a few samples more or less.
 """
 
 from __future__ import annotations
@@ -238,6 +239,17 @@ def _mixing_costs(asked: Request, rates: Rates, n: _Sizes) -> dict[str, float]:
 
 _TIMED: dict[Request, dict[str, float]] = {}
 
+HOPELESS = 8.0
+"""Times the least estimate from which a candidate is not timed: that could take seconds."""
+
+
+def _alike(asked: Request) -> Request:
+    """The request that stands for this one in timings.
+
+    Batches up to a power of two are alike, for some trainings have another batch at every step.
+    """
+    return asked._replace(batch=1 << max(asked.batch - 1, 0).bit_length())
+
 
 def plan(name: str, asked: Request, trial: Callable[[str], None] | None = None) -> str:
     """Name of the way to compute a layer.
@@ -255,15 +267,17 @@ def plan(name: str, asked: Request, trial: Callable[[str], None] | None = None) 
         return name
     estimates = costs(asked)
     if name == "benchmark" and trial is not None and not torch.compiler.is_compiling():
-        if asked not in _TIMED:
-            _TIMED[asked] = {way: _time(trial, way) for way in estimates}
-        estimates = _TIMED[asked]
+        alike, least = _alike(asked), min(estimates.values())
+        if alike not in _TIMED:
+            ways = [way for way, cost in estimates.items() if cost <= HOPELESS * least]
+            _TIMED[alike] = {way: _time(trial, way) for way in ways}
+        estimates = _TIMED[alike]
     return min(estimates, key=estimates.__getitem__)
 
 
 def timings(asked: Request) -> dict[str, float] | None:
-    """Nanoseconds that ``benchmark`` measured for a request, if it did."""
-    return _TIMED.get(asked)
+    """Nanoseconds that ``benchmark`` measured for a request or one that is alike, if it did."""
+    return _TIMED.get(_alike(asked))
 
 
 def forget_timings() -> None:
