@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from zoo_lightning.architecture import OURS, Architecture, is_vouched_for, vouch_for
+from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.errors import ConfigError, SourceError
 from zoo_lightning.methods import PlainBackbone
 from zoo_lightning.run_folder import read_checkpoint
@@ -294,6 +296,41 @@ def test_an_architecture_that_the_user_names_is_called(tmp_path, monkeypatch):
         load_task(tmp_path / "run.ckpt")
     loaded = load_task(tmp_path / "run.ckpt", architecture=name).state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in task.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("words", "afterwards"),
+    [
+        (["export", "--format", "timm"], "no config.yaml"),
+        (["predict", "--images", "a.png"], "the data do not say"),
+        (["gates"], "no config.yaml"),
+    ],
+    ids=["export", "predict", "gates"],
+)
+def test_commands_call_an_architecture_only_if_it_is_named(
+    tmp_path, monkeypatch, command, words, afterwards
+):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("a.png")
+    name = "zoo_lightning.rl.networks.nature_cnn"
+    if words == ["gates"]:
+        backbone = ZooBackbone(name, ["random:1", "random:2"])
+    else:
+        backbone = PlainBackbone(name)
+    task = ClassificationTask(backbone, num_classes=2)
+    content = run_checkpoint(hyper_parameters=dict(task.hparams), state_dict=task.state_dict())
+    if words[0] == "predict":
+        content["zoo_lightning"]["data"] = {"image_size": 8}
+    torch.save(content, "run.ckpt")
+    monkeypatch.setattr("zoo_lightning.architecture._vouched", set())
+    given = [words[0], "--ckpt_path", "run.ckpt", "--output", "out", *words[1:]]
+    refused = command(*given)
+    assert refused.status == 2
+    assert f"run.ckpt is refused: its network is made by calling {name}" in refused.err
+    named = command(*given, "--architecture", name)
+    assert named.status == 2
+    assert "is refused" not in named.err
+    assert afterwards in named.err
 
 
 def test_what_configurations_and_code_name_is_vouched_for(monkeypatch):

@@ -137,7 +137,7 @@ def read_manifest(text: str | bytes | Mapping[str, Any] | None, path: object) ->
             raise ValueError(f"inputs {manifest.input['size']}, outputs {manifest.output['names']}")
         if manifest.task != "policy":
             _check_images(manifest)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{path}: its metadata {KEY!r} are damaged or of another version "
             f"({type(error).__name__}: {error}); export the model anew"

@@ -107,7 +107,7 @@ def _open_timm(folder: Path, device: str) -> Opened:
     try:
         content = json.loads(config.read_text())
         noted = content.get(KEY)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{config} cannot be read: {error}") from error
     manifest = read_manifest(noted, config)
     if not (folder / TIMM_WEIGHTS).is_file():  # timm would go on to look for pickles

@@ -153,7 +153,7 @@ def own_run(content: Mapping[str, Any], path: Path) -> list[str]:
     folder = run_of(path)
     try:
         summary = json.loads((folder / SUMMARY).read_text()) if folder else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         summary = {}
     if isinstance(summary, dict) and "experiment" in summary:
         lines.append(f"experiment {summary['experiment']}, method {summary.get('method')}")

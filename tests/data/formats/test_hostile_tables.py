@@ -80,6 +80,30 @@ def test_another_encoding_is_refused_by_name(tmp_path, table, encode):
         read(path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 200_000,
+        '{"images": ' + "[" * 200_000,
+        '{"a":' * 100_000,
+        coco("a.png").replace("[1, 2, 2", f"[{10**400}, 2, 2"),
+        coco("a.png").replace("[1, 2, 2", "[1e400, 2, 2"),
+        coco("a.png").replace("[1, 2, 2", "[NaN, 2, 2"),
+        coco("a.png").replace("[1, 2, 2", f"[{'9' * 5000}, 2, 2"),
+        coco("a.png").replace('"id": 7', '"id": {"a": 1}'),
+        coco("a.png").replace('"image_id": 7', '"image_id": [7]'),
+        coco("a.png").replace('"id": 1', '"bbox": [[1], [2], [3], [4]]'),
+        coco("a.png").replace('"id": 1', f'"bbox": [1, 2, {10**400}, 4]'),
+        coco("a.png").replace('"id": 1', '"bbox": [1, 2, 1e308, 1e308]'),
+    ],
+    ids=lambda text: str(len(text)),
+)
+def test_json_made_to_harm_is_refused_by_name(tmp_path, text):
+    (tmp_path / "train.json").write_text(text)
+    with pytest.raises(DataError, match=r"train\.json"):
+        read_coco(tmp_path / "train.json")
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t", "|", " "])
 def test_another_delimiter_is_named(tmp_path, delimiter):
     path = tmp_path / "train.csv"
