@@ -183,7 +183,7 @@ def _take(
             taken[key] = wanted.detach().clone()
             continue
         found = state[pairs[key]]
-        if key == stem and found.shape != wanted.shape and not _unusable(found, wanted):
+        if key == stem and found.shape != wanted.shape and found.is_floating_point():
             changed = adapt_input_kernel(found, wanted)
             adapted_input, found = changed is not None, found if changed is None else changed
         if found.shape != wanted.shape:
