@@ -45,6 +45,14 @@ def test_the_command_line_refuses_them_before_training(tiny, command, tmp_path, 
     assert not (tmp_path / "runs").exists()
 
 
+def test_batch_norm_is_not_synchronised_without_gpus(tiny, command):
+    words = ("--trainer.sync_batchnorm", "true", "--trainer.devices", "2")
+    refused = command("fit", "--experiment", "tiny", *words)
+    assert refused.status == 2
+    last = refused.err.strip().splitlines()[-1]
+    assert last.startswith("error: trainer.sync_batchnorm: PyTorch synchronises batch norm on GPUs")
+
+
 def test_a_trainer_of_ones_own_refuses_them_too():
     class Pieces:
         """Neither of the two kinds."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from zoo_lightning.errors import ConfigError
@@ -34,6 +35,24 @@ REFUSED = {
 """Beginnings of names, as options and as classes, and why."""
 
 MEND = "use trainer.strategy: ddp, where every process has a whole copy, or one device"
+
+
+def check_sync(wanted: bool, accelerator: str) -> None:
+    """Refuse to synchronise batch norm where PyTorch does not.
+
+    Args:
+        wanted: ``trainer.sync_batchnorm``.
+        accelerator: ``trainer.accelerator``.
+
+    Raises:
+        ConfigError: without a GPU.
+    """
+    if wanted and (accelerator == "cpu" or not torch.cuda.is_available()):
+        raise ConfigError(
+            "trainer.sync_batchnorm: PyTorch synchronises batch norm on GPUs only; leave it out, "
+            "and each process takes the statistics of its own part of the batch, or take an "
+            "architecture without batch norm"
+        )
 
 
 def check_strategy_option(given: Any) -> None:

@@ -61,7 +61,7 @@ from zoo_lightning.run_folder import (
 )
 from zoo_lightning.short_form import add_short_form, apply_short_form
 from zoo_lightning.sources.zoo import check_normalisation, without_weights
-from zoo_lightning.strategies import check_strategy_option
+from zoo_lightning.strategies import check_strategy_option, check_sync
 from zoo_lightning.tasks import BaseTask
 from zoo_lightning.yaml_files import check_files
 
@@ -162,10 +162,10 @@ class ZooCLI(LightningCLI):
         options = self.config[self.subcommand]
         options.weights_only = True  # a checkpoint may come from anybody
         check_strategy_option(options.trainer.strategy)
+        check_sync(options.trainer.sync_batchnorm, options.trainer.accelerator)
         for line in apply_short_form(options, self.arguments):
             rank_zero_info(line)
-        self.experiment = joint_name(self.config_files())
-        content = None
+        self.experiment, content = joint_name(self.config_files()), None
         if options.ckpt_path:
             ckpt = find_checkpoint(options.ckpt_path, options.run_dir, self.experiment)
             content = read_checkpoint(ckpt)

@@ -97,7 +97,7 @@ def test_killing_a_game_s_thread_kills_the_run_which_goes_on_to_the_same_weights
     assert [key for key in right if not (left[key] == right[key]).all()] == []
 
 
-RANKS = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.sync_batchnorm", "true")
+RANKS = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 
 
 def free_port() -> int:
