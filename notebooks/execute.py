@@ -36,7 +36,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 LARGEST = 1_500_000
 """Bytes of a notebook with its outputs, at most."""
 
-SECONDS = 1200
+SECONDS = 3600
 """Longest that one cell may take, on a busy machine."""
 
 CODE = "code_sha256"
