@@ -10,7 +10,7 @@ import torch
 PPO = {
     "trainer.max_steps": -1,
     "trainer.max_epochs": 1,
-    "trainer.val_check_interval": 2,
+    "trainer.limit_val_batches": 0,
     "model": {
         "class_path": "PPOTask",
         "init_args": {
@@ -64,15 +64,20 @@ TASKS = ("classification", "landmarks", "ppo")
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_same_seed_gives_the_same_weights_and_another_one_others(
-    tiny, command, class_root, task
-):
+def test_the_same_seed_gives_the_same_weights(tiny, command, class_root, task):
     tiny(**changes_of(task, class_root))
-    for name, seed in (("first", 0), ("second", 0), ("other", 1)):
+    for name in ("first", "second"):
         torch.rand(7)  # what happened before in the process does not matter
-        done = command(*FIT, "--run_dir", name, "--seed_everything", seed)
+        done = command(*FIT, "--run_dir", name)
         assert done.status == 0, done.err
     assert unlike(Path("first"), Path("second")) == []
+
+
+def test_another_seed_gives_other_weights(tiny, command):
+    tiny(**{"trainer.max_steps": 2})
+    for name, seed in (("first", 0), ("other", 1)):
+        done = command(*FIT, "--run_dir", name, "--seed_everything", seed)
+        assert done.status == 0, done.err
     assert len(unlike(Path("first"), Path("other"))) > 10
 
 

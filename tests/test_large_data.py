@@ -32,11 +32,11 @@ def test_large_data_are_read_within_bounds(name):
 @pytest.mark.parametrize("name", large_data.CASES)
 def test_the_cases_are_made_and_measured(tmp_path, name, capsys):
     make, _, _ = large_data.CASES[name]
-    make(tmp_path, 200)
+    make(tmp_path, 1000)
     assert large_data.main(["--here", name, "--output", str(tmp_path)]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["seconds"] > 0
-    assert found["memory_mb"] < 500
+    assert 0 <= found["seconds"] < 60
+    assert 0 <= found["memory_mb"] < 500
 
 
 def test_a_landmark_file_takes_little_more_memory_than_its_numbers(tmp_path):
