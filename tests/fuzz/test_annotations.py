@@ -150,7 +150,7 @@ def test_spoilt_boxes_are_finite_or_refused(try_all, spoilt, attempt, tmp_path):
     try_all(check, content=spoilt(BOXES))
 
 
-@pytest.mark.cases(40, 2000)
+@pytest.mark.cases(25, 500)
 def test_a_damaged_matlab_file_is_sound_or_refused(try_all, damaged, attempt, tmp_path):
     savemat = pytest.importorskip("scipy.io").savemat
     cells = np.empty((2, 1), object)

@@ -113,15 +113,15 @@ def with_boxes(items: Sequence[Item], boxes: Path) -> list[Item]:
                     raise ValueError(f"the box {box} of {row['image']!r} is empty")
                 by_name.setdefault(row["image"], []).append(box)
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        reason = f"no column {error}" if isinstance(error, KeyError) else error
+        reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
         raise ConfigError(
-            f"--boxes {boxes}: {reason}; expected a CSV with the columns image,x0,y0,x1,y1"
+            f"--boxes {boxes}: {reason:.300}; expected a CSV with the columns image,x0,y0,x1,y1"
         ) from error
     absent = [item.name for item in items if item.name not in by_name]
     if absent:
         raise ConfigError(
-            f"--boxes {boxes} has no box for {absent[0]!r} ({len(absent)} of {len(items)} images "
-            f"have none).{nearest(absent[0], by_name)} Add lines, or leave the images out."
+            f"--boxes {boxes} has no box for {absent[0]!r:.200} ({len(absent)} of {len(items)} "
+            f"images have none).{nearest(absent[0], by_name)} Add lines, or leave the images out."
         )
     return [item._replace(box=box) for item in items for box in by_name[item.name]]
 

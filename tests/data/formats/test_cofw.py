@@ -1,10 +1,12 @@
 """COFW's MATLAB files of version 5 and 7.3."""
 
+import os
 import sys
 
 import numpy as np
 import pytest
 
+from zoo_lightning.data.formats import cofw
 from zoo_lightning.data.formats.cofw import read_cofw
 from zoo_lightning.errors import DataError
 
@@ -110,3 +112,19 @@ def test_a_missing_library_names_the_command(tmp_path, monkeypatch, library, hea
 def test_an_absent_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"there is no \.mat file at all"):
         read_cofw(tmp_path / "a.mat", "train")
+
+
+def crash(path, part):
+    """End the process as a fault in C code does."""
+    os.abort()
+
+
+def test_a_file_that_crashes_its_reader_is_refused(tmp_path, monkeypatch, write_cofw):
+    path = tmp_path / "COFW_train_color.mat"
+    images = [np.zeros((4, 5), np.uint8)]
+    phis = np.concatenate([np.ones((1, 58)), np.zeros((1, 29))], axis=1)
+    write_cofw(path, "train", images, phis)
+    assert len(read_cofw(path, "train")) == 1
+    monkeypatch.setattr(cofw, "_READERS", {"5": crash, "7.3": crash})
+    with pytest.raises(DataError, match=r"train_color\.mat cannot be read \(its reader crashed"):
+        read_cofw(path, "train")

@@ -7,18 +7,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from zoo_lightning.data.formats.text import require_file
+from zoo_lightning.data.formats.text import LARGEST_NUMBER, require_file
 from zoo_lightning.data.landmark_table import HIDDEN, VISIBLE, LandmarkTable
 from zoo_lightning.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 NUM_POINTS = 29
 KEYS = {"train": ("IsTr", "phisTr"), "test": ("IsT", "phisT")}
@@ -38,7 +41,7 @@ def read_cofw(path: str | Path, part: Literal["train", "test"]) -> LandmarkTable
     """
     path = Path(path)
     require_file(path, "COFW's annotations, such as COFW_train_color.mat and COFW_test_color.mat")
-    images, phis = _READERS[_version(path)](path, part)
+    images, phis = _apart(_READERS[_version(path)], path, part)
     phis = np.asarray(phis)
     if phis.ndim != 2 or phis.shape[1] != 3 * NUM_POINTS or phis.dtype.kind not in "fiu":
         raise DataError(
@@ -52,7 +55,7 @@ def read_cofw(path: str | Path, part: Literal["train", "test"]) -> LandmarkTable
         )
     phis = phis.astype(np.float64).reshape(-1, 3, NUM_POINTS)
     occluded = phis[:, 2]
-    wrong = ~np.isfinite(phis).all((1, 2)) | ~np.isin(occluded, (0, 1)).all(-1)
+    wrong = ~(np.abs(phis) <= LARGEST_NUMBER).all((1, 2)) | ~np.isin(occluded, (0, 1)).all(-1)
     if wrong.any():
         raise DataError(
             f"{path}: row {int(np.argmax(wrong)) + 1} of {KEYS[part][1]} has a coordinate that is "
@@ -71,6 +74,21 @@ def read_cofw(path: str | Path, part: Literal["train", "test"]) -> LandmarkTable
         visible=np.where(occluded > 0, HIDDEN, VISIBLE).astype(np.uint8),
         pixels=images,
     )
+
+
+def _apart(
+    read: Callable[[Path, str], tuple[list[np.ndarray], np.ndarray]], path: Path, part: str
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Read in a process of its own, because a damaged file may crash SciPy's and HDF5's C code."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        return read(path, part)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        try:
+            return pool.submit(read, path, part).result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"{path} cannot be read (its reader crashed); download it again."
+            ) from error
 
 
 def _version(path: Path) -> str:
