@@ -8,6 +8,7 @@ anything is built of it.
 from __future__ import annotations
 
 import os
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,8 @@ def check_yaml(text: str, place: str, kind: type[ZooError] = ConfigError) -> lis
         ZooError: of that kind: it is no YAML, nests too deeply, stands for too many values, or for
             endless ones.
     """
+    if _unclosed(text) > 10 * DEEPEST:  # libyaml takes minutes to find out
+        raise kind(f"{place}: has more than {10 * DEEPEST:,} brackets that are not closed; mend it")
     scalars: list[str] = []
     weights: dict[str, int] = {}
     open_nodes: list[list[Any]] = [[None, 0]]  # anchor, and number of values so far
@@ -115,6 +118,12 @@ def check_yaml(text: str, place: str, kind: type[ZooError] = ConfigError) -> lis
     except yaml.YAMLError as error:
         raise kind(f"{place} cannot be read as YAML ({one_line(error)})") from error
     return scalars
+
+
+def _unclosed(text: str) -> int:
+    """Most brackets that are open at any place, those in strings counted too."""
+    steps = {"[": 1, "{": 1, "]": -1, "}": -1}
+    return max(accumulate(steps[each] for each in text if each in steps), default=0)
 
 
 def one_line(error: Exception) -> str:

@@ -155,7 +155,7 @@ def test_metadata_of_an_export_are_a_manifest_or_refused(try_all, spoilt, attemp
     try_all(check, text=spoilt(json.dumps(good)))
 
 
-@pytest.mark.cases(15, 600)
+@pytest.mark.cases(15, 200)
 def test_a_spoilt_experiment_is_resolved_or_refused_in_one_line(try_all, spoilt, attempt, folder):
     text = (EXPERIMENTS / "landmarks.yaml").read_text()
     path = folder / "bad.yaml"

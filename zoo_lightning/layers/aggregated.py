@@ -150,7 +150,9 @@ class AggregatedLayer(nn.Module):
         if not (self.training or torch.is_grad_enabled() or self.alignment is None):
             with autocast_off(self.weight.device):
                 kernels = self._aligned.get(self._present(*kernels), kernels.aligned)
-        return kernels._replace(weight=self._as_filters(kernels.weight))
+        # Not by _replace, which torch.compile of 2.6 cannot follow.
+        weight = self._as_filters(kernels.weight)
+        return SourceKernels(weight, kernels.bias, kernels.alignment)
 
     @staticmethod
     def _as_filters(weight: Tensor) -> Tensor:
@@ -194,7 +196,8 @@ class AggregatedLayer(nn.Module):
         wanted = torch.is_grad_enabled() if training is None else training
         kernels = SourceKernels(self._as_filters(self.weight), self.bias, self.alignment)
         if not wanted and not self.training:
-            kernels = kernels._replace(alignment=None)  # kept from pass to pass: costs nothing
+            # Alignment is kept from pass to pass: costs nothing.
+            kernels = SourceKernels(kernels.weight, kernels.bias)
         return request(x, kernels, gates, geometry, wanted)
 
     def aggregated(self, x: Tensor, gates: Tensor, geometry: ConvGeometry) -> Tensor:
