@@ -57,7 +57,7 @@ def make_folders(root: Path, count: int) -> None:
 
 def make_landmarks(root: Path, count: int, num_points: int = 5, images: bool = True) -> None:
     """``root/train.csv`` and, if wanted, its images."""
-    one = root
+    one: Path | None = None
     rng = np.random.default_rng(0)
     # As many different lines as it takes to be no easy case; writing takes its time, too.
     cells = [",".join(f"{v:.2f}" for v in row) for row in rng.uniform(5, 60, (997, 2 * num_points))]
@@ -67,9 +67,11 @@ def make_landmarks(root: Path, count: int, num_points: int = 5, images: bool = T
         for number in range(count):
             name = f"{number:07d}.jpg"
             file.write(f"{name},{cells[number % 997]}\n")
-            if images and number % 10_000 == 0:
+            if not images:
+                continue
+            if one is None or number % 10_000 == 0:
                 one = make_image(root / "images" / name)
-            elif images:
+            else:
                 os.link(one, root / "images" / name)
 
 
@@ -157,8 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in [options.case] if options.case else CASES:
         found.append(measure(name, CASES[name][2]))
         print(found[-1], flush=True)
-    with whole_file(options.output / "large_data.json") as part:
-        part.write_text(json.dumps(found, indent=1) + "\n")
+        with whole_file(options.output / "large_data.json") as part:
+            part.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
 
