@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytestmark = pytest.mark.slow
+# A machine that is busy with other things is given its time.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
@@ -175,7 +176,7 @@ def storm(program, folder, words, kill, finished, rounds=8, longest=14.0) -> Non
 def test_a_comparison_killed_at_random_moments_ends_with_the_table_of_an_undisturbed_one(
     tmp_path, tiny, program, kill
 ):
-    tiny(**{"trainer.max_steps": 120})
+    tiny(**{"trainer.max_steps": 60})
     whole = tmp_path / "whole"
     shutil.copytree(tmp_path / "experiments", whole / "experiments")
     words = ("compare", "--run_dir", "out", "--experiment", "tiny", "--methods",
@@ -202,7 +203,7 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_trials_of_an_undisturbed
     tmp_path, tiny, program, kill
 ):
     pytest.importorskip("optuna")
-    tiny(**{"trainer.max_steps": 120})
+    tiny(**{"trainer.max_steps": 60})
     content = {
         "name": "small",
         "method": "grid",
