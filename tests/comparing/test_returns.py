@@ -3,6 +3,10 @@
 from zoo_lightning.comparing.grid import Cell, open_comparison
 from zoo_lightning.comparing.returns import format_returns, returns_in_training, training_curves
 
+BACKBONE = {"init_args": {"architecture": "nature_cnn"}}
+
+OPTIONS = {"model": {"class_path": "PPOTask", "init_args": {"backbone": BACKBONE}}}
+
 
 def log(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,8 +30,7 @@ def test_a_row_for_each_game_gives_the_curve_of_a_row_for_each_rollout(tmp_path)
 
 
 def test_policies_are_compared_by_the_whole_training_and_by_its_end(tmp_path):
-    options = {"model": {"class_path": "PPOTask", "init_args": {}}}
-    comparison = open_comparison(tmp_path, options)
+    comparison = open_comparison(tmp_path, OPTIONS)
     cells = [Cell("scratch", "", seed) for seed in (0, 1, 2)]
     for cell in cells[:2]:
         # A game at every step, which scores the step's number and the seed.
@@ -45,8 +48,7 @@ def test_policies_are_compared_by_the_whole_training_and_by_its_end(tmp_path):
 
 
 def test_a_training_in_which_no_game_ended_is_left_out(tmp_path):
-    options = {"model": {"class_path": "PPOTask", "init_args": {}}}
-    comparison = open_comparison(tmp_path, options)
+    comparison = open_comparison(tmp_path, OPTIONS)
     cell = Cell("scratch")
     log(comparison.run(cell) / "metrics.csv", ["8,,0.1"])
     (comparison.run(cell) / "summary.json").write_text('{"test": {"a": 1}}')

@@ -6,6 +6,8 @@ import pytest
 from zoo_lightning.data.face_shape import TEMPLATE, individual_face, random_projection
 from zoo_lightning.data.head_pose import angles_of, head_poses
 
+YAW, PITCH, ROLL = (2, 0), (1, 2), (0, 1)
+
 
 def test_poses_of_drawn_faces_are_found_to_some_degrees():
     true, points = [], []
@@ -22,30 +24,39 @@ def test_poses_of_drawn_faces_are_found_to_some_degrees():
         assert np.corrcoef(found[:, angle], true[:, angle])[0, 1] > least
 
 
-@pytest.mark.parametrize(
-    ("axes", "angles"),
-    [((2, 0), [20, 0, 0]), ((1, 2), [0, 20, 0]), ((0, 1), [0, 0, 20])],
-)
-def test_a_turn_about_one_axis_is_that_angle(axes, angles):
-    i, j = axes
+def turn_about(i, j):
+    """A turn by 20 degrees from axis ``i`` towards axis ``j``, (3, 3)."""
     turn, angle = np.eye(3), np.radians(20)
     turn[i, i] = turn[j, j] = np.cos(angle)
     turn[j, i], turn[i, j] = np.sin(angle), -np.sin(angle)
+    return turn
+
+
+@pytest.mark.parametrize(
+    ("axes", "angles"), [(YAW, [20, 0, 0]), (PITCH, [0, 20, 0]), (ROLL, [0, 0, 20])]
+)
+def test_a_turn_about_one_axis_is_that_angle(axes, angles):
+    turn = turn_about(*axes)
     assert angles_of(turn) == pytest.approx(np.array(angles))
     found = head_poses(30 * (TEMPLATE @ turn.T)[None, :, :2] + 50)
     assert found == pytest.approx(np.array([angles]), abs=1e-6)
 
 
 def test_right_up_and_clockwise_are_positive():
-    # Of a face that looks straight at us, the tip of the nose is moved, then an eye.
-    face = TEMPLATE[None, :, :2].repeat(3, axis=0)
-    face[0, 27:36, 0] += 0.2 * np.linspace(0.3, 1, 9)
-    face[1, 30:36, 1] -= 0.2
-    face[2, 42:48, 1] += 0.2
-    yaw, pitch, roll = head_poses(face).T
-    assert yaw[0] > 3
-    assert pitch[1] > 3
-    assert roll[2] > 3
+    # Where a turned face's nose and eyes are seen, against those of one that looks straight at us.
+    def seen(axes):
+        face = (TEMPLATE @ turn_about(*axes).T)[:, :2]
+        assert (head_poses(face[None]) > -1e-6).all()
+        left, right = face[36:42].mean(axis=0), face[42:48].mean(axis=0)
+        return face[30] - (left + right) / 2, right - left
+
+    straight = TEMPLATE[30, :2] - TEMPLATE[36:48, :2].mean(axis=0)
+    nose, _ = seen(YAW)
+    assert nose[0] > straight[0] + 0.1  # to the image's right
+    nose, _ = seen(PITCH)
+    assert nose[1] < straight[1] - 0.1  # up
+    _, eyes = seen(ROLL)
+    assert eyes[1] > 0.1  # the eye on the image's right is the lower one
 
 
 def test_size_and_place_of_a_face_do_not_matter():
