@@ -287,6 +287,7 @@ class ZooCLI(LightningCLI):
             log_start(loggers, Path(options.init_from))
 
     def _tests(self) -> bool:
+        """Whether the test data are wanted after the training."""
         return self.config[self.subcommand].run_test
 
     def _preprocessing(self) -> dict[str, list[float]]:
@@ -385,6 +386,7 @@ def init_from(task: BaseTask, checkpoint: str) -> None:
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:
+    """Keep Lightning's hints at its own products out of a run's output."""
     return "Tip:" not in record.getMessage()
 
 
