@@ -41,10 +41,11 @@ def test_a_run_is_stopped_by_a_signal_before_and_after_training(
     tmp_path, tiny, command, monkeypatch, runs, stage, number
 ):
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "stopping.py").write_text(STOPPING)
+    (tmp_path / "stopping_between.py").write_text(STOPPING)
     fit = ("fit", "--experiment", "tiny", "--run_dir")
     options = {"stage": stage, "number": int(number)}
-    tiny(**{"trainer.callbacks": [{"class_path": "stopping.StopBefore", "init_args": options}]})
+    stop = {"class_path": "stopping_between.StopBefore", "init_args": options}
+    tiny(**{"trainer.callbacks": [stop]})
     found = command(*fit, "run")
     assert found.status == 128 + number, found.err
     assert "Traceback" not in found.err
