@@ -12,12 +12,12 @@ from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.layers import PLANS, ConvGeometry, ZooConv2d, ZooLinear, plan_table, planner
 from zoo_lightning.layers.aggregation import WAYS
-from zoo_lightning.layers.planner import HOPELESS, ONE_KERNEL, Request, costs, plan, timings
+from zoo_lightning.layers.planner import BEATEN, HOPELESS, ONE_KERNEL, Request, costs, plan, timings
 
 BASE = Request(
     batch=16, sources=5, in_channels=64, out_channels=64, image=(28, 28), kernel=(3, 3),
     geometry=ConvGeometry(padding=(1, 1)), aligned=True, shared=False, training=True,
-    device="cpu", dtype=torch.float32, channels_last=True,
+    of_input=True, device="cpu", dtype=torch.float32, channels_last=True,
 )  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def test_the_model_prefers_what_measurements_prefer():
     pointwise = {"kernel": (1, 1), "geometry": ConvGeometry(), "aligned": False}
     assert plan("auto", BASE._replace(**pointwise)) == "unfolded"
     assert plan("auto", late._replace(**pointwise, out_channels=2048)) == "mixed_inputs"
-    stem = {"in_channels": 3, "image": (112, 112), "kernel": (7, 7)}
+    stem = {"in_channels": 3, "image": (112, 112), "kernel": (7, 7), "of_input": False}
     assert plan("auto", BASE._replace(**stem)) == "looped"
 
 
@@ -112,6 +112,7 @@ def test_every_shape_on_every_device_has_a_plan(device):
     for batch, sources, side, groups, shared, training in choices:
         asked = BASE._replace(
             batch=batch, sources=sources, image=(side, side), shared=shared, training=training,
+            of_input=training,
             geometry=ConvGeometry(padding=(1, 1), groups=groups), device=device,
         )  # fmt: skip
         assert plan("auto", asked) in (*WAYS, ONE_KERNEL)
@@ -124,7 +125,7 @@ def test_benchmark_times_each_shape_once_and_leaves_no_trace(mode, monkeypatch):
     layer, x = make(mode, plan="benchmark"), torch.randn(2, 8, 6, 6, requires_grad=True)
     timed = []
     real = planner._time
-    monkeypatch.setattr(planner, "_time", lambda t, way: (timed.append(way), real(t, way))[1])
+    monkeypatch.setattr(planner, "_time", lambda t, way, *e: (timed.append(way), real(t, way))[1])
     layer(x)
     asked = layer.planned(x, layer.gates(x), training=True)
     estimates = costs(asked)
@@ -142,7 +143,7 @@ def test_benchmark_times_each_shape_once_and_leaves_no_trace(mode, monkeypatch):
 def test_batches_of_nearly_the_same_size_share_their_timing(monkeypatch):
     planner.forget_timings()
     layer, timed = make("full", plan="benchmark"), []
-    monkeypatch.setattr(planner, "_time", lambda trial, way: timed.append(way) or 1.0)
+    monkeypatch.setattr(planner, "_time", lambda trial, way, enough: timed.append(way) or 1.0)
     sizes = {}
     for batch in (32, 31, 17, 16, 33):
         before = len(timed)
@@ -156,9 +157,58 @@ def test_what_cannot_win_is_not_timed(monkeypatch):
     planner.forget_timings()
     monkeypatch.setattr(planner, "costs", lambda asked: {"grouped": 1.0, "looped": HOPELESS + 1})
     layer, timed = make("full", plan="benchmark"), []
-    monkeypatch.setattr(planner, "_time", lambda trial, way: timed.append(way) or 1.0)
+    monkeypatch.setattr(planner, "_time", lambda trial, way, enough: timed.append(way) or 1.0)
     layer(torch.randn(2, 8, 6, 6))
     assert timed == ["grouped"]
+    planner.forget_timings()
+
+
+def test_what_is_beaten_in_its_first_run_is_not_run_again(monkeypatch):
+    planner.forget_timings()
+    clock = iter(range(0, 10**6, 100))
+    monkeypatch.setattr(planner.time, "perf_counter_ns", lambda: next(clock))
+    monkeypatch.setattr(planner, "costs", lambda asked: {"looped": 2.0, "grouped": 1.0})
+    ran = []
+
+    def trial(way):
+        ran.append(way)
+        if way == "looped":
+            [next(clock) for _ in range(int(BEATEN) + 1)]
+
+    assert plan("benchmark", BASE, trial) == "grouped"
+    assert ran == ["grouped"] * 4 + ["looped"]
+    planner.forget_timings()
+
+
+@pytest.mark.parametrize("mode", ["full", "lite"])
+def test_gradients_of_images_are_neither_estimated_nor_timed(mode, monkeypatch):
+    planner.forget_timings()
+    layer, x = make(mode, plan="benchmark"), torch.randn(2, 8, 6, 6)
+    wanted = []
+    real = layer._compute
+    monkeypatch.setattr(
+        layer,
+        "_compute",
+        lambda way, x, *rest: (wanted.append(x.requires_grad), real(way, x, *rest))[1],
+    )
+    layer(x)
+    assert len(wanted) > 1
+    assert not any(wanted)
+    asked = layer.planned(x, layer.gates(x), training=True)
+    assert asked == layer.planned(x.clone().requires_grad_(), layer.gates(x), True)._replace(
+        of_input=False
+    )
+    assert all(
+        costs(asked)[way] < cost for way, cost in costs(asked._replace(of_input=True)).items()
+    )
+    planner.forget_timings()
+
+
+def test_the_table_knows_which_layers_see_images():
+    backbone = ZooBackbone("test_resnet", ["random:1", "random:2"], plan="benchmark")
+    planner.forget_timings()
+    plan_table(backbone, torch.randn(2, 3, 32, 32))
+    assert {asked.in_channels for asked in planner._TIMED if not asked.of_input} == {3}
     planner.forget_timings()
 
 

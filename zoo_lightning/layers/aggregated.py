@@ -229,7 +229,8 @@ class AggregatedLayer(nn.Module):
         if not torch.is_grad_enabled():
             self._compute(way, x, gates, geometry)
             return
-        x, gates = x.detach().requires_grad_(), gates.detach().requires_grad_()
+        x = x.detach().requires_grad_(x.requires_grad)
+        gates = gates.detach().requires_grad_()
         used = self._present(x, gates, self.weight, self.bias, self.alignment)
         y = self._compute(way, x, gates, geometry)
         wanted = [t for t in used if t.requires_grad]

@@ -9,7 +9,6 @@ from zoo_lightning.layers.aggregated import AggregatedLayer
 from zoo_lightning.layers.planner import Request, costs, plan, timings
 
 
-@torch.no_grad()
 def plan_table(network: nn.Module, x: Tensor, training: bool = True) -> str:
     """In which way every aggregated layer computes, and what the candidates cost.
 
@@ -41,7 +40,9 @@ def plan_table(network: nn.Module, x: Tensor, training: bool = True) -> str:
     hooks = [note(name, layer) for name, layer in layers.items()]
     was_training = network.training
     try:
-        network.eval()(x)
+        # With gradients recorded, since what needs none computes otherwise.
+        with torch.set_grad_enabled(training):
+            network.eval()(x)
     finally:
         network.train(was_training)
         for hook in hooks:

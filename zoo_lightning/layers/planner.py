@@ -10,6 +10,7 @@ not anew for every batch of a few samples more or less.
 from __future__ import annotations
 
 import time
+from math import inf
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,6 +49,7 @@ class Request(NamedTuple):
         aligned: whether an alignment is still to be applied (a cached one is not).
         shared: whether one set of gates serves all samples (lite mode).
         training: whether gradients will be wanted.
+        of_input: whether those of the input are among them; images need none.
         device: type of the device.
         dtype: in which is computed.
         channels_last: memory format of the input.
@@ -63,6 +65,7 @@ class Request(NamedTuple):
     aligned: bool
     shared: bool
     training: bool
+    of_input: bool
     device: str
     dtype: torch.dtype
     channels_last: bool
@@ -87,6 +90,7 @@ def request(
         aligned=kernels.alignment is not None,
         shared=gates.dim() == 1,
         training=training,
+        of_input=training and x.requires_grad,
         device=kind,
         dtype=dtype,
         channels_last=is_channels_last(x),
@@ -142,7 +146,7 @@ def _sizes(asked: Request) -> _Sizes:
     positions = max(1, height * width)
     filter_size = asked.in_channels // asked.geometry.groups * asked.kernel[0] * asked.kernel[1]
     kernel_size = asked.out_channels * filter_size
-    passes = 3 if asked.training else 1  # forward, and gradients of inputs and of kernels
+    passes = 1 + asked.training + asked.of_input  # forward, gradients of kernels and of inputs
     work = passes * kernel_size * asked.batch * positions
     return _Sizes(positions, filter_size, kernel_size, passes, work)
 
@@ -242,6 +246,9 @@ _TIMED: dict[Request, dict[str, float]] = {}
 HOPELESS = 8.0
 """Times the least estimate from which a candidate is not timed: that could take seconds."""
 
+BEATEN = 2.0
+"""Times the least measurement from which a candidate's first run, which warms up, is enough."""
+
 
 def _alike(asked: Request) -> Request:
     """The request that stands for this one in timings.
@@ -269,8 +276,11 @@ def plan(name: str, asked: Request, trial: Callable[[str], None] | None = None) 
     if name == "benchmark" and trial is not None and not torch.compiler.is_compiling():
         alike, least = _alike(asked), min(estimates.values())
         if alike not in _TIMED:
-            ways = [way for way, cost in estimates.items() if cost <= HOPELESS * least]
-            _TIMED[alike] = {way: _time(trial, way) for way in ways}
+            timed: dict[str, float] = {}
+            for way in sorted(estimates, key=estimates.__getitem__):
+                if estimates[way] <= HOPELESS * least:
+                    timed[way] = _time(trial, way, BEATEN * min(timed.values(), default=inf))
+            _TIMED[alike] = timed
         estimates = _TIMED[alike]
     return min(estimates, key=estimates.__getitem__)
 
@@ -285,13 +295,15 @@ def forget_timings() -> None:
     _TIMED.clear()
 
 
-def _time(trial: Callable[[str], None], way: str, repeats: int = 3) -> float:
-    """Median nanoseconds of ``trial(way)``, after one run to warm up."""
-    taken = []
-    for _ in range(repeats + 1):
+def _time(trial: Callable[[str], None], way: str, enough: float = inf, repeats: int = 3) -> float:
+    """Median nanoseconds of ``trial(way)`` after one run to warm up; that one's if ``enough``."""
+
+    def run() -> int:
         start = time.perf_counter_ns()
         trial(way)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        taken.append(time.perf_counter_ns() - start)
-    return median(taken[1:])
+        return time.perf_counter_ns() - start
+
+    first = run()
+    return first if first > enough else median(run() for _ in range(repeats))
