@@ -177,6 +177,9 @@ def test_what_is_beaten_in_its_first_run_is_not_run_again(monkeypatch):
 
     assert plan("benchmark", BASE, trial) == "grouped"
     assert ran == ["grouped"] * 4 + ["looped"]
+    monkeypatch.setattr(planner, "costs", lambda asked: {"looped": 1.0, "grouped": 2.0})
+    assert plan("benchmark", BASE) == "grouped"  # what was timed, also where nothing is to be tried
+    assert plan("auto", BASE) == "looped"
     planner.forget_timings()
 
 

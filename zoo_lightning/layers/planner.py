@@ -266,22 +266,19 @@ def plan(name: str, asked: Request, trial: Callable[[str], None] | None = None) 
             ``one_kernel`` there, and ``one_kernel`` means ``auto`` in full mode.
         asked: the layer's shape and circumstances.
         trial: runs the layer in a named way, backward pass included, for ``benchmark``; without
-            it, or while a compiler is looking, ``benchmark`` means ``auto``.
+            it ``benchmark`` takes what was timed before. Where nothing was, and while a compiler is
+            looking, it means ``auto``.
     """
     if name in WAYS:
         return name if not asked.shared or name == "aligned_outputs" else ONE_KERNEL
     if asked.shared and name == ONE_KERNEL:
         return name
     estimates = costs(asked)
-    if name == "benchmark" and trial is not None and not torch.compiler.is_compiling():
-        alike, least = _alike(asked), min(estimates.values())
-        if alike not in _TIMED:
-            timed: dict[str, float] = {}
-            for way in sorted(estimates, key=estimates.__getitem__):
-                if estimates[way] <= HOPELESS * least:
-                    timed[way] = _time(trial, way, BEATEN * min(timed.values(), default=inf))
-            _TIMED[alike] = timed
-        estimates = _TIMED[alike]
+    if name == "benchmark" and not torch.compiler.is_compiling():
+        alike = _alike(asked)
+        if alike not in _TIMED and trial is not None:
+            _TIMED[alike] = _time_all(trial, estimates)
+        estimates = _TIMED.get(alike, estimates)
     return min(estimates, key=estimates.__getitem__)
 
 
@@ -293,6 +290,15 @@ def timings(asked: Request) -> dict[str, float] | None:
 def forget_timings() -> None:
     """Measure anew, for instance after the number of threads has changed."""
     _TIMED.clear()
+
+
+def _time_all(trial: Callable[[str], None], estimates: dict[str, float]) -> dict[str, float]:
+    """Nanoseconds of all candidates that may win, the likeliest first."""
+    least, timed = min(estimates.values()), {}
+    for way in sorted(estimates, key=estimates.__getitem__):
+        if estimates[way] <= HOPELESS * least:
+            timed[way] = _time(trial, way, BEATEN * min(timed.values(), default=inf))
+    return timed
 
 
 def _time(trial: Callable[[str], None], way: str, enough: float = inf, repeats: int = 3) -> float:
