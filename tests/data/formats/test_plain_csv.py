@@ -57,6 +57,10 @@ def test_harmless_variants_of_the_file_read_alike(tmp_path, data):
         ("2e1", "", "line 3, column y0: found ''"),
         ("2e1", "nan", "line 3, column y0: found 'nan'"),
         ("2e1", "inf", "line 3, column y0: found 'inf'"),
+        ("3.5,4", "inf,-inf", "line 2, column x1: found 'inf'"),
+        ("3.5,4", "4,1.0000001e30", "line 2, column y1: found '1.0000001e30'"),
+        ("3.5,4", "-2e30,2e30", "line 2, column x1: found '-2e30'"),
+        ("3.5,4", "nan,4\n../c.png,1,2,3", "line 2, column x1: found 'nan'"),
         ("a.png", "", "line 2: the image name ''"),
         ("a.png", "../a.png", "line 2: the image name '../a.png' .* leads out"),
         ("a.png", "/etc/a.png", "leads out"),
@@ -70,6 +74,12 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path, old, new, words):
     with pytest.raises(DataError, match=words) as error:
         read_landmark_csv(path)
     assert str(path) in str(error.value)
+
+
+def test_the_largest_numbers_are_read(tmp_path):
+    (tmp_path / "t.csv").write_text("image,x0,y0,x1,y1\na.png,1e30,-1e30,1e25,1e19\n")
+    expected = np.float32([[[1e30, -1e30], [1e25, 1e19]]])
+    assert (read_landmark_csv(tmp_path / "t.csv").points == expected).all()
 
 
 def test_an_absent_file_is_named_with_its_neighbours(tmp_path):

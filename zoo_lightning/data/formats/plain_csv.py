@@ -5,7 +5,8 @@ Reading refuses whatever is not exactly that, and says where.
 
 from __future__ import annotations
 
-from array import array
+import math
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from zoo_lightning.data.landmark_table import LandmarkTable
 from zoo_lightning.errors import DataError
 
 EXPECTED = "a header `image,x0,y0,...` and a line per image"
+ORDINARY = 1e20
+"""Numbers with a hypotenuse below need no closer look: neither they nor their sum are too large."""
 
 
 def read_num_points(path: str | Path) -> int:
@@ -42,8 +45,9 @@ def read_landmark_csv(path: str | Path) -> LandmarkTable:
     """
     rows = csv_rows(Path(path), EXPECTED)
     num_points = _check_header(next(rows, (1, []))[1], path)
-    # Numbers as bytes, not as Python's objects, which take ten times the room.
-    names, values = [], array("f")
+    # Numbers as bytes, not as Python's objects, which take ten times the room; packing a row takes
+    # a quarter of the time that extending an array does.
+    names, values, pack = [], bytearray(), struct.Struct(f"{2 * num_points}f").pack
     for line, row in rows:
         if len(row) != 1 + 2 * num_points:
             raise DataError(
@@ -54,11 +58,10 @@ def read_landmark_csv(path: str | Path) -> LandmarkTable:
             numbers = list(map(float, row[1:]))
         except ValueError:
             numbers = [float("nan")]
-        # A sum is quicker than to look at each; that of infinite ones of both signs is NaN.
-        if not abs(sum(numbers)) <= LARGEST_NUMBER or max(map(abs, numbers)) > LARGEST_NUMBER:
+        if not _are_coordinates(numbers):
             raise DataError(_not_a_number(path, line, row))
         names.append(image_name(row[0], f"{path}, line {line}"))
-        values.extend(numbers)
+        values += pack(*numbers)
     if not names:
         raise DataError(f"{path} has a header but no images; add a line per image.")
     points = np.frombuffer(values, np.float32).reshape(len(names), num_points, 2)
@@ -80,6 +83,14 @@ def _check_header(header: list[str], path: str | Path) -> int:
             "commas."
         )
     return num_points
+
+
+def _are_coordinates(numbers: list[float]) -> bool:
+    # The hypotenuse is one quick look at all; that of NaN is not below anything.
+    if math.hypot(*numbers) < ORDINARY:
+        return True
+    # The sum of infinite ones of both signs is NaN.
+    return abs(sum(numbers)) <= LARGEST_NUMBER and max(map(abs, numbers)) <= LARGEST_NUMBER
 
 
 def _not_a_number(path: str | Path, line: int, row: list[str]) -> str:
