@@ -24,7 +24,7 @@ def lowest_versions():
 def test_every_requirement_is_pinned_to_its_lower_bound():
     done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, check=True)
     lines = done.stdout.split()
-    assert "torch==2.6" in lines
+    assert "torch==2.7" in lines
     assert "lightning==2.6" in lines
     config = configparser.ConfigParser()
     config.read(REPOSITORY / "setup.cfg")

@@ -142,16 +142,13 @@ def make_loggers(
 
 
 def _wandb_logger(options: Any, run_dir: Path, experiment: str, goes_on: bool) -> WandbLogger:
-    import wandb
-
     run_dir.mkdir(parents=True, exist_ok=True)
     # What a sweep's agent has set, Weights & Biases takes from the environment.
     agent = "WANDB_SWEEP_ID" in os.environ
     project = None if agent else options.wandb_project
     settings = {}
-    if "WANDB_FINISH_TIMEOUT" not in os.environ and hasattr(wandb.Settings, "model_fields"):
-        known = "finish_timeout" in wandb.Settings.model_fields
-        settings = {"settings": {"finish_timeout": PATIENCE}} if known else {}
+    if "WANDB_FINISH_TIMEOUT" not in os.environ:
+        settings = {"settings": {"finish_timeout": PATIENCE}}
     return SteadyWandbLogger(
         project=project or os.environ.get("WANDB_PROJECT") or PROJECT,
         entity=None if agent else options.wandb_entity,
