@@ -63,8 +63,11 @@ def test_images_of_any_mode_become_rgb(folders, class_root, mode):
         assert image.mode == "I;16"
     else:
         image = Image.fromarray(np.stack([ramp] * 3, axis=-1)).convert(mode)
+    kind = {"CMYK": "tif", "YCbCr": "tif"}.get(mode, "png")
+    # Of YCbCr, Pillow before 13 cannot read back what it writes without compression.
+    options = {"compression": "tiff_lzw"} if mode == "YCbCr" else {}
     for index in range(4):
-        image.save(folder / f"{index}.{'tif' if mode in ('CMYK', 'YCbCr') else 'png'}")
+        image.save(folder / f"{index}.{kind}", **options)
     module = folders(val_fraction=0.3, flip=0.0, jitter=0.0, crop_scale=1.0)
     module.setup("fit")
     index = next(i for i, (_, label) in enumerate(module.val_set.samples) if label == 1)
@@ -74,6 +77,20 @@ def test_images_of_any_mode_become_rgb(folders, class_root, mode):
     assert pixels[:, :, -1].mean() > 190
     if mode != "1":
         assert 110 < pixels.mean() < 145
+
+
+def test_a_tiff_of_uncompressed_ycbcr_is_read_or_refused_by_name(tmp_path):
+    file = tmp_path / "a.tif"
+    colour = Image.new("RGB", (40, 30), (200, 100, 50))
+    colour.convert("YCbCr").save(file)
+    try:
+        with Image.open(file) as image:
+            image.load()
+    except OSError:  # of Pillow before 13
+        with pytest.raises(DataError, match=r"a\.tif"):
+            open_source(file)
+    else:
+        assert np.allclose(np.asarray(open_source(file)), (200, 100, 50), atol=2)
 
 
 def test_32_bit_integers_are_scaled_where_they_hold_16_bit(tmp_path):
