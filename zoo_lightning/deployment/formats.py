@@ -137,7 +137,8 @@ def write_torch_export(task: BaseTask, module: Scorer, manifest: Manifest, folde
 
     ``torch.export.load(path, extra_files={"zoo_lightning.json": ""})`` opens it.
     """
-    batch = torch.export.Dim("batch")
+    # Without a largest size, torch 2.7 finds that one of 2^63 - 1 would not do, and refuses.
+    batch = torch.export.Dim("batch", max=2**31 - 1)
     program = torch.export.export(
         module, (example_of(manifest, 2),), dynamic_shapes=({0: batch},), strict=False
     )
