@@ -6,7 +6,8 @@ r"""Learning curves of PPO from scratch on an Atari game: ours beside Stable-Bas
 
 Each training has a folder below ``--run_dir``. Finished ones are not repeated: the command goes on
 where it was stopped (ours from its last checkpoint, Stable-Baselines3's anew); several commands may
-share the work by ``--only`` and ``--seeds``.
+share the work by ``--only`` and ``--seeds``. ``--report`` trains nothing and compares what is
+there, stopped trainings as far as they came.
 
 Both have the same game, preprocessing, hyper-parameters, linear schedule and number of steps.
 ``curves.png``, ``curves.md`` and ``curves.json`` compare the unclipped scores of the whole games
@@ -27,8 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from matplotlib.figure import Figure
 
-from zoo_lightning.comparing.returns import Curve, returns_in_training
+from zoo_lightning.comparing.returns import RETURN, Curve, returns_in_training
 from zoo_lightning.plots import new_figure, save_figure
+from zoo_lightning.run_folder import METRICS, SUMMARY
 from zoo_lightning.whole_files import whole_file
 
 ENVS, STEPS, MINIBATCHES = 8, 128, 4
@@ -59,6 +61,7 @@ def train_theirs(game: str, seed: int, steps: int, folder: Path) -> None:
     from benchmarks.stable_baselines import stable_baselines
 
     rows: list[tuple[int, float]] = []
+    folder.mkdir(parents=True, exist_ok=True)
 
     class Note(BaseCallback):
         """Scores of the games that ended, by the steps done."""
@@ -71,21 +74,32 @@ def train_theirs(game: str, seed: int, steps: int, folder: Path) -> None:
             )
             return True
 
+        def _on_rollout_end(self) -> None:
+            with whole_file(folder / METRICS) as part, part.open("w", newline="") as stream:
+                table = csv.writer(stream)
+                table.writerow(["step", RETURN])
+                table.writerows(rows)
+
     model = stable_baselines(
         game, ENVS, STEPS, MINIBATCHES, seed=seed, learning_rate=lambda left: 2.5e-4 * left
     )
     model.learn(steps, callback=Note())
-    folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / "metrics.csv") as part, part.open("w", newline="") as stream:
-        table = csv.writer(stream)
-        table.writerow(["step", "charts/episodic_return"])
-        table.writerows(rows)
-    with whole_file(folder / "summary.json") as part:
+    with whole_file(folder / SUMMARY) as part:
         part.write_text(json.dumps({"game": game, "seed": seed, "agent_steps": steps}) + "\n")
 
 
-def finished_curves(options: argparse.Namespace, seeds: list[int]) -> Curves:
-    """Curves of all trainings that have ended: from their folders, or from ``curves.json``.
+def curve_of(folder: Path, window: int) -> Curve:
+    """Scores of a training in windows; of a stopped one without the window it was stopped in."""
+    curve = returns_in_training(folder / METRICS, window, ENVS * STEPS)
+    if not (folder / SUMMARY).is_file():
+        with (folder / METRICS).open(newline="") as stream:
+            until = max((float(row["step"]) for row in csv.DictReader(stream)), default=0)
+        curve = {end: score for end, score in curve.items() if end <= until}
+    return curve
+
+
+def known_curves(options: argparse.Namespace, seeds: list[int]) -> Curves:
+    """Curves of all trainings: from their folders, or from ``curves.json``.
 
     The latter keeps what was trained elsewhere, or earlier.
     """
@@ -102,10 +116,8 @@ def finished_curves(options: argparse.Namespace, seeds: list[int]) -> Curves:
         }
         for seed in seeds:
             folder = options.run_dir / f"{name}-{seed}"
-            if (folder / "summary.json").is_file():
-                curves[name][seed] = returns_in_training(
-                    folder / "metrics.csv", options.window, ENVS * STEPS
-                )
+            if (folder / METRICS).is_file():
+                curves[name][seed] = curve_of(folder, options.window)
     options.output.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
         part.write_text(json.dumps({**setting, "curves": curves}, indent=1) + "\n")
@@ -132,15 +144,18 @@ def plot_curves(curves: Curves, game: str) -> Figure:
 
 
 def format_curves(curves: Curves) -> str:
-    """Markdown: a row for each window, a column for each training."""
+    """Markdown: a row for each window, a column for each training; means where all have a score."""
     present = {name: by_seed for name, by_seed in curves.items() if by_seed}
     names = [f"{name} {seed}" for name, by_seed in present.items() for seed in by_seed]
     heads = ["steps", *names, *(f"{name}, mean" for name in present)]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     every = [curve for by_seed in present.values() for curve in by_seed.values()]
-    for end in sorted(set.intersection(*(set(curve) for curve in every))):
-        means = [mean(curve[end] for curve in by_seed.values()) for by_seed in present.values()]
-        cells = [f"{value:.1f}" for value in (*(curve[end] for curve in every), *means)]
+    for end in sorted(set.union(*(set(curve) for curve in every))):
+        values = [curve.get(end) for curve in every]
+        for by_seed in present.values():
+            scores = [curve.get(end) for curve in by_seed.values()]
+            values.append(None if None in scores else mean(scores))
+        cells = ["" if value is None else f"{value:.1f}" for value in values]
         lines.append(f"| {' | '.join([f'{end:,}', *cells])} |")
     return "\n".join(lines) + "\n"
 
@@ -153,18 +168,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=500_000, help="of each training")
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--only", choices=WHO, help="train only one's own")
+    parser.add_argument("--report", action="store_true", help="train nothing")
     parser.add_argument("--window", type=int, default=50_000, help="steps that are averaged over")
     parser.add_argument("--output", type=Path, help="folder for curves.json, .md and .png")
     options = parser.parse_args(arguments)
     seeds = [int(word) for word in options.seeds.split(",")]
     trainers = {"ours": train_ours, "sb3": train_theirs}
-    for seed in seeds:
+    for seed in [] if options.report else seeds:
         for name in (options.only,) if options.only else WHO:
             folder = options.run_dir / f"{name}-{seed}"
-            if not (folder / "summary.json").is_file():
+            if not (folder / SUMMARY).is_file():
                 trainers[name](options.game, seed, options.steps, folder)
     if options.output:
-        curves = finished_curves(options, seeds)
+        curves = known_curves(options, seeds)
         save_figure(plot_curves(curves, options.game), options.output / "curves.png")
         (options.output / "curves.md").write_text(format_curves(curves))
 

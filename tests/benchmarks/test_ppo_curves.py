@@ -12,10 +12,14 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import ppo_curves  # noqa: E402
 
 
-def finished(folder, scores):
+def stopped(folder, scores):
     folder.mkdir(parents=True)
     rows = [f"{step},{score}" for step, score in scores]
     (folder / "metrics.csv").write_text("\n".join(["step,charts/episodic_return", *rows]) + "\n")
+
+
+def finished(folder, scores):
+    stopped(folder, scores)
     (folder / "summary.json").write_text(json.dumps({}))
 
 
@@ -35,10 +39,23 @@ def test_what_is_finished_is_only_compared(runs, monkeypatch):
     assert (output / "curves.png").stat().st_size > 1000
     lines = (output / "curves.md").read_text().splitlines()
     assert lines[0].startswith("| steps | ours 0 | ours 1 | sb3 0 | sb3 1 | ours, mean | sb3, mean")
-    # The last window is not in all of them.
     assert lines[2:] == [
         "| 5,000 | 2.0 | 2.0 | 2.0 | 2.0 | 2.0 | 2.0 |",
         "| 10,000 | 5.0 | 6.0 | 4.0 | 4.0 | 5.5 | 4.0 |",
+        "| 15,000 | 9.0 | 9.0 |  |  | 9.0 |  |",
+    ]
+
+
+def test_a_report_has_stopped_trainings_without_the_window_under_way(runs, monkeypatch):
+    monkeypatch.setattr(ppo_curves, "train_ours", lambda *args: pytest.fail("trained"))
+    stopped(runs / "ours-2", [(1000, 3), (4000, 5), (5001, 100)])
+    output = runs / "out"
+    options = ["--run_dir", str(runs), "--window", "5000", "--output", str(output)]
+    ppo_curves.main([*options, "--seeds", "2,3", "--report"])
+    assert (output / "curves.md").read_text().splitlines() == [
+        "| steps | ours 2 | ours, mean |",
+        "|---|---|---|",
+        "| 5,000 | 4.0 | 4.0 |",
     ]
 
 
