@@ -294,14 +294,7 @@ def test_a_layer_in_evaluation_compiles_without_a_graph_break(mode):
 def test_compiled_layers_do_not_compile_anew_at_every_step(mode):
     layer, x = make(mode), torch.randn(3, 8, 6, 6)
     torch.compiler.reset()
-    limit = (
-        "recompile_limit"
-        if hasattr(torch._dynamo.config, "recompile_limit")
-        else (
-            "cache_size_limit"  # its name until torch 2.6
-        )
-    )
-    with torch._dynamo.config.patch({limit: 3}):
+    with torch._dynamo.config.patch({"recompile_limit": 3}):
         step = torch.compile(layer, fullgraph=True, backend="aot_eager")
         for _ in range(6):
             step(x).sum().backward()
