@@ -64,7 +64,7 @@ def test_images_of_any_mode_become_rgb(folders, class_root, mode):
     else:
         image = Image.fromarray(np.stack([ramp] * 3, axis=-1)).convert(mode)
     kind = {"CMYK": "tif", "YCbCr": "tif"}.get(mode, "png")
-    # Of YCbCr, Pillow 10 cannot read back what it writes without compression.
+    # Of YCbCr, Pillow 10.0 to 11.2 cannot read back what they write without compression.
     options = {"compression": "tiff_lzw"} if mode == "YCbCr" else {}
     for index in range(4):
         image.save(folder / f"{index}.{kind}", **options)
@@ -86,7 +86,7 @@ def test_a_tiff_of_uncompressed_ycbcr_is_read_or_refused_by_name(tmp_path):
     try:
         with Image.open(file) as image:
             image.load()
-    except OSError:  # of Pillow 10
+    except OSError:  # of Pillow 10.0 to 11.2
         with pytest.raises(DataError, match=r"a\.tif"):
             open_source(file)
     else:

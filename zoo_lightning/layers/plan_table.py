@@ -12,8 +12,8 @@ from zoo_lightning.layers.planner import Request, costs, plan, timings
 def plan_table(network: nn.Module, x: Tensor, training: bool = True) -> str:
     """In which way every aggregated layer computes, and what the candidates cost.
 
-    Runs the network once in evaluation mode, so nothing in it changes. Under autocast, run this
-    under the same autocast.
+    Runs the network once in evaluation mode, so nothing in it changes; plan ``benchmark`` times
+    what it has not timed yet. Under autocast, run this under the same autocast.
 
     Args:
         network: with aggregated layers in it, for instance a ``ZooBackbone``.

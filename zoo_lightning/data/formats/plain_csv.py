@@ -45,8 +45,8 @@ def read_landmark_csv(path: str | Path) -> LandmarkTable:
     """
     rows = csv_rows(Path(path), EXPECTED)
     num_points = _check_header(next(rows, (1, []))[1], path)
-    # Numbers as bytes, not as Python's objects, which take ten times the room; packing a row takes
-    # a quarter of the time that extending an array does.
+    # Numbers as bytes, not as Python's objects, which take ten times the room; packing a row is
+    # quicker than extending an array.
     names, values, pack = [], bytearray(), struct.Struct(f"{2 * num_points}f").pack
     for line, row in rows:
         if len(row) != 1 + 2 * num_points:
