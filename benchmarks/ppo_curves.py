@@ -101,7 +101,7 @@ def curve_of(folder: Path, window: int) -> Curve:
 def known_curves(options: argparse.Namespace, seeds: list[int]) -> Curves:
     """Curves of all trainings: from their folders, or from ``curves.json``.
 
-    The latter keeps what was trained elsewhere, or earlier.
+    The latter keeps what was trained elsewhere, or earlier and further.
     """
     path = options.output / CURVES
     kept = json.loads(path.read_text()) if path.is_file() else {}
@@ -117,7 +117,9 @@ def known_curves(options: argparse.Namespace, seeds: list[int]) -> Curves:
         for seed in seeds:
             folder = options.run_dir / f"{name}-{seed}"
             if (folder / METRICS).is_file():
-                curves[name][seed] = curve_of(folder, options.window)
+                curve = curve_of(folder, options.window)
+                if max(curve, default=0) >= max(curves[name].get(seed, {}), default=0):
+                    curves[name][seed] = curve
     options.output.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
         part.write_text(json.dumps({**setting, "curves": curves}, indent=1) + "\n")

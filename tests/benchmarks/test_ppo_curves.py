@@ -72,6 +72,11 @@ def test_curves_of_trainings_elsewhere_are_kept(runs, tmp_path_factory):
         "| 10,000 | 5.0 | 6.0 | 4.0 | 4.0 | 5.5 | 4.0 |",
         "| 10,000 | 5.0 | 6.0 | 9.0 | 4.0 | 5.5 | 6.5 |",
     )
+    stopped(runs / "shorter/sb3-0", [(2000, 30), (5001, 30)])
+    shorter = ["--run_dir", str(runs / "shorter"), *options[2:], "--seeds", "0", "--report"]
+    before = (output / "curves.json").read_text()
+    ppo_curves.main(shorter)
+    assert (output / "curves.json").read_text() == before
     with pytest.raises(SystemExit, match="another setting"):
         ppo_curves.main([*options, "--only", "sb3", "--seeds", "0", "--game", "pong"])
 
