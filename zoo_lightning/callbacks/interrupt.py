@@ -109,7 +109,7 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         if self._saved != trainer.global_step:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)  # else Lightning prints that
             self._saved = trainer.global_step
 
     def _stop(self) -> None:
