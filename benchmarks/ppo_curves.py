@@ -88,9 +88,13 @@ def train_theirs(game: str, seed: int, steps: int, folder: Path) -> None:
         part.write_text(json.dumps({"game": game, "seed": seed, "agent_steps": steps}) + "\n")
 
 
-def curve_of(folder: Path, window: int) -> Curve:
-    """Scores of a training in windows; of a stopped one without the window it was stopped in."""
+def curve_of(folder: Path, window: int, steps: int) -> Curve:
+    """Scores of a training in windows; of a stopped one without the window it was stopped in.
+
+    Stable-Baselines3 ends its last rollout, whose games after the wanted steps are left out.
+    """
     curve = returns_in_training(folder / METRICS, window, ENVS * STEPS)
+    curve = {end: score for end, score in curve.items() if end - window < steps}
     if not (folder / SUMMARY).is_file():
         with (folder / METRICS).open(newline="") as stream:
             until = max((float(row["step"]) for row in csv.DictReader(stream)), default=0)
@@ -117,7 +121,7 @@ def known_curves(options: argparse.Namespace, seeds: list[int]) -> Curves:
         for seed in seeds:
             folder = options.run_dir / f"{name}-{seed}"
             if (folder / METRICS).is_file():
-                curve = curve_of(folder, options.window)
+                curve = curve_of(folder, options.window, options.steps)
                 if max(curve, default=0) >= max(curves[name].get(seed, {}), default=0):
                     curves[name][seed] = curve
     options.output.mkdir(parents=True, exist_ok=True)

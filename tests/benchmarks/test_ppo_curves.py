@@ -59,6 +59,13 @@ def test_a_report_has_stopped_trainings_without_the_window_under_way(runs, monke
     ]
 
 
+def test_games_after_the_wanted_steps_are_left_out(runs):
+    options = ["--run_dir", str(runs), "--window", "5000", "--output", str(runs / "out")]
+    ppo_curves.main([*options, "--steps", "9000"])
+    lines = (runs / "out/curves.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 5,000", "| 10,000"]
+
+
 def test_curves_of_trainings_elsewhere_are_kept(runs, tmp_path_factory):
     output = runs / "out"
     ppo_curves.main(["--run_dir", str(runs), "--window", "5000", "--output", str(output)])
