@@ -89,9 +89,15 @@ def train_theirs(game: str, seed: int, steps: int, folder: Path) -> None:
 
 
 def curve_of(folder: Path, window: int, steps: int) -> Curve:
-    """Scores of a training in windows; of a stopped one without the window it was stopped in.
+    """Mean unclipped scores of a training's games, by the agent step that ends their window.
 
-    Stable-Baselines3 ends its last rollout, whose games after the wanted steps are left out.
+    Of a stopped training the window it was stopped in is left out, and so are games after the
+    wanted steps: Stable-Baselines3 plays its last rollout to the end.
+
+    Args:
+        folder: of the training.
+        window: agent steps that are averaged over.
+        steps: agent steps that the training was to have.
     """
     curve = returns_in_training(folder / METRICS, window, ENVS * STEPS)
     curve = {end: score for end, score in curve.items() if end - window < steps}

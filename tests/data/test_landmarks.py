@@ -114,11 +114,11 @@ def test_the_name_without_its_number_is_the_person(name, pattern, person):
     assert person_of(name, pattern) == person
 
 
-def test_people_of_the_real_sets_are_recognised(shared_data):
-    module = LandmarkCSV(str(shared_data / "faces68"))
+def test_people_of_the_real_sets_are_recognised(real_data):
+    module = LandmarkCSV(str(real_data("faces68")))
     assert module.num_points == 68
     for name, count in (("faces68", 230), ("faces5", 3254)):
-        table = read_landmark_csv(shared_data / name / "train.csv")
+        table = read_landmark_csv(real_data(name) / "train.csv")
         assert len({person_of(image, module.group_pattern) for image in table.names}) == count
 
 

@@ -119,11 +119,11 @@ def test_pairs_of_the_published_sets():
     assert {k: AFLW19.flip[k] for k in (0, 6, 12, 15)} == {0: 5, 6: 11, 12: 14, 15: 17}
 
 
-def test_mirrored_mean_shape_of_real_faces_is_nearly_the_mean_shape(shared_data):
+def test_mirrored_mean_shape_of_real_faces_is_nearly_the_mean_shape(real_data):
     from zoo_lightning.data.formats.plain_csv import read_landmark_csv
 
     for name, scheme, side in (("faces68", IBUG68, 160), ("faces5", FACES5, 80)):
-        mean = read_landmark_csv(shared_data / name / "train.csv").points.mean(0)
+        mean = read_landmark_csv(real_data(name) / "train.csv").points.mean(0)
         other = (mean * [-1, 1] + [side, 0])[list(scheme.flip)]
         assert np.abs(other - mean).max() < 0.03 * side
         left, right = (mean[list(group), 0].mean() for group in scheme.eyes)

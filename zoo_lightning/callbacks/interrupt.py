@@ -109,7 +109,8 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         if self._saved != trainer.global_step:
-            trainer.save_checkpoint(self.path, weights_only=False)  # else Lightning prints that
+            # The default, given because Lightning otherwise says at every save that it takes it.
+            trainer.save_checkpoint(self.path, weights_only=False)
             self._saved = trainer.global_step
 
     def _stop(self) -> None:

@@ -96,6 +96,6 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
         read_landmark_csv(tmp_path / "t.csv")
 
 
-def test_real_files_read(shared_data):
-    table = read_landmark_csv(shared_data / "faces68" / "train.csv")
+def test_real_files_read(real_data):
+    table = read_landmark_csv(real_data("faces68") / "train.csv")
     assert table.points.shape == (2295, 68, 2)
