@@ -320,7 +320,7 @@ class Trainer:
     global_step = 0
     enable_validation = False
 
-    def save_checkpoint(self, path):
+    def save_checkpoint(self, path, weights_only):
         """Note what was saved."""
         self.saved = path
 
