@@ -58,9 +58,23 @@ def test_dependence_costs_more_and_more():
     flow = KnowledgeFlow("test_resnet", TEACHERS, own=0.5, dependence=2.0)
     assert float(flow.penalty()) == 0
     flow.progress = 0.25
-    stages = len(flow.stages)
-    wanted = 2.0 * 0.25 * stages * torch.tensor(2.0).log()
+    own = torch.tensor(0.75)  # half of the way from 0.5 to independence
+    wanted = -2.0 * 0.25 * len(flow.stages) * own.log()
     torch.testing.assert_close(flow.penalty().detach(), wanted)
+
+
+def test_the_student_stands_alone_after_its_share_of_the_training():
+    flow = KnowledgeFlow("test_resnet", TEACHERS, own=0.1, alone=0.6).train()
+    images = torch.randn(4, 3, 32, 32)
+    given = [flow.progress, 0.3, 0.6, 0.9]
+    shares = []
+    for flow.progress in given:
+        shares.append(float(flow.junctions[0].shares(flow.independence)[0]))
+    assert shares == pytest.approx([0.1, 0.55, 1.0, 1.0])
+    with torch.no_grad():
+        joined = flow(images)
+        flow._teachers = []
+        torch.testing.assert_close(joined, flow(images))
 
 
 @pytest.mark.parametrize(
@@ -69,6 +83,7 @@ def test_dependence_costs_more_and_more():
         ({"start": 2}, "below 2, got 2"),
         ({"own": 1.0}, r"own must lie in \(0, 1\)"),
         ({"dependence": -1.0}, "at least 0"),
+        ({"alone": 0.0}, r"alone must lie in \(0, 1\]"),
         ({"output": "stages"}, "pooled or map"),
     ],
 )

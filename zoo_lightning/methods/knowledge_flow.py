@@ -39,13 +39,19 @@ class Junction(nn.Module):
         for layer in self.maps:
             nn.init.dirac_(layer.weight)
 
-    def shares(self) -> Tensor:
-        """``p``, ``(1 + m,)``, the student's own first."""
-        return self.weights.softmax(dim=0)
+    def shares(self, independence: float = 0.0) -> Tensor:
+        """``p``, ``(1 + m,)``, the student's own first.
 
-    def forward(self, own: Tensor, taught: Sequence[Tensor]) -> Tensor:
-        """Join features ``(B, C, H, W)``."""
-        first, *others = self.shares()
+        Args:
+            independence: how far the student stands alone whatever the weights say, in [0, 1].
+        """
+        alone = torch.zeros_like(self.weights)
+        alone[0] = 1.0
+        return self.weights.softmax(dim=0).lerp(alone, independence)
+
+    def forward(self, own: Tensor, taught: Sequence[Tensor], independence: float = 0.0) -> Tensor:
+        """Join features ``(B, C, H, W)``, with shares as in :meth:`shares`."""
+        first, *others = self.shares(independence)
         joined = first * own
         for share, layer, features in zip(others, self.maps, taught, strict=True):
             joined = joined + share * layer(features)
@@ -56,8 +62,9 @@ class KnowledgeFlow(Backbone):
     """A student network whose stages look at those of frozen teachers in training.
 
     The dependence on the teachers, ``-λ Σ_stages log p_0`` (Liu et al. 2019, equation 2), is added
-    to the loss with a ``λ`` that rises over the training, so that the student stands alone at its
-    end. It is evaluated, exported and used as a source without the teachers. The term that keeps a
+    to the loss with a ``λ`` that rises over the training. In a training of a few hundred steps that
+    leaves the student leaning on its teachers, without whom it is evaluated, exported and used as a
+    source; so here ``p_0`` is drawn to 1 besides, linearly until ``alone``. The term that keeps a
     policy near its teachers' (their equation 3) is for reinforcement learning and not part of this.
 
     Args:
@@ -66,6 +73,7 @@ class KnowledgeFlow(Backbone):
         start: index of the source whose weights the student starts from; ``None`` for random ones.
         own: share of the student's own features at the start, in (0, 1).
         dependence: ``λ`` at the end of the training; it rises linearly from 0.
+        alone: share of the training after which ``p_0`` is 1, in (0, 1].
         output: ``pooled`` or ``map``.
         in_chans: channels of the input image.
 
@@ -82,15 +90,16 @@ class KnowledgeFlow(Backbone):
         start: int | None = None,
         own: float = 0.5,
         dependence: float = 1.0,
+        alone: float = 0.5,
         output: Output = "pooled",
         in_chans: int = 3,
     ) -> None:
         parsed = parse_sources(sources)
         super().__init__(Architecture(architecture, output, in_chans), parsed)
-        _check(parsed, start, own, dependence, output)
-        self.dependence = dependence
+        _check(parsed, start, own, dependence, alone, output)
+        self.dependence, self.alone = dependence, alone
         self.config = plain_config(
-            self.architecture, parsed, start=start, own=own, dependence=dependence
+            self.architecture, parsed, start=start, own=own, dependence=dependence, alone=alone
         )
         # Not modules of this one: they neither learn nor belong to a checkpoint.
         self._teachers: list[nn.Module] = []
@@ -118,9 +127,14 @@ class KnowledgeFlow(Backbone):
             networks = (self.architecture.build(adapted.state) for adapted in self.loaded)
             self._teachers = [each.eval().requires_grad_(False) for each in networks]
 
+    @property
+    def independence(self) -> float:
+        """How far the student stands alone by now, in [0, 1]."""
+        return min(1.0, self.progress / self.alone)
+
     def penalty(self) -> Tensor:
         """``-λ Σ log p_0`` with the present ``λ``: scalar."""
-        own = torch.stack([junction.shares()[0] for junction in self.junctions])
+        own = torch.stack([each.shares(self.independence)[0] for each in self.junctions])
         return -self.dependence * self.progress * own.log().sum()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,7 +145,7 @@ class KnowledgeFlow(Backbone):
         by_stage = list(zip(*taught, strict=True))
 
         def join(index: int, features: Tensor) -> Tensor:
-            return self.junctions[index](features, by_stage[index])
+            return self.junctions[index](features, by_stage[index], self.independence)
 
         with _changed(self.net, self.stages, join):
             return super().forward(x)
@@ -189,7 +203,12 @@ def stages_of(network: nn.Module, architecture: Architecture) -> dict[str, int]:
 
 
 def _check(
-    sources: Sequence[Any], start: int | None, own: float, dependence: float, output: str
+    sources: Sequence[Any],
+    start: int | None,
+    own: float,
+    dependence: float,
+    alone: float,
+    output: str,
 ) -> None:
     if not sources:
         raise ConfigError("Knowledge Flow needs at least one teacher, got none")
@@ -199,5 +218,7 @@ def _check(
         raise ConfigError(f"own must lie in (0, 1), got {own}")
     if dependence < 0:
         raise ConfigError(f"dependence must be at least 0, got {dependence}")
+    if not 0 < alone <= 1:
+        raise ConfigError(f"alone must lie in (0, 1], got {alone}")
     if output == "stages":
         raise ConfigError("Knowledge Flow joins stages itself; set output to pooled or map")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from typing_extensions import override
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 class L2SP(Callback):
     """Penalty on the distance from the pretrained weights, in place of weight decay.
 
-    Adds ``α/2 ‖w_S - w_S⁰‖² + β/2 ‖w_N‖²`` to the loss, where ``w_S`` are the backbone's weights,
+    The penalty is ``α/2 ‖w_S - w_S⁰‖² + β/2 ‖w_N‖²``, where ``w_S`` are the backbone's weights,
     ``w_S⁰`` their values before the first step and ``w_N`` the new head's (Li, Grandvalet and
     Davoine, *Explicit Inductive Bias for Transfer Learning with Convolutional Networks*, ICML 2018,
-    equation 2). What is added is the gradient of that, once per optimiser step and before gradients
-    are clipped. Set ``model.weight_decay: 0`` beside it.
+    equation 2). It is decoupled from the loss as AdamW's weight decay is (Loshchilov and Hutter,
+    *Decoupled Weight Decay Regularization*, ICLR 2019, algorithm 2): before each step a weight
+    moves by learning rate times ``α`` towards its start. Through Adam's moments the penalty's
+    gradient would drown the loss's small ones. Set ``model.weight_decay: 0`` beside it.
 
     Args:
         alpha: ``α``, at least 0; 0.1 and 0.01 are the paper's usual choices.
@@ -50,13 +53,19 @@ class L2SP(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        for name, parameter in pl_module.named_parameters():
-            if parameter.grad is None:
-                continue
-            if name in self.start:
-                parameter.grad.add_(parameter.detach() - self.start[name], alpha=self.alpha)
-            else:
-                parameter.grad.add_(parameter.detach(), alpha=self.beta)
+        names = {parameter: name for name, parameter in pl_module.named_parameters()}
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._pull(parameter, self.start.get(names[parameter]), group["lr"])
+
+    @torch.no_grad()
+    def _pull(self, parameter: Tensor, start: Tensor | None, lr: float) -> None:
+        """Move a weight towards its start; a new one has none and moves towards 0."""
+        if start is None:
+            parameter.mul_(1 - min(1.0, lr * self.beta))
+        else:
+            parameter.lerp_(start, min(1.0, lr * self.alpha))
 
     @override
     def state_dict(self) -> dict[str, Any]:
