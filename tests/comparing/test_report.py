@@ -128,8 +128,14 @@ def test_figures_are_drawn_of_costs_and_curves(comparison, cells):
         plot_quality_against_cost(table)
     for k, row in enumerate(table.rows):
         row.cost = Cost(10.0 * (k + 1), 1.0, 1.0, 1000)
-    [axes] = plot_quality_against_cost(table).axes
-    assert axes.get_ylabel() == "test NME, %"
+    quality, cost = plot_quality_against_cost(table).axes
+    assert quality.get_xlabel() == "test NME, %"
+    drawn = [label.get_text() for label in quality.get_yticklabels()]
+    means = {row.label: row.interval.mean for row in table.rows}
+    assert [means[label] for label in drawn] == sorted((means[k] for k in drawn), reverse=True)
+    assert [line.get_xdata()[0] for line in cost.get_lines()] == [
+        table.row(label).cost.multiply_adds for label in drawn
+    ]
     curves = learning_curves(comparison, cells, 1.0)
     assert len(curves["lite"]) == 3
     assert curves["lite"][0] == {4: 7.5, 8: 6.5}
