@@ -30,6 +30,7 @@ from zoo_lightning.comparing.report import (
 )
 from zoo_lightning.comparing.returns import format_returns, training_curves
 from zoo_lightning.comparing.running import ComparisonStopped, run_here, run_on_cluster
+from zoo_lightning.comparing.targets import join_targets
 from zoo_lightning.comparing.tuning import choose, trials_of
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiment_sources import ExperimentReader
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.join:
         if rest:
             raise ConfigError(f"--join reads what there is; it takes no options of fit: {rest[0]}")
-        print(join(options.join, options.methods.split(","), seeds, options.run_dir), end="")
+        print(_joined(options, seeds, fractions), end="")
         print(f"wrote joint.md, joint.json to {options.run_dir}")
         return 0
     if rest:
@@ -156,10 +157,19 @@ def _parser() -> argparse.ArgumentParser:
         "--join",
         type=lambda text: [Path(word) for word in text.split(",")],
         metavar="DIR,DIR",
-        help="only take comparisons of policies on several games together, into --run_dir",
+        help="only take comparisons on several games or data sets together, into --run_dir",
     )
     parser.add_argument("--no_costs", action="store_true", help="leave inference costs out")
     return parser
+
+
+def _joined(options: argparse.Namespace, seeds: list[int], fractions: list[float]) -> str:
+    """Table of several comparisons, all of policies or none."""
+    methods = options.methods.split(",")
+    tasks = [open_comparison(folder, None).task for folder in options.join]
+    if "PPOTask" in tasks:  # a folder that is of another task is refused by name
+        return join(options.join, methods, seeds, options.run_dir)
+    return join_targets(options.join, methods, seeds, fractions, options.run_dir)
 
 
 def _numbers(text: str, kind: Any, option: str) -> list:

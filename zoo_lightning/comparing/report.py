@@ -220,14 +220,22 @@ def verdict(table: Table) -> list[str]:
         found = table.difference(row)
         if not row.zoo or found is None or found.seeds < 2:
             continue
-        gain = table.metric.sign * found.mean
-        sure = abs(found.mean) > found.half
-        word = ("wins against" if gain > 0 else "loses to") if sure else "ties with"
+        word = {1: "wins against", 0: "ties with", -1: "loses to"}[outcome(table.metric, found)]
         lines.append(
             f"{row.label} {word} {table.reference}: {found.mean:+.2f} ± {found.half:.2f} over "
             f"{found.seeds} seeds"
         )
     return lines
+
+
+def outcome(metric: Metric, found: Difference) -> int:
+    """Whether the first of two methods wins (1), ties (0) or loses (-1).
+
+    A tie is a difference whose 95 % interval contains 0, or whose interval nobody knows.
+    """
+    if not abs(found.mean) > found.half:
+        return 0
+    return metric.sign if found.mean > 0 else -metric.sign
 
 
 def write_tables(comparison: Comparison, tables: Sequence[Table]) -> None:

@@ -1,0 +1,160 @@
+"""Comparisons on several targets, taken together: who wins, ties and loses where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+
+from zoo_lightning.comparing.grid import cells_of, open_comparison
+from zoo_lightning.comparing.report import HINDSIGHT, Row, Table, make_tables, outcome
+from zoo_lightning.comparing.statistics import paired, with_half
+from zoo_lightning.errors import ConfigError
+from zoo_lightning.methods.recipes import find_recipes
+from zoo_lightning.whole_files import whole_file
+
+
+def join_targets(
+    folders: Sequence[Path],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    fractions: Sequence[float],
+    output: Path,
+) -> str:
+    """Write ``joint.md`` and ``joint.json`` of comparisons on several data sets.
+
+    Args:
+        folders: of the comparisons, called as their targets are.
+        methods: to look at.
+        seeds: likewise.
+        fractions: of the training data, likewise; each is a target of its own.
+        output: folder for the files.
+
+    Returns:
+        The tables, Markdown.
+
+    Raises:
+        ConfigError: a folder is no comparison or has no finished run, two are called alike, or no
+            method has runs on all targets.
+    """
+    tables: dict[str, Table] = {}
+    for folder in folders:
+        comparison = open_comparison(folder, None)
+        recipes = find_recipes(methods, comparison.task)
+        cells = cells_of(recipes, list(comparison.sources), seeds, fractions)
+        finished = [table for table in make_tables(comparison, cells) if table.rows]
+        if not finished:
+            raise ConfigError(f"--join: no run of {folder} has ended by these methods and seeds")
+        for table in finished:
+            name = folder.resolve().name + ("" if table.fraction == 1 else f" {table.fraction:g}")
+            if name in tables:
+                raise ConfigError(f"--join: two folders are called {name}; rename one of them")
+            tables[name] = table
+    labels = common_labels(list(tables.values()))
+    if not labels:
+        raise ConfigError(f"--join: no method has finished runs on all of {', '.join(tables)}")
+    text = format_targets(tables, labels)
+    content = {
+        name: {
+            "metric": table.metric.name,
+            "figures": {label: table.row(label).figures for label in labels},
+            "outcomes": {
+                zoo: {label: _outcome(table, zoo, label) for label in _baselines(table, labels)}
+                for zoo in _zoos(table, labels)
+            },
+        }
+        for name, table in tables.items()
+    }
+    with whole_file(output / "joint.md") as part:
+        part.write_text(text)
+    with whole_file(output / "joint.json") as part:
+        part.write_text(json.dumps(content, indent=1) + "\n")
+    return text
+
+
+def common_labels(tables: Sequence[Table]) -> list[str]:
+    """Labels that have figures in all tables, in the order of the first."""
+    finished = [[row.label for row in table.rows if row.figures] for table in tables]
+    return [label for label in (finished or [[]])[0] if all(label in each for each in finished)]
+
+
+def mean_ranks(tables: Sequence[Table], labels: Sequence[str]) -> dict[str, float]:
+    """Mean place of every method by its mean figure, 1 for the best.
+
+    What nobody can choose beforehand has no place: single sources by name, and the best by
+    hindsight.
+    """
+    methods = [label for label in labels if _is_method(label)]
+    places: dict[str, list[int]] = {label: [] for label in methods}
+    for table in tables:
+        values = {label: table.metric.sign * table.row(label).interval.mean for label in methods}
+        for label, value in values.items():
+            places[label].append(1 + sum(other > value for other in values.values()))
+    return {label: mean(found) for label, found in places.items()}
+
+
+def format_targets(tables: Mapping[str, Table], labels: Sequence[str]) -> str:
+    """Markdown: the figures, then where Zoo-Tuning wins, ties and loses."""
+    first = next(iter(tables.values()))
+    ranks = mean_ranks(list(tables.values()), labels)
+    units = [f"{name}, {table.metric.unit}" for name, table in tables.items()]
+    best = {
+        name: max(ranks, key=lambda k: table.metric.sign * table.row(k).interval.mean, default=None)
+        for name, table in tables.items()
+    }
+    lines = [
+        f"# {', '.join(tables)}",
+        "",
+        "Mean ± half of the 95 % interval (Student's t over seeds). Ranked are the methods that "
+        "can be chosen without the test data, by their mean place; the best of them is bold.",
+        "",
+        *_head(["method", *units, "mean rank"]),
+    ]
+    for label in labels:
+        figures = [
+            f"**{text}**" if best[name] == label else text
+            for name, table in tables.items()
+            for text in [with_half(table.row(label).interval)]
+        ]
+        rank = f"{ranks[label]:.1f}" if label in ranks else ""
+        lines.append(_line([label, *figures, rank]))
+    zoos = _zoos(first, labels)
+    if zoos:
+        lines += [
+            "",
+            "Targets on which Zoo-Tuning wins / ties / loses: the 95 % interval of the difference, "
+            "seed by seed, lies on one side of 0 or contains it.",
+            "",
+            *_head(["against", *zoos]),
+        ]
+        for label in _baselines(first, labels):
+            found = [[_outcome(each, zoo, label) for each in tables.values()] for zoo in zoos]
+            counts = [f"{row.count(1)} / {row.count(0)} / {row.count(-1)}" for row in found]
+            lines.append(_line([label, *counts]))
+    return "\n".join(lines) + "\n"
+
+
+def _outcome(table: Table, zoo: str, label: str) -> int:
+    return outcome(table.metric, paired(table.row(zoo).figures, table.row(label).figures))
+
+
+def _zoos(table: Table, labels: Sequence[str]) -> list[str]:
+    return [label for label in labels if table.row(label).zoo]
+
+
+def _baselines(table: Table, labels: Sequence[str]) -> list[str]:
+    rows: list[Row] = [table.row(label) for label in labels]
+    return [row.label for row in rows if not row.zoo]
+
+
+def _is_method(label: str) -> bool:
+    return label != HINDSIGHT and not label.startswith("single ")
+
+
+def _head(cells: Sequence[str]) -> list[str]:
+    return [_line(cells), f"|{'---|' * len(cells)}"]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
