@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.methods.recipes import RECIPES, FinishedRun, Setting, find_recipes
+from zoo_lightning.methods.recipe import FinishedRun, Setting
+from zoo_lightning.methods.recipes import RECIPES, find_recipes
 
 SOURCES = {"a": "builtin:a", "b": {"weights": "b.ckpt"}, "c": "c.pth"}
 

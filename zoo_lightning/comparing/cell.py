@@ -23,7 +23,8 @@ from zoo_lightning.experiment_parts import plain_data
 from zoo_lightning.experiment_sources import ExperimentReader
 from zoo_lightning.gates.measuring import judge, measure_of, recalibrate
 from zoo_lightning.memory import peak_memory_mb
-from zoo_lightning.methods.recipes import RECIPES, Derived, Setting
+from zoo_lightning.methods.recipe import Derived, Setting
+from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.run_folder import SUMMARY, write_summary
 from zoo_lightning.tasks import BaseTask
 from zoo_lightning.tasks.loading import load_task

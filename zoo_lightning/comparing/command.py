@@ -35,7 +35,8 @@ from zoo_lightning.comparing.tuning import choose, trials_of
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiment_sources import ExperimentReader
 from zoo_lightning.methods.ensembles import joint_task
-from zoo_lightning.methods.recipes import RECIPES, Derived, Recipe, find_recipes
+from zoo_lightning.methods.recipe import Derived, Recipe
+from zoo_lightning.methods.recipes import RECIPES, find_recipes
 from zoo_lightning.plots import save_figure
 from zoo_lightning.run_folder import read_checkpoint
 from zoo_lightning.tasks import BaseTask

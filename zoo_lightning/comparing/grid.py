@@ -19,7 +19,7 @@ import yaml
 
 from zoo_lightning.architecture import vouch_for
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.methods.recipes import FinishedRun, Recipe, Setting
+from zoo_lightning.methods.recipe import FinishedRun, Recipe, Setting
 from zoo_lightning.run_folder import SUMMARY
 from zoo_lightning.sources.spec import parse_sources
 from zoo_lightning.whole_files import whole_file

@@ -9,7 +9,7 @@ import numpy as np
 
 from zoo_lightning.comparing.grid import CHOSEN, TRIAL_SEED, Cell, Comparison, tuning_key
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.methods.recipes import Recipe, Trained
+from zoo_lightning.methods.recipe import Recipe, Trained
 from zoo_lightning.whole_files import whole_file
 
 REACH = 8.0
