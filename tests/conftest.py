@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from zoo_lightning.cli import main
@@ -30,6 +31,8 @@ if WORKERS > 1:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
+
+LAY_OUT = ConstrainedLayoutEngine.execute
 
 OFFLINE = Path(__file__).with_name("offline")
 """Folder whose ``sitecustomize`` refuses connections that leave this machine."""
@@ -72,6 +75,20 @@ def _alone(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _figures_as_they_fall():
+    """No time for the places of titles and legends: nearly every run draws, and nobody looks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConstrainedLayoutEngine, "execute", lambda self, figure: None)
+        yield
+
+
+@pytest.fixture
+def laid_out(monkeypatch):
+    """Figures with everything in its place, for tests that look at it."""
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", LAY_OUT)
 
 
 @pytest.fixture

@@ -16,10 +16,16 @@ EXPERIMENTS = sorted(
 BACKBONE = "model.init_args.backbone.init_args"
 
 
-LARGE = [path for path in EXPERIMENTS if path.parent.name == "paper" or path.stem == "resnet50"]
-"""Five ResNet-50 each, or more; most of them run with ``-m slow`` only."""
+LARGE = [
+    path
+    for path in EXPERIMENTS
+    if path.parent.name == "paper"
+    or path.stem == "resnet50"
+    or "architecture: hrnet" in path.read_text()
+]
+"""Several ResNet-50 or HRNet-W18 each; most of them run with ``-m slow`` only."""
 
-QUICK = ("cifar100", "indoors")
+QUICK = ("cifar100", "indoors", "landmarks-300w")
 """Those of them that always run."""
 
 WRITERS = {

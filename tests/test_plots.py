@@ -132,6 +132,7 @@ def test_error_curves_end_at_the_share_of_images_below_the_threshold():
     assert labels[1] == "lite: AUC 0.000, failures 100.0 %"
 
 
+@pytest.mark.usefixtures("laid_out")
 def test_many_curves_differ_without_colour_and_are_not_hidden_by_their_legend():
     figure = plot_error_curve({f"subset {i}": [0.01 * i, 0.05] for i in range(9)})
     axes = figure.axes[0]
