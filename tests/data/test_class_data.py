@@ -52,6 +52,54 @@ def test_without_test_the_folder_val_is_tested_on_and_never_validated_by(folders
     assert folders().num_classes == 3
 
 
+def films(root, lengths):
+    """Frames ``FILM_FRAME.png`` of so many films of each class."""
+    for name in ("ant", "bee"):
+        folder = root / "train" / name
+        folder.mkdir(parents=True)
+        for film, length in enumerate(lengths):
+            for frame in range(length):
+                Image.new("RGB", (20, 20)).save(folder / f"{film}_{frame}.png")
+    return ImageFolders(str(root), image_size=16, val_fraction=0.25, group_pattern=r"_\d+$")
+
+
+def films_of(dataset):
+    return {name.partition("_")[0] for name in dataset.names}
+
+
+def test_images_that_belong_together_are_on_one_side(tmp_path):
+    module = films(tmp_path, [3] * 8)
+    module.setup("fit")
+    train, val = films_of(module.train_set), films_of(module.val_set)
+    assert not train & val
+    assert len(train | val) == 16
+    for name in ("ant", "bee"):
+        own = [each for each in module.val_set.names if f"/{name}/" in each]
+        assert len(own) == 6  # a quarter of 24, in whole films
+    assert len(module.train_set) + len(module.val_set) == 48
+
+
+def test_a_film_longer_than_the_fraction_still_leaves_one_to_train_on(tmp_path):
+    module = films(tmp_path, [10, 10])
+    module.setup("fit")
+    assert len(module.train_set) == len(module.val_set) == 20
+
+
+def test_a_class_of_one_film_is_refused_by_name(tmp_path):
+    module = films(tmp_path, [4])
+    with pytest.raises(DataError, match=r"single training group .*group_pattern.* class 'ant'"):
+        module.setup("fit")
+
+
+def test_a_pattern_that_finds_nothing_splits_as_none_does(folders):
+    splits = []
+    for pattern in ("", "nothing like it"):
+        module = folders(val_fraction=0.34, group_pattern=pattern)
+        module.setup("fit")
+        splits.append((module.train_set.names, module.val_set.names))
+    assert splits[0] == splits[1]
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16", "YCbCr"])
 def test_images_of_any_mode_become_rgb(folders, class_root, mode):
     folder = class_root / "train" / "bee"

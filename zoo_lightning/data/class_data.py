@@ -18,7 +18,7 @@ from zoo_lightning.data.loading import (
     ImageDataModule,
     sample_generator,
 )
-from zoo_lightning.data.splitting import random_subset
+from zoo_lightning.data.splitting import check_pattern, person_of, random_subset
 from zoo_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class ClassData(ImageDataModule, ABC):
         seed: of the order, the augmentation and the validation split.
         val_fraction: of each class's training images, kept for validation where the data have no
             validation part of their own, in (0, 1).
+        group_pattern: regular expression; images of a class whose files' stems are alike without
+            what it matches belong together (frames of a film, pictures of a patient) and are all
+            trained on or all validated by. Empty: each image is by itself.
         train_fraction: of each class's images left for training, that are used, in (0, 1]; at least
             one, and a smaller fraction is a subset of a larger one. Validation stays the same.
         targets: ``class``, or ``rotation`` to learn which quarter turn an image was given.
@@ -75,6 +78,7 @@ class ClassData(ImageDataModule, ABC):
         num_workers: int | None = None,
         seed: int = 0,
         val_fraction: float = 0.1,
+        group_pattern: str = "",
         train_fraction: float = 1.0,
         targets: Literal["class", "rotation"] = "class",
         resize: int | None = None,
@@ -90,7 +94,9 @@ class ClassData(ImageDataModule, ABC):
         _check_options(image_size, val_fraction, resize, crop_scale, flip, jitter, test_crops)
         if not 0 < train_fraction <= 1:
             raise ConfigError(f"`train_fraction` must be in (0, 1], found {train_fraction}.")
+        check_pattern(group_pattern)
         self.val_fraction = val_fraction
+        self.group_pattern = group_pattern
         self.train_fraction = train_fraction
         self.targets = targets
         self.resize = resize
@@ -184,7 +190,7 @@ class ClassData(ImageDataModule, ABC):
             )
 
     def _split(self, samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
-        """Split every class alike, at least one image of each for training."""
+        """Split every class alike, at least one image or group of each for training."""
         generator = sample_generator(self.seed, 0, -2)
         train: list[Sample] = []
         val: list[Sample] = []
@@ -192,22 +198,36 @@ class ClassData(ImageDataModule, ABC):
         for sample in samples:
             members[sample[1]].append(sample)
         for name, own in zip(self.classes, members, strict=True):
-            if len(own) == 1 and self.targets == "class":
+            groups = self._groups(own)
+            if len(groups) == 1 and self.targets == "class":
+                what = "image" if len(own) == 1 else "group of images (`group_pattern`)"
                 raise DataError(
-                    f"{self.root} has a single training image of class {name!r}, so none can be "
+                    f"{self.root} has a single training {what} of class {name!r}, so none can be "
                     "kept for validation; add images, remove the class, or give validation images "
                     "of your own."
                 )
-            order = torch.randperm(len(own), generator=generator).tolist()
-            count = max(min(round(self.val_fraction * len(own)), len(own) - 1), 0)
-            val += [own[i] for i in sorted(order[:count])]
-            train += [own[i] for i in sorted(order[count:])]
+            order = torch.randperm(len(groups), generator=generator).tolist()
+            ends = np.cumsum([len(groups[i]) for i in order])
+            # As many groups as hold the fraction, the last one left for training in any case.
+            wanted = round(self.val_fraction * len(own))
+            count = min(int(np.searchsorted(ends, wanted)) + 1, len(groups) - 1) if wanted else 0
+            val += [own[i] for i in sorted(i for k in order[:count] for i in groups[k])]
+            train += [own[i] for i in sorted(i for k in order[count:] for i in groups[k])]
         if not val:
             raise DataError(
                 f"{self.root} has too few images to keep any of training for validation; raise "
                 f"`val_fraction`, now {self.val_fraction}, or add images."
             )
         return train, val
+
+    def _groups(self, samples: list[Sample]) -> list[list[int]]:
+        """Places of the samples that belong together."""
+        groups: dict[object, list[int]] = {}
+        for place, (source, _) in enumerate(samples):
+            alone = not self.group_pattern or not isinstance(source, Path)
+            key = place if alone else person_of(self._name(source, place), self.group_pattern)
+            groups.setdefault(key, []).append(place)
+        return list(groups.values())
 
     def _subset(self, samples: list[Sample]) -> list[Sample]:
         """A fraction of every class's images."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +20,7 @@ from zoo_lightning.data.images import SquareImages, check_present, image_size
 from zoo_lightning.data.landmark_sets import EvaluationSet, TrainSet
 from zoo_lightning.data.loading import IMAGENET_MEAN, IMAGENET_STD, ImageDataModule
 from zoo_lightning.data.schemes import LandmarkScheme, scheme_for
-from zoo_lightning.data.splitting import person_of, random_subset, split_by_group
+from zoo_lightning.data.splitting import check_pattern, person_of, random_subset, split_by_group
 from zoo_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -287,12 +286,7 @@ def _check_options(
         raise ConfigError(f"`train_fraction` must be in (0, 1], found {train_fraction}.")
     if margin is not None and not 0 < margin <= 10:
         raise ConfigError(f"`margin` must be a factor in (0, 10], such as 1.25, found {margin}.")
-    try:
-        re.compile(group_pattern)
-    except re.error as error:
-        raise ConfigError(
-            f"`group_pattern` {group_pattern!r} is no regular expression ({error})."
-        ) from error
+    check_pattern(group_pattern)
 
 
 def _augmentation(augment: bool | Augmentation, scheme: LandmarkScheme) -> Augmentation:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from zoo_lightning.data.loading import sample_generator
-from zoo_lightning.errors import DataError
+from zoo_lightning.errors import ConfigError, DataError
 
 
 def person_of(name: str, pattern: str) -> str:
@@ -23,6 +23,20 @@ def person_of(name: str, pattern: str) -> str:
     if not remainder and path.parent == PurePosixPath("."):
         remainder = path.stem
     return str(path.parent / remainder)
+
+
+def check_pattern(pattern: str) -> None:
+    """Refuse a ``group_pattern`` that is no regular expression.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"`group_pattern` {pattern!r} is no regular expression ({error})."
+        ) from error
 
 
 def split_by_group(groups: list[str], fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
