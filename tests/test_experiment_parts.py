@@ -1,5 +1,6 @@
 """``gate_init: greedy`` and the like in an experiment: found once, saved as numbers."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,9 @@ def test_a_word_becomes_numbers_in_all_that_a_run_leaves(greedy, command, caplog
     told = command(*FIT, "--run_dir", "told", f"--{BACKBONE}.gate_init", numbers)
     assert told.status == 0, told.err
     assert caplog.text.count("gate_init     greedy") == 1
+    summaries = [json.loads(Path(run, "summary.json").read_text()) for run in ("run", "told")]
+    assert summaries[0]["start_seconds"] > 0
+    assert "start_seconds" not in summaries[1]
     left, right = weights("run"), weights("told")
     assert all(torch.equal(left[key], right[key]) for key in right)
 

@@ -11,7 +11,7 @@ from zoo_lightning.architecture import Architecture
 from zoo_lightning.errors import ConfigError, cause_of
 from zoo_lightning.shares import INFORMED
 from zoo_lightning.sources.spec import Source, parse_sources
-from zoo_lightning.starts import find_start
+from zoo_lightning.starts import Start, find_start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +60,9 @@ def plain_data(described: Any) -> LightningDataModule:
     return data
 
 
-def resolve_start(options: Any, experiment: str, checkpoint: Mapping[str, Any] | None) -> list[str]:
+def resolve_start(
+    options: Any, experiment: str, checkpoint: Mapping[str, Any] | None
+) -> Start | None:
     """Put numbers in the place of a ``gate_init`` that stands for numbers found from data.
 
     If there is a checkpoint, those it was trained with are taken and no data are read. Should it
@@ -73,7 +75,7 @@ def resolve_start(options: Any, experiment: str, checkpoint: Mapping[str, Any] |
         checkpoint: content of the checkpoint that weights come from, if there is one.
 
     Returns:
-        Lines that say what was found, none if there was nothing to find.
+        What was found; ``None`` if there was nothing to find.
 
     Raises:
         ConfigError: data that nothing can be scored by.
@@ -83,12 +85,12 @@ def resolve_start(options: Any, experiment: str, checkpoint: Mapping[str, Any] |
     init_args = options.model.init_args.backbone.init_args
     how = init_args.get("gate_init")
     if not isinstance(how, str) or how not in INFORMED:
-        return []
+        return None
     if checkpoint is not None:
         found = checkpoint["hyper_parameters"]["backbone"]["init_args"].get("gate_init")
         if isinstance(found, list) and len(found) == len(init_args["sources"]):
             init_args["gate_init"] = found
-        return []
+        return None
     architecture, sources = experiment_zoo(options, experiment)
     data = plain_data(options.data)
     try:
@@ -99,4 +101,4 @@ def resolve_start(options: Any, experiment: str, checkpoint: Mapping[str, Any] |
             "for each source"
         ) from error
     init_args["gate_init"] = start.gate_init
-    return start.lines()
+    return start

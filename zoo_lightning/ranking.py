@@ -179,6 +179,7 @@ def targets_of(batch: dict[str, Any]) -> dict[str, Tensor]:
 @torch.no_grad()
 def pooled(architecture: Architecture, network: nn.Module, images: Tensor) -> Tensor:
     """Features ``(B, F)`` of normalised images, averaged over the image."""
+    images = images.contiguous(memory_format=torch.channels_last)  # faster, on CPUs by far
     y = architecture.features(network, images)
     parts = y if isinstance(y, (list, tuple)) else [y]
     return torch.cat([part.mean(dim=(2, 3)) if part.dim() == 4 else part for part in parts], dim=1)

@@ -186,7 +186,8 @@ class ZooCLI(LightningCLI):
             init = find_checkpoint(options.init_from, None, self.experiment, "--init_from")
             options.init_from = str(init)
             content = read_checkpoint(init)
-        for line in resolve_start(options, self.experiment, content):
+        self.start = resolve_start(options, self.experiment, content)
+        for line in self.start.lines() if self.start else []:
             rank_zero_info(line)
         self.run_dir = Path(options.run_dir or new_run_folder(self.experiment))
 
@@ -340,6 +341,7 @@ class ZooCLI(LightningCLI):
             "steps": steps,
             **self.model.facts(),
             "seconds": round(seconds, 1),
+            **({"start_seconds": round(self.start.seconds, 1)} if self.start else {}),
             "checkpoint": os.path.relpath(checkpoint, self.run_dir),
             "parameters": self.model.backbone.parameter_counts(),
             "preprocessing": self._preprocessing(),

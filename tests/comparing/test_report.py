@@ -115,6 +115,14 @@ def test_tables_are_written_with_all_numbers(comparison, cells):
     assert content[0]["rows"][0]["figures"] == {"0": 7.1, "1": 6.9, "2": 7.0}
 
 
+def test_what_an_informed_start_took_counts_as_training(comparison, cells):
+    [cell] = [each for each in cells if each.label == "lite" and each.seed == 1]
+    path = comparison.run(cell) / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"start_seconds": 7.5}))
+    [table] = make_tables(comparison, cells)
+    assert table.row("lite").seconds == {0: 10.0, 1: 18.5, 2: 12.0}
+
+
 def test_unfinished_cells_are_left_out(comparison, cells):
     (comparison.run(cells[0]) / "summary.json").unlink()
     [table] = make_tables(comparison, cells)

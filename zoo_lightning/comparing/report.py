@@ -71,7 +71,7 @@ class Row:
         label: of the method and its variant.
         zoo: whether it is Zoo-Tuning.
         figures: test figure by seed.
-        seconds: of training, by seed.
+        seconds: of training and of what an informed start took before it, by seed.
         memory: most memory in training, MiB, by seed.
         cost: in evaluation, where it was measured.
         chosen: whether it is a choice among other rows, not a method by itself.
@@ -146,7 +146,7 @@ def make_tables(comparison: Comparison, cells: Sequence[Cell]) -> list[Table]:
             label = cell.label
             row = rows.setdefault(label, Row(label, RECIPES[cell.method].zoo))
             row.figures[cell.seed] = metric.of(summary)
-            row.seconds[cell.seed] = summary["seconds"]
+            row.seconds[cell.seed] = summary["seconds"] + summary.get("start_seconds", 0.0)
             row.memory[cell.seed] = summary.get("peak_memory_mb") or float("nan")
             found = comparison.validation(cell)
             validation.setdefault(label, {})[cell.seed] = found

@@ -29,7 +29,7 @@ def estimate_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
         layer.momentum = None  # torch's sign for a plain average over all batches
         layer.train()
     for images in batches:
-        network(images)
+        network(images.contiguous(memory_format=torch.channels_last))
     for layer, (momentum, training) in zip(layers, before, strict=True):
         layer.momentum = momentum
         layer.train(training)
