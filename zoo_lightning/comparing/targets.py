@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 
 from zoo_lightning.comparing.grid import cells_of, open_comparison
-from zoo_lightning.comparing.report import HINDSIGHT, Row, Table, make_tables, outcome
+from zoo_lightning.comparing.report import HINDSIGHT, Table, make_tables, outcome
 from zoo_lightning.comparing.statistics import paired, with_half
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import find_recipes
@@ -74,9 +74,9 @@ def join_targets(
 
 
 def common_labels(tables: Sequence[Table]) -> list[str]:
-    """Labels that have figures in all tables, in the order of the first."""
-    finished = [[row.label for row in table.rows if row.figures] for table in tables]
-    return [label for label in (finished or [[]])[0] if all(label in each for each in finished)]
+    """Labels that have figures in all tables, of which there is one at least, in its order."""
+    first, *others = [[row.label for row in table.rows if row.figures] for table in tables]
+    return [label for label in first if all(label in each for each in others)]
 
 
 def mean_ranks(tables: Sequence[Table], labels: Sequence[str]) -> dict[str, float]:
@@ -144,8 +144,7 @@ def _zoos(table: Table, labels: Sequence[str]) -> list[str]:
 
 
 def _baselines(table: Table, labels: Sequence[str]) -> list[str]:
-    rows: list[Row] = [table.row(label) for label in labels]
-    return [row.label for row in rows if not row.zoo]
+    return [label for label in labels if not table.row(label).zoo]
 
 
 def _is_method(label: str) -> bool:
