@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.figure import Figure
 from PIL import Image
 
 from zoo_lightning.cli import main
@@ -32,7 +33,7 @@ if WORKERS > 1:
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
 
-LAY_OUT = ConstrainedLayoutEngine.execute
+LAYOUT_ENGINE = Figure.get_layout_engine
 
 OFFLINE = Path(__file__).with_name("offline")
 """Folder whose ``sitecustomize`` refuses connections that leave this machine."""
@@ -79,16 +80,19 @@ def _alone(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(autouse=True, scope="session")
 def _figures_as_they_fall():
-    """No time for the places of titles and legends: nearly every run draws, and nobody looks."""
+    """No time for the places of titles and legends: nearly every run draws, and nobody looks.
+
+    Without a layout engine a figure is drawn once, with one twice.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ConstrainedLayoutEngine, "execute", lambda self, figure: None)
+        patch.setattr(Figure, "get_layout_engine", lambda self: None)
         yield
 
 
 @pytest.fixture
 def laid_out(monkeypatch):
     """Figures with everything in its place, for tests that look at it."""
-    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", LAY_OUT)
+    monkeypatch.setattr(Figure, "get_layout_engine", LAYOUT_ENGINE)
 
 
 @pytest.fixture
@@ -260,6 +264,22 @@ def command(capfd, monkeypatch) -> Callable[..., SimpleNamespace]:
         return SimpleNamespace(status=status, out=out, err=err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def _finished_once(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    write_tiny(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert not main(["fit", "--experiment", "tiny", "--run_dir", "done"])
+    return folder / "done"
+
+
+@pytest.fixture
+def finished(_finished_once, tiny) -> Path:
+    """A finished run of the experiment ``tiny`` in ``done``, for the test alone."""
+    return shutil.copytree(_finished_once, Path("done"))
 
 
 @pytest.fixture(scope="session")

@@ -33,15 +33,6 @@ def summary_of(folder: str | Path) -> dict:
     return json.loads(Path(folder, "summary.json").read_text())
 
 
-@pytest.fixture
-def finished(tiny, command):
-    """A finished run of eight steps in ``done``."""
-    tiny()
-    done = command(*FIT, "--run_dir", "done")
-    assert done.status == 0, done.err
-    return "done"
-
-
 # What answers at once
 
 

@@ -20,7 +20,7 @@ FEW_STEPS = {
     "01_quickstart": 10,
     "02_gates": 10,
     "03_landmarks": 20,
-    "04_rl": 2048,
+    "04_rl": 1024,
     "05_your_own_zoo": 10,
 }
 """Of the trainings in a notebook, where only its code is of interest."""

@@ -1,6 +1,7 @@
 """A run that was stopped goes on as if nothing had happened, or says why it cannot."""
 
 import csv
+import functools
 import json
 import os
 import shutil
@@ -13,10 +14,11 @@ import pytest
 import torch
 
 from zoo_lightning.callbacks.interrupt import LastCheckpoint, TrainingInterrupted
+from zoo_lightning.cli import main
 from zoo_lightning.run_folder import earlier_metrics
 
-STEPS = 100
-"""Steps of a run that is to be interrupted: five epochs of twenty, validated every eight steps."""
+STEPS = 40
+"""Steps of a run that is to be interrupted: two epochs of twenty, validated every eight steps."""
 
 LONG = {
     "trainer.max_steps": STEPS,
@@ -132,6 +134,22 @@ class StopAt(Callback):
 """A callback by which a run asks itself to stop in a certain step."""
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, tiny_in):
+    """Give the folder of a finished augmented run with some options, made once for each."""
+
+    @functools.cache
+    def run(options: str) -> Path:
+        folder = tmp_path_factory.mktemp("straight")
+        tiny_in(folder, **{"data.init_args.augment": True}, **json.loads(options))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            assert not main(["fit", "--experiment", "tiny", "--run_dir", "straight"])
+        return folder / "straight"
+
+    return lambda options: run(json.dumps(options))
+
+
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("step", "options"),
@@ -149,12 +167,12 @@ class StopAt(Callback):
         pytest.param(2, {"trainer.accumulate_grad_batches": 3}, id="between accumulated batches"),
     ],
 )
-def test_a_run_goes_on_from_any_step(tmp_path, tiny, command, monkeypatch, step, options):
+def test_a_run_goes_on_from_any_step(
+    tmp_path, tiny, command, monkeypatch, uninterrupted, step, options
+):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "stopping.py").write_text(STOPPING)
     fit = ["fit", "--experiment", "tiny", "--run_dir"]
-    tiny(**{"data.init_args.augment": True}, **options)
-    assert command(*fit, "straight").status == 0
     stop = {"class_path": "stopping.StopAt", "init_args": {"step": step}}
     tiny(**{"data.init_args.augment": True, "trainer.callbacks": [stop]}, **options)
     assert command(*fit, "stopped").status == 128 + signal.SIGTERM
@@ -163,7 +181,7 @@ def test_a_run_goes_on_from_any_step(tmp_path, tiny, command, monkeypatch, step,
     tiny(**{"data.init_args.augment": True}, **options)
     resumed = command(*fit, "stopped", "--ckpt_path", "last")
     assert resumed.status == 0, resumed.err
-    assert_same_run(tmp_path / "stopped", tmp_path / "straight")
+    assert_same_run(tmp_path / "stopped", uninterrupted(options))
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -228,14 +246,6 @@ def test_the_newest_run_of_an_experiment_is_found_by_itself(tmp_path, tiny, comm
     assert done.status == 0, done.err
     assert (run / "summary.json").is_file()
     assert list(Path("runs", "tiny").iterdir()) == [run]
-
-
-@pytest.fixture
-def finished(tiny, command):
-    """A finished run of eight steps in ``done``."""
-    tiny()
-    assert command("fit", "--experiment", "tiny", "--run_dir", "done").status == 0
-    return Path("done")
 
 
 def last_line(text: str) -> str:

@@ -74,7 +74,8 @@ def test_every_layer_and_source_has_its_series(trainer, task, tmp_path):
 
 
 def test_pictures_are_drawn_in_good_time_and_at_the_end(trainer, task, tmp_path, monkeypatch):
-    drawn = []
+    drawn, now = [], [0.0]
+    monkeypatch.setattr(gate_pictures.time, "monotonic", lambda: now[0])
     plot = gate_pictures.plot_gate_history
     monkeypatch.setattr(
         gate_pictures,
@@ -82,13 +83,13 @@ def test_pictures_are_drawn_in_good_time_and_at_the_end(trainer, task, tmp_path,
         lambda h, s, *a: (drawn.append(list(s)), plot(h, s, *a))[1],
     )
     callback = GatePictures(str(tmp_path))
-    for step in (10, 20, 30):
+    for step, now[0] in ((10, 29.0), (20, 31.0), (30, 60.0)):
         validate(callback, trainer, task, step, 0.5)
     assert names(tmp_path) == PICTURES
-    assert drawn == [[10]]  # the others came at once
+    assert drawn == [[10, 20]]  # the first is too early, the last too soon after
     callback.on_train_end(trainer, task)
     callback.on_train_end(trainer, task)
-    assert drawn == [[10], [10, 20, 30]]
+    assert drawn == [[10, 20], [10, 20, 30]]
     logged = set().union(*trainer.run.logged)
     assert {"pictures/gates", "pictures/gates_over_time"} <= logged
 

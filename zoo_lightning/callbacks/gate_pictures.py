@@ -21,17 +21,18 @@ from zoo_lightning.gates.plots import plot_gate_history, plot_gates_now
 from zoo_lightning.loggers import unharmed
 
 PAUSE = 30.0
-"""Seconds between two drawings, lest they take more time than quick validations."""
+"""Seconds before and between drawings, lest they take more time than quick trainings."""
 
 
 class GatePictures(Callback):
     """Keeps the gates of every validation and draws them, layers by sources.
 
     ``pictures/gates.png`` has the newest gates with their numbers, ``pictures/gates_over_time.png``
-    a panel for each source, layers by validations. They are drawn at a validation unless that was
-    done less than ``PAUSE`` seconds ago, and at the end of training. TensorBoard and Weights &
-    Biases get the pictures and, at every validation, ``gates/LAYER/SOURCE``; ``metrics.csv`` does
-    not get the latter, of which there are hundreds in large networks (see
+    a panel for each source, layers by validations. They are drawn at a validation unless the run
+    began or they were drawn less than ``PAUSE`` seconds ago, and at the end of training.
+    TensorBoard and Weights & Biases get the pictures and, at every validation,
+    ``gates/LAYER/SOURCE``; ``metrics.csv`` does not get the latter, of which there are hundreds in
+    large networks (see
     :class:`~zoo_lightning.callbacks.gate_log.GateLog`).
 
     Gates are the layers' moving averages, in full mode as in lite mode: what a batch gets on
@@ -48,7 +49,7 @@ class GatePictures(Callback):
         self.steps: list[int] = []
         self.gates: list[Tensor] = []
         """For each of the steps ``(L, m)``, on the CPU."""
-        self._drawn_at = -PAUSE
+        self._drawn_at = time.monotonic()
         self._drawn = 0
 
     @override
