@@ -302,19 +302,10 @@ def test_a_head_for_other_points_than_the_data_have_is_refused(tiny, command, an
 # Checkpoints
 
 
-@pytest.fixture
-def run_of_lite(tiny, command):
-    """Folder of a finished lite run."""
-    tiny()
-    steps = ["--trainer.max_steps=1", "--trainer.val_check_interval=1"]
-    assert command("fit", "--experiment", "tiny", "--run_dir", "lite", *steps).status == 0
-    return Path("lite")
-
-
 @pytest.mark.parametrize("option", ["--ckpt_path", "--init_from"])
 @pytest.mark.parametrize("kind", ["truncated", "code", "foreign", "text", "empty"])
-def test_a_checkpoint_that_cannot_be_trusted_is_refused(run_of_lite, command, marker, option, kind):
-    best, bad = run_of_lite / "checkpoints/best.ckpt", Path("bad.ckpt")
+def test_a_checkpoint_that_cannot_be_trusted_is_refused(finished, command, marker, option, kind):
+    best, bad = finished / "checkpoints/best.ckpt", Path("bad.ckpt")
     content = torch.load(best, weights_only=True)
     if kind == "truncated":
         bad.write_bytes(best.read_bytes()[:20000])
@@ -352,14 +343,12 @@ def test_a_checkpoint_that_cannot_be_trusted_is_refused(run_of_lite, command, ma
     ],
 )
 @pytest.mark.parametrize("subcommand", ["test", "validate", "predict"])
-def test_a_checkpoint_of_another_network_is_refused(
-    run_of_lite, command, subcommand, options, words
-):
-    found = command(subcommand, "--experiment", "tiny", "--ckpt_path", run_of_lite, *options)
+def test_a_checkpoint_of_another_network_is_refused(finished, command, subcommand, options, words):
+    found = command(subcommand, "--experiment", "tiny", "--ckpt_path", finished, *options)
     assert_one_clear_line(found, *words, "--config RUN_DIR/config.yaml")
 
 
-def test_a_run_folder_without_checkpoints_is_named(run_of_lite, command):
-    shutil.rmtree(run_of_lite / "checkpoints")
-    found = command("test", "--experiment", "tiny", "--ckpt_path", run_of_lite)
-    assert_one_clear_line(found, "no file lite/checkpoints/best.ckpt")
+def test_a_run_folder_without_checkpoints_is_named(finished, command):
+    shutil.rmtree(finished / "checkpoints")
+    found = command("test", "--experiment", "tiny", "--ckpt_path", finished)
+    assert_one_clear_line(found, "no file done/checkpoints/best.ckpt")
