@@ -16,7 +16,7 @@ WRONG = 2
 
 
 class Spoil(Callback):
-    """Puts NaN into a batch's images, into its loss, or infinity into a gradient."""
+    """Puts NaN into a batch's images, or another number into a gradient."""
 
     def __init__(self, what, steps=(WRONG,)):
         self.what, self.steps, self.batches = what, steps, 0
@@ -27,8 +27,8 @@ class Spoil(Callback):
             batch["image"][1] = float("nan")
 
     def on_after_backward(self, trainer, module):  # noqa: D102
-        if self.what == "gradient" and trainer.global_step in self.steps:
-            module.head.weight.grad[0, 0] = float("inf")
+        if self.what != "image" and trainer.global_step in self.steps:
+            module.head.weight.grad[0, 0] = {"gradient": float("inf"), "square": 1e30}[self.what]
 
 
 class Keep(Callback):
@@ -81,6 +81,12 @@ def test_an_infinite_gradient_stops_the_run_and_its_parameter_is_named(class_roo
     trainer, task, data, *_ = train(class_root, "stop", "gradient")
     with pytest.raises(NumbersError, match="the first that of head"):
         trainer.fit(task, data)
+
+
+def test_a_gradient_whose_square_alone_is_infinite_is_no_fault(class_root):
+    trainer, task, data, *_ = train(class_root, "stop", "square")
+    trainer.fit(task, data)
+    assert trainer.global_step == 4
 
 
 @pytest.mark.parametrize("what", ["image", "gradient"])

@@ -129,11 +129,15 @@ class FiniteNumbers(Callback):
 
 
 def _all_finite(tensors: list[Tensor]) -> bool:
-    """Whether every number of every tensor is one, by a single look at the device."""
+    """Whether every number of every tensor is one, mostly by a single look at the device."""
     if not tensors:
         return True
-    norms = torch._foreach_norm(tensors, float("inf"))
-    return bool(torch.stack([norm.float().isfinite() for norm in norms]).all())
+    # A sum of squares is many times faster than a maximum is on CPUs.
+    norms = torch._foreach_norm(tensors, 2)
+    if bool(torch.stack([norm.float().isfinite() for norm in norms]).all()):
+        return True
+    # Squares of large numbers overflow where the numbers do not.
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def describe(losses: list[Tensor], batches: list[Any], pl_module: pl.LightningModule) -> str:
