@@ -105,7 +105,9 @@ def test_tables_are_written_with_all_numbers(comparison, cells):
     lines = format_table(tables[0]).splitlines()
     assert len(lines) == 2 + 7
     assert len({line.count("|") for line in lines}) == 1
-    assert "| 12.3 | 1.01 | 370,000 |" in (comparison.folder / "table.md").read_text()
+    written = (comparison.folder / "table.md").read_text()
+    assert written.startswith("# out\n")
+    assert "| 12.3 | 1.01 | 370,000 |" in written
     with (comparison.folder / "table.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 7 * 3
@@ -113,6 +115,15 @@ def test_tables_are_written_with_all_numbers(comparison, cells):
     content = json.loads((comparison.folder / "runs.json").read_text())
     assert content[0]["reference"] == HINDSIGHT
     assert content[0]["rows"][0]["figures"] == {"0": 7.1, "1": 6.9, "2": 7.0}
+
+
+def test_without_costs_a_table_has_no_columns_for_them(comparison, cells):
+    [table] = make_tables(comparison, cells)
+    write_tables(comparison, [table])
+    written = (comparison.folder / "table.md").read_text()
+    assert "multiply-adds" not in written
+    assert "Times" not in written
+    assert len({line.count("|") for line in format_table(table).splitlines()}) == 1
 
 
 def test_what_an_informed_start_took_counts_as_training(comparison, cells):

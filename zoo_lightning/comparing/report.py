@@ -107,6 +107,11 @@ class Table:
     rows: list[Row]
     reference: str | None
 
+    @property
+    def has_costs(self) -> bool:
+        """Whether what inference costs was measured of any row."""
+        return any(row.cost is not None for row in self.rows)
+
     def row(self, label: str) -> Row:
         """The row of a label."""
         return next(row for row in self.rows if row.label == label)
@@ -187,8 +192,10 @@ def format_table(table: Table) -> str:
     """Markdown."""
     heads = [
         "method", table.metric.unit, "seeds", f"minus {table.reference}", "bootstrap", "p",
-        "training s", "peak MiB", "multiply-adds, M", "time, relative", "parameters stored",
+        "training s", "peak MiB",
     ]  # fmt: skip
+    if table.has_costs:
+        heads += ["multiply-adds, M", "time, relative", "parameters stored"]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     lines += [f"| {' | '.join(_cells(table, row))} |" for row in table.rows if row.figures]
     return "\n".join(lines) + "\n"
@@ -197,8 +204,7 @@ def format_table(table: Table) -> str:
 def _cells(table: Table, row: Row) -> list[str]:
     figure = row.interval
     found = table.difference(row)
-    cost = row.cost
-    return [
+    cells = [
         row.label,
         with_half(figure),
         str(figure.count),
@@ -207,10 +213,15 @@ def _cells(table: Table, row: Row) -> list[str]:
         "" if found is None or found.seeds < 2 else f"{found.p:.3f}",
         f"{mean(row.seconds.values()):.0f}",
         f"{mean(row.memory.values()):.0f}",
-        "" if cost is None else f"{cost.multiply_adds:.1f}",
-        "" if cost is None else f"{cost.relative:.2f}",
-        "" if cost is None else f"{cost.parameters:,}",
     ]
+    if table.has_costs:
+        cost = row.cost
+        cells += (
+            [""] * 3
+            if cost is None
+            else [f"{cost.multiply_adds:.1f}", f"{cost.relative:.2f}", f"{cost.parameters:,}"]
+        )
+    return cells
 
 
 def verdict(table: Table) -> list[str]:
@@ -251,10 +262,12 @@ def write_tables(comparison: Comparison, tables: Sequence[Table]) -> None:
         )
         parts.append(f"{alone}{format_table(table)}\n{words}\n")
     head = (
-        f"# {comparison.task}\n\nMean ± half of the 95 % interval (Student's t over seeds); "
-        "differences seed by seed, with a bootstrap over seeds and a paired t-test. Times were "
-        "taken alternately.\n\n"
+        f"# {comparison.folder.resolve().name}\n\nMean ± half of the 95 % interval (Student's t "
+        "over seeds); differences seed by seed, with a bootstrap over seeds and a paired t-test."
     )
+    if any(table.has_costs for table in tables):
+        head += " Times were taken alternately."
+    head += "\n\n"
     if comparison.hold_out:
         head += "The test data are held out: all figures are of the validation data.\n\n"
     with whole_file(comparison.folder / "table.md") as part:
