@@ -1,8 +1,9 @@
-"""Figures of a comparison, readable in grey; in the manner of ``plots``."""
+"""Figures of a comparison, readable in grey, too; in the manner of ``plots``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,6 +15,12 @@ from zoo_lightning.plots import new_figure
 MARKS = "osD^vP*X<>hp"
 
 DASHES = ("-", "--", "-.", ":")
+
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
+"""Told apart by people who do not see red and green; Okabe and Ito, Color Universal Design, 2008.
+
+Their yellow is left out, which is hardly seen on white.
+"""
 
 
 def plot_quality_against_cost(table: Table) -> Figure:
@@ -74,25 +81,25 @@ def plot_learning_curves(
         raise ValueError("no learning curves; expected at least one")
     figure = new_figure(7.5, 4.5)
     axes = figure.subplots()
-    shades = np.linspace(0.0, 0.7, len(curves))
     for index, (label, runs) in enumerate(curves.items()):
         steps = sorted(set.intersection(*(set(run) for run in runs)))
         values = np.array([[run[step] for step in steps] for run in runs])
-        colour = str(shades[index])
-        axes.plot(
-            steps,
-            values.mean(axis=0),
-            DASHES[index % len(DASHES)],
-            marker=MARKS[index % len(MARKS)],
-            color=colour,
-            ms=4,
-            label=label,
-        )
-        axes.fill_between(steps, *_band(values), color=colour, alpha=0.1, lw=0)
+        [line] = axes.plot(steps, values.mean(axis=0), label=label, **_look(index))
+        axes.fill_between(steps, *_band(values), color=line.get_color(), alpha=0.1, lw=0)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=8, handlelength=4)
     return figure
+
+
+def _look(index: int) -> dict[str, Any]:
+    """Of one of many lines; colours and dashes have no common divisor, so that few look alike."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": DASHES[index % len(DASHES)],
+        "marker": MARKS[index % len(MARKS)],
+        "markersize": 4,
+    }
 
 
 def _band(values: np.ndarray) -> np.ndarray:
@@ -119,16 +126,9 @@ def plot_similarity(found: Sequence[Similarity], names: Sequence[str]) -> Figure
         raise ValueError(f"{len(names)} sources and {len(found)} layers; expected two and one")
     figure = new_figure(8.0, 4.5)
     axes = figure.subplots()
-    shades = np.linspace(0.0, 0.7, len(pairs))
     for index, (i, j) in enumerate(pairs):
-        axes.plot(
-            [float(each.cka[i, j]) for each in found],
-            DASHES[index % len(DASHES)],
-            marker=MARKS[index % len(MARKS)],
-            color=str(shades[index]),
-            ms=4,
-            label=f"{names[i]}, {names[j]}",
-        )
+        similarity = [float(each.cka[i, j]) for each in found]
+        axes.plot(similarity, label=f"{names[i]}, {names[j]}", **_look(index))
     axes.set(ylim=(0, 1.02), ylabel="linear CKA of the layer's outputs")
     axes.set_xticks(range(len(found)), [each.layer for each in found], rotation=90, fontsize=6)
     axes.grid(alpha=0.3)
