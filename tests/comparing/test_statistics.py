@@ -35,9 +35,15 @@ def test_a_difference_is_that_of_the_paired_test_over_common_seeds():
     assert found.high <= 2.0 + 1e-9
 
 
-def test_differences_without_spread_are_certain():
-    assert paired({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0}).p == 0.0
-    assert paired({0: 2.0, 1: 3.0}, {0: 2.0, 1: 3.0}).p == 1.0
+@pytest.mark.parametrize("second", [66.0, 66.00000763])
+def test_equal_differences_are_certain_of_nothing(second):
+    found = paired({0: 72.0, 1: second}, {0: 70.0, 1: 64.0})
+    assert found.mean == pytest.approx(2.0, abs=1e-4)
+    assert np.isnan([found.half, found.low, found.high, found.p]).all()
+
+
+def test_equal_figures_do_not_differ():
+    assert paired({0: 2.0, 1: 3.0}, {0: 2.0, 1: 3.0}) == (0.0, 0.0, 0.0, 0.0, 1.0, 2)
 
 
 def test_methods_without_a_common_seed_have_no_difference():

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isnan
 from statistics import mean
 from typing import Any
 
@@ -209,8 +210,8 @@ def _cells(table: Table, row: Row) -> list[str]:
         with_half(figure),
         str(figure.count),
         "" if found is None else with_half(found, "+"),
-        "" if found is None or found.seeds < 2 else f"{found.low:+.2f} to {found.high:+.2f}",
-        "" if found is None or found.seeds < 2 else f"{found.p:.3f}",
+        "" if found is None or isnan(found.p) else f"{found.low:+.2f} to {found.high:+.2f}",
+        "" if found is None or isnan(found.p) else f"{found.p:.3f}",
         f"{mean(row.seconds.values()):.0f}",
         f"{mean(row.memory.values()):.0f}",
     ]
@@ -233,7 +234,7 @@ def verdict(table: Table) -> list[str]:
             continue
         word = {1: "wins against", 0: "ties with", -1: "loses to"}[outcome(table.metric, found)]
         lines.append(
-            f"{row.label} {word} {table.reference}: {found.mean:+.2f} ± {found.half:.2f} over "
+            f"{row.label} {word} {table.reference}: {with_half(found, '+')} over "
             f"{found.seeds} seeds"
         )
     return lines

@@ -13,6 +13,9 @@ from zoo_lightning.errors import ConfigError
 RESAMPLES = 10_000
 """Of the bootstrap."""
 
+ROUNDING = 1e-5
+"""Share of a figure below which differences are those of single precision."""
+
 
 class Interval(NamedTuple):
     """A mean and half of its 95 % interval by Student's t; NaN of a single number."""
@@ -30,8 +33,11 @@ class Difference(NamedTuple):
         half: half of the 95 % interval by Student's t over the seeds' differences.
         low: end of the 95 % interval by the bootstrap over seeds.
         high: the other end.
-        p: of the paired t-test, two-sided; NaN of a single seed.
+        p: of the paired t-test, two-sided.
         seeds: how many.
+
+    All ends and ``p`` are NaN of a single seed, and of equal differences: few and coarse figures
+    may agree by chance, and then say nothing of the spread. Equal figures differ by 0 for sure.
     """
 
     mean: float
@@ -68,13 +74,16 @@ def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Differenc
     seeds = sorted(set(first) & set(second))
     differences = np.array([first[seed] - second[seed] for seed in seeds], dtype=float)
     mean, half, count = interval(differences)
+    unknown = float("nan")
     if count < 2:
-        return Difference(mean, half, float("nan"), float("nan"), float("nan"), count)
+        return Difference(mean, unknown, unknown, unknown, unknown, count)
+    if not np.any(differences):
+        return Difference(0.0, 0.0, 0.0, 0.0, 1.0, count)
+    if np.ptp(differences) < ROUNDING * max(abs(first[seed]) for seed in seeds):
+        return Difference(mean, unknown, unknown, unknown, unknown, count)
     draws = np.random.default_rng(0).choice(differences, (RESAMPLES, count)).mean(axis=1)
     low, high = np.percentile(draws, [2.5, 97.5])
-    # Equal differences have no spread, which the test divides by.
-    same = bool(np.ptp(differences) == 0)
-    p = float(scipy_stats().ttest_1samp(differences, 0.0).pvalue) if not same else float(mean == 0)
+    p = float(scipy_stats().ttest_1samp(differences, 0.0).pvalue)
     return Difference(mean, half, float(low), float(high), p, count)
 
 
