@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -248,20 +249,44 @@ def tiny_in() -> Callable[..., Path]:
     return write_tiny
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a command line came to.
+
+    Attributes:
+        status: of its exit.
+        out: what it printed.
+        err: likewise, to the standard error.
+    """
+
+    status: int
+    out: str
+    err: str
+
+    def refused(self, *words: object) -> str:
+        """The one line of error that a mistake ends with; it has all of some words."""
+        lines = self.err.strip().splitlines()
+        assert self.status == 2, self.err
+        assert [line for line in lines if line.startswith("error: ")] == lines[-1:], self.err
+        assert not any(line.startswith(("Traceback", "usage:")) for line in lines), self.err
+        assert [word for word in words if str(word) not in lines[-1]] == [], lines[-1]
+        return lines[-1]
+
+
 @pytest.fixture
-def command(capfd, monkeypatch) -> Callable[..., SimpleNamespace]:
+def command(capfd, monkeypatch) -> Callable[..., Outcome]:
     """Run a command line in this process, for its exit status and what it prints."""
     # Lightning's logger keeps writing to the standard error of the test that imported it.
     monkeypatch.setattr(logging, "raiseExceptions", False)
 
-    def run(*arguments: object) -> SimpleNamespace:
+    def run(*arguments: object) -> Outcome:
         capfd.readouterr()
         try:
             status = main([str(word) for word in arguments])
         except SystemExit as end:
             status = end.code or 0
         out, err = capfd.readouterr()
-        return SimpleNamespace(status=status, out=out, err=err)
+        return Outcome(status, out, err)
 
     return run
 

@@ -15,17 +15,6 @@ BACKBONE = "--model.init_args.backbone.init_args"
 FIT = ["fit", "--experiment", "tiny", "--run_dir", "run"]
 
 
-def assert_one_clear_line(result, *words: str) -> None:
-    """Exit status 2, one line of error at the very end, no traceback; it says what is needed."""
-    lines = result.err.strip().splitlines()
-    assert result.status == 2, result.err
-    assert lines[-1].startswith("error: ")
-    assert sum(line.startswith("error: ") for line in lines) == 1
-    assert not any(line.startswith(("Traceback", "usage:")) for line in lines)
-    for word in words:
-        assert str(word) in lines[-1]
-
-
 def assert_nothing_trained() -> None:
     """No checkpoint anywhere below the present folder's runs."""
     assert not list(Path("run").rglob("*.ckpt"))
@@ -100,7 +89,7 @@ def marker(tmp_path):
 )
 def test_a_mistaken_option_is_named_before_anything_is_trained(tiny, command, options, words):
     tiny()
-    assert_one_clear_line(command(*FIT, *options), *words)
+    command(*FIT, *options).refused(*words)
     assert_nothing_trained()
 
 
@@ -117,7 +106,7 @@ def test_a_mistaken_option_is_named_before_anything_is_trained(tiny, command, op
 def test_a_mistake_in_an_experiments_file_is_named(tiny, command, text, words):
     tiny()
     Path("experiments", "bad.yaml").write_text(text)
-    assert_one_clear_line(command(*FIT, "--experiment", "bad"), *words)
+    command(*FIT, "--experiment", "bad").refused(*words)
     assert_nothing_trained()
 
 
@@ -132,7 +121,7 @@ def state_of(architecture: str) -> dict[str, torch.Tensor]:
 def test_a_source_of_another_architecture_is_named(tiny, command):
     tiny()
     torch.save(state_of("resnet18"), "other.pth")
-    assert_one_clear_line(command(*FIT, f"{SOURCES}=[random:1, other.pth]"), "'other'", "conv1")
+    command(*FIT, f"{SOURCES}=[random:1, other.pth]").refused("'other'", "conv1")
     assert_nothing_trained()
 
 
@@ -142,7 +131,7 @@ def test_a_truncated_source_is_refused(tiny, command):
     whole = Path("whole.pth").read_bytes()
     Path("half.pth").write_bytes(whole[: len(whole) // 2])
     result = command(*FIT, f"{SOURCES}=[random:1, half.pth]")
-    assert_one_clear_line(result, "half.pth", "truncated or damaged", "again")
+    result.refused("half.pth", "truncated or damaged", "again")
     assert_nothing_trained()
 
 
@@ -155,7 +144,7 @@ def test_code_in_a_source_is_refused_and_not_run(tiny, command, marker, protocol
     else:
         Path("evil.pth").write_bytes(pickle.dumps(content))
     result = command(*FIT, f"{SOURCES}=[random:1, evil.pth]")
-    assert_one_clear_line(result, "evil.pth", "is refused", "state_dict()")
+    result.refused("evil.pth", "is refused", "state_dict()")
     assert_nothing_trained()
 
 
@@ -207,7 +196,7 @@ def test_a_fault_in_a_landmark_file_is_named_before_training(
 ):
     path = annotated / f"{table}.csv"
     path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
-    assert_one_clear_line(command(*FIT), path, *words)
+    command(*FIT).refused(path, *words)
     assert_nothing_trained()
 
 
@@ -217,7 +206,7 @@ def test_a_broken_image_is_named_before_training(annotated, command, table, how)
     image = next((annotated / "images").glob(f"{table}*"))
     data = image.read_bytes()
     image.write_bytes({"truncated": data[:300], "text": b"no image", "empty": b""}[how])
-    assert_one_clear_line(command(*FIT), image, "cannot be read", "replace it")
+    command(*FIT).refused(image, "cannot be read", "replace it")
     assert_nothing_trained()
 
 
@@ -226,7 +215,7 @@ def test_a_test_file_of_another_number_of_points_is_refused(annotated, command):
     path.write_text(
         "\n".join(",".join(line.split(",")[:9]) for line in path.read_text().splitlines())
     )
-    assert_one_clear_line(command(*FIT), path, "4 points", "has 5")
+    command(*FIT).refused(path, "4 points", "has 5")
     assert_nothing_trained()
 
 
@@ -242,7 +231,7 @@ def test_a_test_file_of_another_number_of_points_is_refused(annotated, command):
     ],
 )
 def test_a_wrong_folder_or_option_of_the_data_is_named(annotated, command, options, words):
-    assert_one_clear_line(command(*FIT, *options), *words)
+    command(*FIT, *options).refused(*words)
     assert_nothing_trained()
 
 
@@ -273,7 +262,7 @@ def test_a_fault_in_a_published_format_is_named_before_training(
     path.write_text(content)
     if kind == "W300":
         path.with_suffix(".png").touch()
-    assert_one_clear_line(command(*FIT), path, *words)
+    command(*FIT).refused(path, *words)
     assert_nothing_trained()
 
 
@@ -296,7 +285,7 @@ def test_a_head_for_other_points_than_the_data_have_is_refused(tiny, command, an
     assert command("fit", "--experiment", "tiny", "--run_dir", "faces68", *steps).status == 0
     data = ["--data=LandmarkCSV", f"--data.root={annotated}", "--data.num_workers=0"]
     found = command("test", "--experiment", "tiny", *data, "--ckpt_path", "faces68")
-    assert_one_clear_line(found, "num_points is 68 in the checkpoint, 5 here")
+    found.refused("num_points is 68 in the checkpoint, 5 here")
 
 
 # Checkpoints
@@ -322,11 +311,11 @@ def test_a_checkpoint_that_cannot_be_trusted_is_refused(finished, command, marke
         "text": ["is not a checkpoint"],
         "empty": ["is empty"],
     }[kind]
-    assert_one_clear_line(command(*FIT, option, bad), "bad.ckpt", *words)
+    command(*FIT, option, bad).refused("bad.ckpt", *words)
     assert_nothing_trained()
     if option == "--ckpt_path":
         found = command("test", "--experiment", "tiny", "--ckpt_path", bad)
-        assert_one_clear_line(found, "bad.ckpt", *words)
+        found.refused("bad.ckpt", *words)
 
 
 @pytest.mark.parametrize(
@@ -345,10 +334,10 @@ def test_a_checkpoint_that_cannot_be_trusted_is_refused(finished, command, marke
 @pytest.mark.parametrize("subcommand", ["test", "validate", "predict"])
 def test_a_checkpoint_of_another_network_is_refused(finished, command, subcommand, options, words):
     found = command(subcommand, "--experiment", "tiny", "--ckpt_path", finished, *options)
-    assert_one_clear_line(found, *words, "--config RUN_DIR/config.yaml")
+    found.refused(*words, "--config RUN_DIR/config.yaml")
 
 
 def test_a_run_folder_without_checkpoints_is_named(finished, command):
     shutil.rmtree(finished / "checkpoints")
     found = command("test", "--experiment", "tiny", "--ckpt_path", finished)
-    assert_one_clear_line(found, "no file done/checkpoints/best.ckpt")
+    found.refused("no file done/checkpoints/best.ckpt")

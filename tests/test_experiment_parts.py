@@ -35,11 +35,6 @@ def weights(folder):
     return torch.load(Path(folder, "checkpoints", "last.ckpt"), weights_only=True)["state_dict"]
 
 
-def last_error(result):
-    assert result.status == 2, result.err
-    return result.err.strip().splitlines()[-1]
-
-
 def test_a_word_becomes_numbers_in_all_that_a_run_leaves(greedy, command, caplog):
     assert command(*FIT, "--run_dir", "run").status == 0
     numbers = saved_start("run")
@@ -81,12 +76,12 @@ def test_going_on_and_testing_with_the_experiments_word_find_nothing_anew(
 def test_a_run_that_began_otherwise_is_tested_but_does_not_go_on_with_the_word(greedy, command):
     other = [f"--{BACKBONE}.gate_init=released", f"--{BACKBONE}.norm_weights=uniform"]
     assert command(*FIT, *other, "--run_dir", "run").status == 0
-    refused = last_error(command(*FIT, "--run_dir", "run", "--ckpt_path", "last"))
+    refused = command(*FIT, "--run_dir", "run", "--ckpt_path", "last").refused()
     assert "backbone.gate_init is 'released' in the checkpoint, 'greedy' here" in refused
     tested = command("test", "--experiment", "tiny", "--ckpt_path", "run", "--run_dir", "other")
     assert tested.status == 0, tested.err
     three = [f"--{BACKBONE}.sources=[random:1,random:2,random:3]", "--ckpt_path", "run"]
-    assert "are 2 in the checkpoint, 3 here" in last_error(command(*FIT, *three))
+    assert "are 2 in the checkpoint, 3 here" in command(*FIT, *three).refused()
 
 
 @pytest.mark.parametrize("how", ["rank", "probe"])
@@ -109,12 +104,12 @@ def test_classes_have_a_start_too(greedy, command, class_root):
 
 def test_data_that_nothing_can_be_scored_by_are_refused_by_the_options_name(greedy, command):
     words = ["--data.train_size=1", "--run_dir", "run"]
-    refused = last_error(command(*FIT, *words))
+    refused = command(*FIT, *words).refused()
     assert "gate_init 'greedy' cannot be found from these data" in refused
     assert "give gate_init a number for each source" in refused
-    mistyped = last_error(command(*FIT, f"--{BACKBONE}.gate_init=gredy"))
+    mistyped = command(*FIT, f"--{BACKBONE}.gate_init=gredy").refused()
     assert "gate_init" in mistyped
-    absent = last_error(command(*FIT, "--data=ImageFolders", "--data.root=nowhere"))
+    absent = command(*FIT, "--data=ImageFolders", "--data.root=nowhere").refused()
     assert "nowhere" in absent
 
 
@@ -140,7 +135,7 @@ def test_maps_of_labels_are_refused_before_anything_is_trained(tiny, command, cl
             "data": {"class_path": "PhotoMosaics", "init_args": data},
         }
     )
-    refused = last_error(command(*FIT, "--run_dir", "run"))
+    refused = command(*FIT, "--run_dir", "run").refused()
     assert f"gate_init '{how}' cannot be found from these data" in refused
     assert "have a map of labels; expected points with visible, or label" in refused
     assert "give gate_init a number for each source" in refused

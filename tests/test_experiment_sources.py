@@ -18,15 +18,6 @@ def save(name: str, architecture: str = "test_resnet", prefix: str = "") -> None
     torch.save({"state_dict": {prefix + key: value for key, value in state.items()}}, name)
 
 
-def last_line(result) -> str:
-    """The one line of error that a mistake ends with."""
-    assert result.status == 2, result.out
-    lines = result.err.strip().splitlines()
-    assert sum(line.startswith("error: ") for line in lines) == 1
-    assert lines[-1].startswith("error: ")
-    return lines[-1]
-
-
 # check
 
 
@@ -48,7 +39,7 @@ def test_check_names_every_source_that_does_not_fit(tiny, command):
     tiny()
     save("other.pth", "resnet18")
     found = command(*CHECK, "--sources", "random:1,other.pth,builtin:nowhere,random:2")
-    line = last_line(found)
+    line = found.refused()
     assert "2 of 4 sources do not fit test_resnet: other, nowhere" in line
     assert "does not fit  Source 'other' (other.pth) is not of the architecture" in found.out
     assert "does not fit  Source 'nowhere': No shipped source 'nowhere'" in found.out
@@ -85,7 +76,7 @@ def test_check_warns_of_unlike_preprocessing(tiny, command):
 )
 def test_a_mistake_is_named_in_one_line(tiny, command, words, message):
     tiny()
-    assert message in last_line(command(*words))
+    assert message in command(*words).refused()
 
 
 @pytest.mark.parametrize("name", ["check", "rank"])

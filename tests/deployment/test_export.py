@@ -81,12 +81,7 @@ def close(found, wanted):
 
 
 def refused(found, *words):
-    last = found.err.strip().splitlines()[-1]
-    assert found.status == 2, found.err
-    assert last.startswith("error: ")
-    assert "Traceback" not in found.err
-    for word in words:
-        assert word in last
+    found.refused(*words)
     assert not Path("out").exists()
     assert not [path for path in Path().iterdir() if path.name.startswith(".")]
 

@@ -36,11 +36,6 @@ def rows_of(path):
         return list(csv.DictReader(stream))
 
 
-def last_error(found):
-    assert found.status == 2, found.err
-    return found.err.strip().splitlines()[-1]
-
-
 def test_a_run_is_reported_from_its_own_configuration_and_others_are_refused(run, command):
     run(**{"model.init_args.backbone.init_args.mode": "full"})
     found = command("gates", "--ckpt_path", "run", "--calibration", 8, "--layer_samples", 4)
@@ -59,7 +54,7 @@ def test_a_run_is_reported_from_its_own_configuration_and_others_are_refused(run
     assert float(layers[0]["gate_share"]) + float(layers[1]["gate_share"]) == pytest.approx(1)
     assert [row["source"] for row in rows_of("run/gates/removal.csv")] == ["random-1", "random-2"]
     assert Path("run/gates/gates.png").read_bytes().startswith(b"\x89PNG")
-    assert "run/gates is not empty" in last_error(command("gates", "--ckpt_path", "run"))
+    assert "run/gates is not empty" in command("gates", "--ckpt_path", "run").refused()
 
     other = [*("gates", "--ckpt_path", "run/checkpoints/last.ckpt"), "--experiment", "tiny"]
     options = ["--split", "val", "--layer_samples", 0, "--output", "run/gates", "--overwrite"]
@@ -71,16 +66,16 @@ def test_a_run_is_reported_from_its_own_configuration_and_others_are_refused(run
 
     shutil.copy("run/checkpoints/best.ckpt", "alone.ckpt")
     alone = command("gates", "--ckpt_path", "alone.ckpt")
-    assert "say with --output" in last_error(alone)
+    assert "say with --output" in alone.refused()
     alone = command("gates", "--ckpt_path", "alone.ckpt", "--output", "out")
-    assert "give --experiment NAME" in last_error(alone)
-    assert "there is no file nowhere" in last_error(command("gates", "--ckpt_path", "nowhere"))
+    assert "give --experiment NAME" in alone.refused()
+    assert "there is no file nowhere" in command("gates", "--ckpt_path", "nowhere").refused()
     for change, words in UNSUITABLE:
         content = torch.load("alone.ckpt", weights_only=True)
         change(content["zoo_lightning"], content["hyper_parameters"]["backbone"])
         torch.save(content, "other.ckpt")
         refused = command("gates", "--ckpt_path", "other.ckpt", "--output", "out")
-        assert words in last_error(refused)
+        assert words in refused.refused()
     assert not Path("out").exists()
 
 

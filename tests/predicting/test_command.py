@@ -49,15 +49,6 @@ def rows_of(path):
         return list(csv.reader(stream))
 
 
-def refused(found, *words):
-    last = found.err.strip().splitlines()[-1]
-    assert found.status == 2, found.err
-    assert last.startswith("error: ")
-    assert "Traceback" not in found.err
-    for word in words:
-        assert word in last
-
-
 def test_classes_are_those_of_the_test_and_broken_images_are_counted(classes, command):
     (classes / "ant" / "9.png").write_bytes(b"no image")
     found = command(*PREDICT, "--images", classes, "--top", 2, "--batch_size", 4)
@@ -71,7 +62,7 @@ def test_classes_are_those_of_the_test_and_broken_images_are_counted(classes, co
     assert [row[0] for row in rows] == sorted(tested)
     assert [row[1] for row in rows] == [tested[row[0]][2] for row in rows]
     assert [row[0] for row in rows_of("out/skipped.csv")] == ["image", "ant/9.png"]
-    refused(command(*PREDICT, "--images", classes), "--output out is not empty")
+    command(*PREDICT, "--images", classes).refused("--output out is not empty")
 
 
 def test_an_export_predicts_what_the_run_does(classes, command):
@@ -133,7 +124,7 @@ def test_points_are_those_of_the_test_in_pixels_of_the_image(points, command):
 def test_a_model_of_faces_wants_their_boxes(points, command):
     root = points(box="points", margin=1.5)
     images = root / "images"
-    refused(command(*PREDICT, "--images", images), "give --boxes FILE", "--boxes image")
+    command(*PREDICT, "--images", images).refused("give --boxes FILE", "--boxes image")
     names = sorted(path.name for path in images.iterdir())
     lines = [f"{name},5,5,35,35" for name in names]
     Path("boxes.csv").write_text("\n".join(["image,x0,y0,x1,y1", *lines]))
@@ -150,26 +141,26 @@ def test_a_model_of_faces_wants_their_boxes(points, command):
 def test_what_cannot_be_predicted_from_is_refused(classes, command, tmp_path):
     images = ("--images", classes)
     others = ("predict", "--output", "out", *images, "--ckpt")
-    refused(command(*others, "nowhere"), "nowhere")
+    command(*others, "nowhere").refused("nowhere")
     (tmp_path / "nothing").mkdir()
-    refused(command(*others, "nothing"), "neither a run's folder nor an exported one")
+    command(*others, "nothing").refused("neither a run's folder nor an exported one")
     Path("model.pt2").write_bytes(b"")
-    refused(command(*others, "model.pt2"), "is a program for torch.export.load")
+    command(*others, "model.pt2").refused("is a program for torch.export.load")
     Path("model.onnx").write_bytes(b"nothing of the kind")
-    refused(command(*others, "model.onnx"), "not an ONNX file that can be run")
-    refused(command(*others, "run", "--device", "cuda"), "--device cuda cannot be used")
-    refused(command(*others, "run", "--top", 0), "--top must be at least 1")
-    refused(command(*PREDICT), "give --images")
+    command(*others, "model.onnx").refused("not an ONNX file that can be run")
+    command(*others, "run", "--device", "cuda").refused("--device cuda cannot be used")
+    command(*others, "run", "--top", 0).refused("--top must be at least 1")
+    command(*PREDICT).refused("give --images")
     assert command("export", "--ckpt", "run", "--format", "timm", "--output", "exp").status == 0
     config = json.loads(Path("exp/config.json").read_text())
     Path("exp/config.json").write_text(json.dumps({**config, "zoo_lightning": None}))
-    refused(command(*others, "exp"), "was not exported by zoo_lightning")
+    command(*others, "exp").refused("was not exported by zoo_lightning")
     Path("exp/config.json").write_text(json.dumps(config))
     Path("exp/model.safetensors").rename("exp/pytorch_model.bin")
-    refused(command(*others, "exp"), "has no model.safetensors")
+    command(*others, "exp").refused("has no model.safetensors")
     path = Path("run/checkpoints/best.ckpt")
     content = torch.load(path, weights_only=True)
     del content["zoo_lightning"]["data"]
     torch.save(content, path)
-    refused(command(*others, "run"), "written by an earlier version", "zoo_lightning export")
+    command(*others, "run").refused("written by an earlier version", "zoo_lightning export")
     assert not Path("out").exists()

@@ -34,15 +34,6 @@ def write(**changes: object) -> Path:
     return path
 
 
-def refused(found, *words):
-    last = found.err.strip().splitlines()[-1]
-    assert found.status == 2, found.err
-    assert last.startswith("error: ")
-    assert "Traceback" not in found.err
-    for word in words:
-        assert word in last
-
-
 def test_a_sweep_finds_the_best_configuration_and_it_fits(tiny, command):
     write(
         parameters={
@@ -121,7 +112,7 @@ def test_a_real_sweep_that_is_killed_goes_on_from_its_last_checkpoint(tiny, prog
 )
 def test_mistakes_are_told_in_one_line_before_anything_runs(tiny, command, changes, words):
     write(**changes)
-    refused(command("sweep", "small.yaml"), *words)
+    command("sweep", "small.yaml").refused(*words)
     assert not Path("runs").exists()
 
 
@@ -138,13 +129,13 @@ def test_mistakes_are_told_in_one_line_before_anything_runs(tiny, command, chang
 )
 def test_options_that_cannot_be_right_are_refused(tiny, command, options, words):
     write()
-    refused(command("sweep", *options), *words)
+    command("sweep", *options).refused(*words)
 
 
 def test_without_optuna_the_mend_is_named(tiny, command, monkeypatch):
     write()
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
-    refused(command("sweep", "small.yaml"), "Optuna", "pip install -e '.[sweeps]'")
+    command("sweep", "small.yaml").refused("Optuna", "pip install -e '.[sweeps]'")
 
 
 @pytest.mark.parametrize(
