@@ -145,7 +145,7 @@ def test_the_program_runs_as_a_process_of_its_own(tiny, program, tmp_path):
 
 
 def test_fit_leaves_all_that_a_run_folder_holds(finished, tiny):
-    folder = Path(finished)
+    folder = finished
     summary = summary_of(folder)
     assert list(summary) == [
         "experiment",

@@ -42,6 +42,10 @@ def test_equal_differences_are_certain_of_nothing(second):
     assert np.isnan([found.half, found.low, found.high, found.p]).all()
 
 
+def test_equal_differences_from_nothing_are_certain_of_nothing_either():
+    assert np.isnan(paired({0: 0.0, 1: 0.0}, {0: 1.0, 1: 1.0}).p)
+
+
 def test_equal_figures_do_not_differ():
     assert paired({0: 2.0, 1: 3.0}, {0: 2.0, 1: 3.0}) == (0.0, 0.0, 0.0, 0.0, 1.0, 2)
 

@@ -74,8 +74,7 @@ def test_a_run_is_reported_from_its_own_configuration_and_others_are_refused(run
         content = torch.load("alone.ckpt", weights_only=True)
         change(content["zoo_lightning"], content["hyper_parameters"]["backbone"])
         torch.save(content, "other.ckpt")
-        refused = command("gates", "--ckpt_path", "other.ckpt", "--output", "out")
-        assert words in refused.refused()
+        command("gates", "--ckpt_path", "other.ckpt", "--output", "out").refused(words)
     assert not Path("out").exists()
 
 

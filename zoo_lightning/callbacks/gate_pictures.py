@@ -32,8 +32,7 @@ class GatePictures(Callback):
     began or they were drawn less than ``PAUSE`` seconds ago, and at the end of training.
     TensorBoard and Weights & Biases get the pictures and, at every validation,
     ``gates/LAYER/SOURCE``; ``metrics.csv`` does not get the latter, of which there are hundreds in
-    large networks (see
-    :class:`~zoo_lightning.callbacks.gate_log.GateLog`).
+    large networks (see :class:`~zoo_lightning.callbacks.gate_log.GateLog`).
 
     Gates are the layers' moving averages, in full mode as in lite mode: what a batch gets on
     average. What was kept is part of checkpoints, so the pictures of a run that goes on begin where
