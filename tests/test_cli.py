@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,23 @@ def test_without_arguments_the_subcommands_and_experiments_are_listed(command):
 def test_a_command_line_in_a_notebook_is_one_string(capsys):
     run_command("--version")
     assert capsys.readouterr().out == f"zoo_lightning {__version__}\n"
+
+
+def test_a_reader_who_has_enough_ends_the_program_without_a_word(program, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*program.words, "sources", "list"],
+        env=program.environment,
+        cwd=tmp_path,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    os.close(writing)
+    assert done.returncode == 141, done.stderr
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ What takes seconds to import is imported only when the arguments need it: ``--ve
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -98,12 +99,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; ``None`` takes the process's.
 
     Returns:
-        Exit status: 0; 2 for a mistake in what was given; 130 or 143 after SIGINT or SIGTERM.
+        Exit status: 0; 2 for a mistake in what was given; 130 or 143 after SIGINT or SIGTERM; 141
+        where the reader of the output, such as ``head``, had enough.
     """
+    try:
+        status = _guarded(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if sys.stdout.isatty():  # then it was not the output
+            raise
+        _forget_output()
+        return 128 + signal.SIGPIPE
+    return status
+
+
+def _guarded(arguments: Sequence[str] | None) -> int:
+    """Run a command line; what comes from outside is told in one line."""
     try:
         return _carry_out(arguments)
     except ZooError as error:
         print(f"error: {message_of(error)}", file=sys.stderr)
+        if isinstance(error.__cause__, BrokenPipeError):
+            _forget_output()
         return 2
     except OSError as error:
         ours = storage_error(error)
@@ -115,6 +132,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         number = getattr(stop, "signal_number", signal.SIGINT)
         print(f"\nstopped by {signal.Signals(number).name}", file=sys.stderr)
         return 128 + number
+
+
+def _forget_output() -> None:
+    """Give the output that nobody reads to no one; else its flush at the end complains again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def run_command(line: str) -> None:

@@ -74,6 +74,8 @@ def fault_of(error: BaseException) -> ZooError | None:
     """What an error has to do with the world outside, as one of ours; ``None`` for others."""
     if isinstance(error, (StorageError, LostProcessError)):
         return error
+    if isinstance(error, BrokenPipeError):
+        return LostProcessError("a process that reads what this one writes is gone (closed pipe)")
     if isinstance(error, OSError):
         return storage_error(error)
     text = " ".join(str(error).split())

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from zoo_lightning.architecture import Architecture
 from zoo_lightning.data.augmentation import NO_AUGMENTATION, Augmentation
-from zoo_lightning.data.loading import leave_signals_to_parent, sample_generator
+from zoo_lightning.data.loading import SignalsToParent, sample_generator
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.sources.adapting import Adapted
 from zoo_lightning.sources.transferability import decompose, h_score, linear_fit, log_evidence
@@ -146,7 +146,7 @@ def training_batches(data: LightningDataModule, samples: int) -> Iterator[dict[s
         batch_size=data.batch_size,
         sampler=[(0, index) for index in chosen.tolist()],
         num_workers=data.num_workers,
-        worker_init_fn=leave_signals_to_parent,
+        worker_init_fn=SignalsToParent(),
     )
 
 

@@ -1,15 +1,20 @@
 """Order and randomness depend on seed and position alone; ranks share without a remainder."""
 
+import multiprocessing
+import os
+import signal
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from zoo_lightning.data.loading import (
     ImageDataModule,
     ResumableLoader,
     ShuffledSampler,
+    SignalsToParent,
     StridedSampler,
     sample_generator,
 )
@@ -196,3 +201,25 @@ def test_the_loader_is_one_that_lightning_saves():
     assert isinstance(loader, ResumableLoader)
     assert callable(loader.state_dict)
     assert callable(loader.load_state_dict)
+
+
+def keep_a_loader_until_the_end() -> None:
+    """As the traceback of an error does that refers to itself."""
+    iterator = iter(DataLoader(Numbers(9), num_workers=1, worker_init_fn=SignalsToParent()))
+    next(iterator)
+    (loader,) = multiprocessing.active_children()
+    os.kill(loader.pid, signal.SIGTERM)
+    time.sleep(0.2)
+    next(iterator)  # it is still there
+    kept = [iterator]
+    kept.append(kept)
+
+
+def test_a_loader_outlives_signals_but_not_its_process():
+    process = multiprocessing.get_context("fork").Process(target=keep_a_loader_until_the_end)
+    process.start()
+    process.join(60)
+    ended, status = not process.is_alive(), process.exitcode
+    process.kill()
+    assert ended
+    assert status == 0

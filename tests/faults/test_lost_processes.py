@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from zoo_lightning.errors import LostProcessError
+from zoo_lightning.faults import told
+
 KILLING = """
 import multiprocessing
 import os
@@ -53,6 +56,12 @@ def test_a_killed_loader_is_told_of_and_the_run_goes_on_to_the_same_weights(
     resumed = command(*FIT, "run", "--ckpt_path", "last")
     assert resumed.status == 0, resumed.err
     runs.assert_same_run(tmp_path / "run", tmp_path / "straight")
+
+
+def test_a_training_whose_output_nobody_reads_any_more_says_how_it_goes_on(tmp_path):
+    again = "closed pipe.*Nothing had been saved yet: then give the same command again"
+    with pytest.raises(LostProcessError, match=again), told(tmp_path):
+        raise BrokenPipeError(32, "Broken pipe")
 
 
 PLAY = [

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import os
 import signal
+from ctypes import c_bool
+from multiprocessing.sharedctypes import RawValue
+from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -20,6 +23,7 @@ from zoo_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -34,13 +38,31 @@ def sample_generator(seed: int, epoch: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed)
 
 
-def leave_signals_to_parent(worker: int) -> None:
-    """Let a loader process outlive Ctrl-C and SIGTERM, which reach the whole process group.
+class SignalsToParent:
+    """``worker_init_fn`` for loader processes that outlive Ctrl-C and SIGTERM.
 
-    The training process finishes its step, saves and ends its loader processes itself.
+    Both reach the whole process group; the training process finishes its step, saves and ends its
+    loader processes itself. Those that something keeps until it ends, such as the traceback of an
+    error, :mod:`multiprocessing` then ends by SIGTERM and waits for: that one they obey.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+
+    def __init__(self) -> None:
+        self._ending = RawValue(c_bool, False)  # shared with the loader processes
+        # Finalizers of this priority run before processes are terminated.
+        Finalize(None, self._end, exitpriority=0)
+
+    def __call__(self, worker: int) -> None:
+        """Set the signals of the loader process with this number."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._handle)
+        signal.siginterrupt(signal.SIGTERM, False)  # reading goes on as if it were ignored
+
+    def _end(self) -> None:
+        self._ending.value = True
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._ending.value:
+            os._exit(0)
 
 
 def default_workers() -> int:
@@ -207,7 +229,7 @@ class ImageDataModule(pl.LightningDataModule):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": leave_signals_to_parent,
+            "worker_init_fn": SignalsToParent(),
         }
 
     def _ordered_loader(self, dataset: Dataset) -> DataLoader:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from zoo_lightning.backbone import ZooBackbone
-from zoo_lightning.data.loading import leave_signals_to_parent, sample_generator
+from zoo_lightning.data.loading import SignalsToParent, sample_generator
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.gates.removing import (
     has_batch_norms,
@@ -117,7 +117,7 @@ def some_batches(
         batch_size=data.batch_size,
         sampler=chosen,
         num_workers=data.num_workers,
-        worker_init_fn=leave_signals_to_parent,
+        worker_init_fn=SignalsToParent(),
     )
 
 

@@ -36,7 +36,7 @@ from zoo_lightning.data.images import (
     region_transform,
     square_transform,
 )
-from zoo_lightning.data.loading import leave_signals_to_parent
+from zoo_lightning.data.loading import SignalsToParent
 from zoo_lightning.data.samples import to_chw
 from zoo_lightning.errors import ConfigError, DataError, nearest
 
@@ -210,7 +210,7 @@ def batches(
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=list,
-        worker_init_fn=leave_signals_to_parent,
+        worker_init_fn=SignalsToParent(),
     )
 
 
