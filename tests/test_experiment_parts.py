@@ -59,10 +59,12 @@ def test_going_on_and_testing_with_the_experiments_word_find_nothing_anew(
     greedy(**{"model.init_args.schedule": "constant"})
     assert command(*FIT, "--run_dir", "run").status == 0
     numbers = saved_start("run")
+    seconds = json.loads(Path("run", "summary.json").read_text())["start_seconds"]
     monkeypatch.setattr("zoo_lightning.experiment_parts.find_start", None)
     more = command(*FIT, "--run_dir", "run", "--ckpt_path", "last", "--trainer.max_steps=3")
     assert more.status == 0, more.err
     assert saved_start("run") == numbers
+    assert json.loads(Path("run", "summary.json").read_text())["start_seconds"] == seconds > 0
     for subcommand in ("test", "validate", "predict"):
         done = command(
             subcommand, "--experiment", "tiny", "--ckpt_path", "run", "--run_dir", "other"

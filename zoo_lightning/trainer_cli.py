@@ -166,12 +166,15 @@ class ZooCLI(LightningCLI):
         for line in apply_short_form(options, self.arguments):
             rank_zero_info(line)
         self.experiment, content = joint_name(self.config_files()), None
+        self.start_seconds = None
         if options.ckpt_path:
             ckpt = find_checkpoint(options.ckpt_path, options.run_dir, self.experiment)
             content = read_checkpoint(ckpt)
             self.steps_before = content["global_step"]
             self.logged_until = content["zoo_lightning"].get("logged_until", self.steps_before)
             options.ckpt_path = str(ckpt)
+            if self.subcommand == "fit":
+                self.start_seconds = content["zoo_lightning"].get("start_seconds")
             if options.run_dir is None and self.subcommand == "fit":
                 options.run_dir = str(run_of(ckpt) or "") or None
         elif self.subcommand != "fit":
@@ -186,9 +189,9 @@ class ZooCLI(LightningCLI):
             init = find_checkpoint(options.init_from, None, self.experiment, "--init_from")
             options.init_from = str(init)
             content = read_checkpoint(init)
-        self.start = resolve_start(options, self.experiment, content)
-        for line in self.start.lines() if self.start else []:
-            rank_zero_info(line)
+        if start := resolve_start(options, self.experiment, content):
+            self.start_seconds = round(start.seconds, 1)
+            rank_zero_info("\n".join(start.lines()))
         self.run_dir = Path(options.run_dir or new_run_folder(self.experiment))
 
     def instantiate_classes(self) -> None:
@@ -205,6 +208,7 @@ class ZooCLI(LightningCLI):
                 raise
             raise ours from None
         self._check_counts()
+        self.model.start_seconds = self.start_seconds
         if options.init_from:
             init_from(self.model, options.init_from)
 
@@ -341,7 +345,7 @@ class ZooCLI(LightningCLI):
             "steps": steps,
             **self.model.facts(),
             "seconds": round(seconds, 1),
-            **({"start_seconds": round(self.start.seconds, 1)} if self.start else {}),
+            **({"start_seconds": self.start_seconds} if self.start_seconds else {}),
             "checkpoint": os.path.relpath(checkpoint, self.run_dir),
             "parameters": self.model.backbone.parameter_counts(),
             "preprocessing": self._preprocessing(),

@@ -215,8 +215,8 @@ def open_comparison(
         if options is not None and before != options:
             changed = ", ".join(sorted(_differences(before, options)))
             raise ConfigError(
-                f"{folder} was begun with other options: {changed}; go on with those "
-                f"({path} has them), or give another --run_dir"
+                f"{folder} was begun with other options: {changed}; leave them out to go on with "
+                f"those of {path}, or give another --run_dir"
             )
         return Comparison(folder, before, hold_out)
     if options is None:

@@ -115,6 +115,8 @@ class BaseTask(pl.LightningModule):
         described = {"class_path": type(backbone).__name__, "init_args": backbone.config}
         self.hparams["backbone"] = described
         self.backbone = backbone
+        self.start_seconds: float | None = None
+        """That the search for the start of the gates took, if there was one."""
         self.weights_given = False
         """Whether a trained model's weights were put in, head included."""
         self.teacher: Callable[[BaseTask, Tensor, Tensor, Tensor], Tensor] | None = None
@@ -296,6 +298,7 @@ class BaseTask(pl.LightningModule):
             "total_steps": self._total_steps(),
             # For those who use the model without its data.
             "data": data.facts() if hasattr(data, "facts") else {},
+            **({"start_seconds": self.start_seconds} if self.start_seconds else {}),
         }
 
     def _total_steps(self) -> int | None:
