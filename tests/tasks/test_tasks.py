@@ -18,7 +18,7 @@ from zoo_lightning.data.schemes import FACES5
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods import PlainBackbone
 from zoo_lightning.tasks import ClassificationTask, LandmarkTask
-from zoo_lightning.tasks.base import part_of
+from zoo_lightning.tasks.parts import part_of
 
 
 def zoo(**options) -> ZooBackbone:

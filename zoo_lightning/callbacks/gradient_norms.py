@@ -12,7 +12,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from zoo_lightning.tasks.base import part_of
+from zoo_lightning.tasks.parts import part_of
 
 
 class GradientNorms(Callback):

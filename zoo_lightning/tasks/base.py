@@ -15,13 +15,6 @@ import timm.optim
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import (
-    CosineAnnealingLR,
-    LambdaLR,
-    LRScheduler,
-    MultiStepLR,
-    OneCycleLR,
-)
 
 from zoo_lightning import __version__
 from zoo_lightning.backbone import Backbone, ZooBackbone
@@ -31,9 +24,11 @@ from zoo_lightning.callbacks.zoo_warnings import ZooWarnings
 from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.head_start import solve_head
 from zoo_lightning.shares import check_choice
+from zoo_lightning.tasks.parts import part_of
+from zoo_lightning.tasks.same_options import differences
+from zoo_lightning.tasks.schedules import Schedule, depends_on_length, make_scheduler
 
 HeadInit = Literal["random", "probe"]
-Schedule = Literal["onecycle", "cosine", "linear", "step", "constant"]
 
 
 class BaseTask(pl.LightningModule):
@@ -250,7 +245,8 @@ class BaseTask(pl.LightningModule):
             momentum=options["momentum"],
             **self.optimizer_options(options["optimizer"]),
         )
-        scheduler = self._scheduler(optimizer)
+        steps = self._total_steps() if depends_on_length(options) else None
+        scheduler = make_scheduler(optimizer, options, steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -259,35 +255,6 @@ class BaseTask(pl.LightningModule):
     def optimizer_options(self, name: str) -> dict[str, Any]:
         """Further options of an optimiser by its name."""
         return {}
-
-    def _scheduler(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
-        options = self.hparams
-        if options["schedule"] == "constant":
-            return LambdaLR(optimizer, lambda step: 1.0)
-        steps = self._total_steps()
-        places = options["milestones"] or []
-        if options["schedule"] == "step" and all(place >= 1 for place in places):
-            return MultiStepLR(optimizer, [int(place) for place in places])
-        if steps is None:
-            raise ConfigError(
-                f"schedule {options['schedule']!r} needs the training's length; set "
-                "trainer.max_steps or trainer.max_epochs, or schedule: constant"
-            )
-        if options["schedule"] == "step":
-            return MultiStepLR(optimizer, [int(p if p >= 1 else p * steps) for p in places])
-        if options["schedule"] == "cosine":
-            return CosineAnnealingLR(optimizer, steps)
-        if options["schedule"] == "linear":
-            return LambdaLR(optimizer, lambda step: max(1 - step / steps, 0.0))
-        return OneCycleLR(
-            optimizer,
-            max_lr=[group["lr"] for group in optimizer.param_groups],
-            total_steps=steps,
-            # A rise of exactly one step is a division by zero in torch; so very short runs rise
-            # over a little more.
-            pct_start=min(max(options["warmup"], 1.5 / steps), 0.9),
-            cycle_momentum=False,
-        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is needed to build the task again and to know whether it may go on."""
@@ -306,13 +273,6 @@ class BaseTask(pl.LightningModule):
         steps = self.trainer.estimated_stepping_batches
         return int(steps) if math.isfinite(steps) else None
 
-    def _rate_depends_on_length(self) -> bool:
-        """Whether another length of the training is another learning rate at each step."""
-        options = self.hparams
-        if options["schedule"] == "step":
-            return any(place < 1 for place in options["milestones"])
-        return options["schedule"] != "constant"
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that does not belong to this task and configuration.
 
@@ -329,7 +289,7 @@ class BaseTask(pl.LightningModule):
         found, wanted = dict(checkpoint["hyper_parameters"]), dict(self.hparams)
         found["task"], wanted["task"] = ours["task"], type(self).__name__
         different = differences(found, wanted, everything=fitting)
-        if fitting and self._rate_depends_on_length():
+        if fitting and depends_on_length(self.hparams):
             steps = self._total_steps()
             if steps != ours["total_steps"]:
                 different.append(
@@ -347,16 +307,6 @@ class BaseTask(pl.LightningModule):
             raise ConfigError(f"the checkpoint has other options: {'; '.join(different)}. {mend}")
 
 
-def part_of(name: str) -> str:
-    """Part of the model that a parameter belongs to, by its name: head, gates, alignment, ..."""
-    if name.startswith("head."):
-        return "head"
-    words = name.split(".")
-    if "gate" in words[:-1]:
-        return "gates"
-    return "alignment" if words[-1] == "alignment" else "backbone"
-
-
 def check_classes(num_classes: int, data: Any) -> None:
     """Check that a head has as many classes as the data, if these say how many they have.
 
@@ -369,58 +319,3 @@ def check_classes(num_classes: int, data: Any) -> None:
             f"the head has {num_classes} classes, the data have {found}; give data of "
             f"{num_classes} classes or train a head of {found} (num_classes)"
         )
-
-
-def differences(found: dict[str, Any], wanted: dict[str, Any], everything: bool) -> list[str]:
-    """Options in which a checkpoint differs from the present configuration, for people to read.
-
-    Args:
-        found: hyper-parameters in the checkpoint.
-        wanted: those given now.
-        everything: compare all of them; otherwise only those that shape the network.
-    """
-    shaping = (
-        "task",
-        "num_points",
-        "num_classes",
-        "num_actions",
-        "head",
-        "heatmap_stride",
-        "stride",
-        "head_width",
-    )
-    rows = []
-    for key in sorted(set(found) | set(wanted)):
-        if key == "backbone" or not (everything or key in shaping):
-            continue
-        if found.get(key) != wanted.get(key):
-            rows.append(f"{key} is {found.get(key)!r} in the checkpoint, {wanted.get(key)!r} here")
-    return rows + _backbone_differences(found["backbone"], wanted["backbone"], everything)
-
-
-def _backbone_differences(
-    found: dict[str, Any], wanted: dict[str, Any], everything: bool
-) -> list[str]:
-    rows = []
-    if found["class_path"] != wanted["class_path"]:
-        rows.append(
-            f"backbone is {found['class_path']} in the checkpoint, {wanted['class_path']} here"
-        )
-        return rows
-    shaping = ("architecture", "mode", "align", "gating", "output", "in_chans")
-    before, now = found["init_args"], wanted["init_args"]
-    for key in sorted(set(before) | set(now)):
-        # A plan changes speed only.
-        if key in ("sources", "plan") or not (everything or key in shaping):
-            continue
-        if before.get(key) != now.get(key):
-            rows.append(
-                f"backbone.{key} is {before.get(key)!r} in the checkpoint, {now.get(key)!r} here"
-            )
-    # Only how many: files may have moved, and their weights are in the checkpoint.
-    if found["class_path"] == "ZooBackbone" and len(before["sources"]) != len(now["sources"]):
-        rows.append(
-            f"backbone.sources are {len(before['sources'])} in the checkpoint, "
-            f"{len(now['sources'])} here"
-        )
-    return rows

@@ -36,7 +36,8 @@ from zoo_lightning.rl.losses import (
 from zoo_lightning.rl.networks import PolicyValueHead
 from zoo_lightning.rl.playing import Act, play_games, random_player, summarise
 from zoo_lightning.rl.rollout import Rollout, Samples
-from zoo_lightning.tasks.base import BaseTask, Schedule
+from zoo_lightning.tasks.base import BaseTask
+from zoo_lightning.tasks.schedules import Schedule
 
 Normalisation = Literal["rank", "global", "none"]
 

@@ -1,0 +1,60 @@
+"""Whether a checkpoint belongs to the configuration that is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def differences(found: dict[str, Any], wanted: dict[str, Any], everything: bool) -> list[str]:
+    """Options in which a checkpoint differs from the present configuration, for people to read.
+
+    Args:
+        found: hyper-parameters in the checkpoint.
+        wanted: those given now.
+        everything: compare all of them; otherwise only those that shape the network.
+    """
+    shaping = (
+        "task",
+        "num_points",
+        "num_classes",
+        "num_actions",
+        "head",
+        "heatmap_stride",
+        "stride",
+        "head_width",
+    )
+    rows = []
+    for key in sorted(set(found) | set(wanted)):
+        if key == "backbone" or not (everything or key in shaping):
+            continue
+        if found.get(key) != wanted.get(key):
+            rows.append(f"{key} is {found.get(key)!r} in the checkpoint, {wanted.get(key)!r} here")
+    return rows + _backbone_differences(found["backbone"], wanted["backbone"], everything)
+
+
+def _backbone_differences(
+    found: dict[str, Any], wanted: dict[str, Any], everything: bool
+) -> list[str]:
+    rows = []
+    if found["class_path"] != wanted["class_path"]:
+        rows.append(
+            f"backbone is {found['class_path']} in the checkpoint, {wanted['class_path']} here"
+        )
+        return rows
+    shaping = ("architecture", "mode", "align", "gating", "output", "in_chans")
+    before, now = found["init_args"], wanted["init_args"]
+    for key in sorted(set(before) | set(now)):
+        # A plan changes speed only.
+        if key in ("sources", "plan") or not (everything or key in shaping):
+            continue
+        if before.get(key) != now.get(key):
+            rows.append(
+                f"backbone.{key} is {before.get(key)!r} in the checkpoint, {now.get(key)!r} here"
+            )
+    # Only how many: files may have moved, and their weights are in the checkpoint.
+    if found["class_path"] == "ZooBackbone" and len(before["sources"]) != len(now["sources"]):
+        rows.append(
+            f"backbone.sources are {len(before['sources'])} in the checkpoint, "
+            f"{len(now['sources'])} here"
+        )
+    return rows
