@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from zoo_lightning import __version__, cli, load_task
-from zoo_lightning.cli import run_command
-from zoo_lightning.errors import ZooError
-from zoo_lightning.experiments import known_experiments
+from zoo_lightning import load_task
 
 FIT = ["fit", "--experiment", "tiny"]
 BACKBONE = "model.init_args.backbone.init_args"
@@ -34,132 +29,7 @@ def summary_of(folder: str | Path) -> dict:
     return json.loads(Path(folder, "summary.json").read_text())
 
 
-# What answers at once
-
-
-@pytest.mark.parametrize("words", [["--version"], ["sources", "list"], ["--help"]])
-def test_what_needs_no_torch_does_not_import_it(program, words, tmp_path):
-    code = (
-        "import sys; from zoo_lightning.cli import main; status = main(sys.argv[1:]); "
-        "sys.exit(status or 'torch' in sys.modules or 'lightning' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words],
-        env=program.environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
-
-
-def test_the_version_is_printed(command):
-    assert command("--version").out == f"zoo_lightning {__version__}\n"
-
-
-def test_without_arguments_the_subcommands_and_experiments_are_listed(command):
-    found = command()
-    assert found.status == 0
-    assert all(word in found.out for word in ("fit", "validate", "test", "predict", "sources"))
-    assert all(name in found.out for name in known_experiments())
-
-
-def test_a_command_line_in_a_notebook_is_one_string(capsys):
-    run_command("--version")
-    assert capsys.readouterr().out == f"zoo_lightning {__version__}\n"
-
-
-def test_a_reader_who_has_enough_ends_the_program_without_a_word(program, tmp_path):
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = subprocess.run(
-        [*program.words, "sources", "list"],
-        env=program.environment,
-        cwd=tmp_path,
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-    )
-    os.close(writing)
-    assert done.returncode == 141, done.stderr
-    assert done.stderr == ""
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("fitt --experiment landmarks", "unknown subcommand 'fitt'"),
-        ("fit --experiment 'no such one'", "no such one"),
-    ],
-)
-def test_a_mistake_in_a_notebook_is_raised(line, message):
-    with pytest.raises(ZooError, match=message):
-        run_command(line)
-
-
-def test_a_command_that_ends_with_another_status_than_0_is_raised_in_a_notebook(monkeypatch):
-    monkeypatch.setattr(cli, "_carry_out", lambda words: len(words))
-    with pytest.raises(ZooError, match=r"`sources check \.\.\.` ended with status 4"):
-        run_command("sources check --experiment 'my own'")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["fitt"], "unknown subcommand 'fitt'. Did you mean 'fit'?"),
-        (["--versoin"], "Did you mean '--version'?"),
-        (["sources", "lst"], "'sources list'"),
-        (["fit"], "give --experiment NAME"),
-        (["test", "--experiment", "tiny"], "test needs --ckpt_path"),
-    ],
-)
-def test_a_mistyped_command_is_answered_in_one_line(tiny, command, words, message):
-    tiny()
-    found = command(*words)
-    assert found.status == 2
-    lines = found.err.strip().splitlines()
-    assert message in lines[-1]
-    assert [line for line in lines if line.startswith(("error", "usage"))] == lines[-1:]
-
-
-@pytest.mark.parametrize("words", [["--help"], ["list", "--help"]])
-def test_the_help_of_sources_names_its_subcommands(command, words):
-    found = command("sources", *words)
-    assert found.status == 0
-    assert all(name in found.out for name in ("list", "inspect", "check", "rank", "ship"))
-
-
-def test_the_help_of_a_subcommand_names_our_options(command):
-    found = command("fit", "--help")
-    assert found.status == 0
-    ours = ("--experiment", "--sources", "--architecture", "--run_dir", "--init_from", "--wandb")
-    words = ("project", "entity", "group", "tags", "notes", "checkpoint", "sources")
-    logged = [f"--wandb_{word}" for word in words]
-    for option in (*ours, *logged, "--gradient_norms", "--ckpt_path"):
-        assert option in found.out
-
-
-def test_the_program_runs_as_a_process_of_its_own(tiny, program, tmp_path):
-    tiny(**{"trainer.enable_progress_bar": True})
-    done = subprocess.run(
-        [*program.words, *FIT, "--run_dir", "run", *ONE_STEP],
-        env=program.environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "step=1/1" in done.stdout  # the progress
-    assert "test/nme" in done.stdout  # the table
-    assert "run folder   run" in done.stdout
-    assert "parameters" in done.stderr + done.stdout
-
-
-# fit
+# Training and what it leaves
 
 
 def test_fit_leaves_all_that_a_run_folder_holds(finished, tiny):

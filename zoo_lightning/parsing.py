@@ -10,16 +10,18 @@ import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import yaml
+from jsonargparse import ActionConfigFile
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from zoo_lightning.errors import ConfigError, nearest
-from zoo_lightning.experiments import known_experiments
+from zoo_lightning.experiments import find_experiment, known_experiments
+from zoo_lightning.yaml_files import check_files
 
 NOISE = re.compile(
     r"Does not validate against|Subtypes: |Errors:$|Expected a <class 'NoneType'>|Given value"
@@ -147,3 +149,20 @@ def parameters_of(name: str | None) -> list[str]:
     bases = [base for base in cls.__mro__ if "__init__" in vars(base) and base is not object]
     names = {name for base in bases for name in inspect.signature(base.__init__).parameters}
     return sorted(names - {"self", "args", "kwargs"})
+
+
+class ExperimentAction(ActionConfigFile):
+    """``--experiment NAME`` is ``--config`` of the experiment's file."""
+
+    def __call__(
+        self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        """Find the file, then do as ``--config`` does."""
+        if option_string == "--experiment":
+            values = str(find_experiment(values))
+            check_files(values)
+        try:
+            super().__call__(parser, cfg, values, option_string)
+        except BADLY_WRITTEN as error:
+            complaint = one_line(str(error), option_names(parser))
+            raise ConfigError(f"configuration {values}: {complaint}") from error

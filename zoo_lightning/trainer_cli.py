@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile, set_parsing_settings
+from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -27,7 +27,7 @@ from zoo_lightning.checkpoint_files import write_whole_checkpoints
 from zoo_lightning.errors import ConfigError, cause_of
 from zoo_lightning.exhibits import log_table, step_of
 from zoo_lightning.experiment_parts import resolve_start
-from zoo_lightning.experiments import find_experiment, joint_name
+from zoo_lightning.experiments import joint_name
 from zoo_lightning.faults import told
 from zoo_lightning.lineage import log_checkpoint, log_sources, log_start
 from zoo_lightning.loggers import (
@@ -39,13 +39,7 @@ from zoo_lightning.loggers import (
     reached,
 )
 from zoo_lightning.memory import peak_memory_mb
-from zoo_lightning.parsing import (
-    BADLY_WRITTEN,
-    OneLineParser,
-    named_interpolations,
-    one_line,
-    option_names,
-)
+from zoo_lightning.parsing import ExperimentAction, OneLineParser, named_interpolations
 from zoo_lightning.run_callbacks import add_callback_options, chooses_best, run_callbacks
 from zoo_lightning.run_folder import (
     CHECKPOINTS,
@@ -67,23 +61,6 @@ from zoo_lightning.yaml_files import check_files
 
 COUNTS = ("num_points", "num_classes", "num_actions")
 """Options of the task that it takes from the data."""
-
-
-class ExperimentAction(ActionConfigFile):
-    """``--experiment NAME`` is ``--config`` of the experiment's file."""
-
-    def __call__(
-        self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
-    ) -> None:
-        """Find the file, then do as ``--config`` does."""
-        if option_string == "--experiment":
-            values = str(find_experiment(values))
-            check_files(values)
-        try:
-            super().__call__(parser, cfg, values, option_string)
-        except BADLY_WRITTEN as error:
-            complaint = one_line(str(error), option_names(parser))
-            raise ConfigError(f"configuration {values}: {complaint}") from error
 
 
 class ZooCLI(LightningCLI):
