@@ -99,8 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; ``None`` takes the process's.
 
     Returns:
-        Exit status: 0; 2 for a mistake in what was given; 130 or 143 after SIGINT or SIGTERM; 141
-        where the reader of the output, such as ``head``, had enough.
+        Exit status: 0; 2 for a mistake in what was given; 129, 130 or 143 after SIGHUP in training,
+        SIGINT or SIGTERM; 141 where the reader of the output, such as ``head``, had enough.
     """
     try:
         status = _guarded(arguments)

@@ -1,9 +1,16 @@
 """Signals outside of the training itself: while it is prepared, and in the test that follows it."""
 
+import fcntl
+import os
 import signal
+import subprocess
+import termios
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 STOPPING = """
 import os
@@ -60,3 +67,35 @@ def test_a_run_is_stopped_by_a_signal_before_and_after_training(
     if stage == "test":
         assert command(*fit, "straight").status == 0
         runs.assert_same_run(tmp_path / "run", tmp_path / "straight")
+
+
+def steps_of(folder: Path) -> int:
+    """Steps that a run has logged."""
+    file = folder / "metrics.csv"
+    return file.read_text().count("\n") - 1 if file.is_file() else 0
+
+
+def test_a_terminal_that_closes_loses_no_step(tmp_path, tiny, program, runs):
+    tiny(**runs.LONG, **{"data.init_args.num_workers": 1, "trainer.enable_progress_bar": True})
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [*program.words, "fit", "--experiment", "tiny", "--run_dir", "run"],
+        env=program.environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # becomes its terminal
+    )
+    os.close(theirs)
+    printed, deadline = b"", time.monotonic() + 120
+    os.set_blocking(ours, False)
+    while process.poll() is None and steps_of(tmp_path / "run") < 5:
+        assert time.monotonic() < deadline, printed.decode()
+        with suppress(BlockingIOError):
+            printed += os.read(ours, 4096)
+        time.sleep(0.005)
+    os.close(ours)
+    assert process.wait(60) == 128 + signal.SIGHUP, printed.decode()
+    step = torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert 5 <= step < runs.STEPS

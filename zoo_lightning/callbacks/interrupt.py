@@ -1,9 +1,11 @@
-"""The state of training in ``last.ckpt``; stopping on SIGINT and SIGTERM without losing a step."""
+"""The state of training in ``last.ckpt``; stopping on signals without losing a step."""
 
 from __future__ import annotations
 
 import math
+import os
 import signal
+import stat
 import threading
 from pathlib import Path
 from types import FrameType
@@ -13,6 +15,11 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
+
+HANGUP = getattr(signal, "SIGHUP", None)
+"""What a terminal sends that closes; not on every system."""
+
+STOPPING = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, HANGUP)))
 
 
 class TrainingInterrupted(BaseException):
@@ -35,13 +42,14 @@ class TrainingInterrupted(BaseException):
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves ``last.ckpt`` at every validation, at the end, and on SIGINT or SIGTERM, then stops.
+    """Saves ``last.ckpt`` at every validation, at the end, and on a signal, then stops.
 
-    Lightning's ``save_last`` saves only when the best checkpoint improves. A signal lets the step
-    in progress finish: a checkpoint in the middle of a step could hold half of an update; the one
-    saved here continues with exactly the weights of an uninterrupted run. A second signal does not
-    wait. It is a ``Checkpoint`` so that Lightning calls it last: what other callbacks have done
-    in a step, such as finding a new best one, is part of the state.
+    Signals are SIGINT, SIGTERM and, unless ``nohup`` has it ignored, SIGHUP. Lightning's
+    ``save_last`` saves only when the best checkpoint improves. A signal lets the step in progress
+    finish: a checkpoint in the middle of a step could hold half of an update; the one saved here
+    continues with exactly the weights of an uninterrupted run. A second signal does not wait. It is
+    a ``Checkpoint`` so that Lightning calls it last: what other callbacks have done in a step, such
+    as finding a new best one, is part of the state.
 
     Args:
         folder: where ``last.ckpt`` goes.
@@ -58,15 +66,18 @@ class LastCheckpoint(Checkpoint):
         self._stopping = False
 
     def _handle(self, signal_number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if signal_number == HANGUP:  # comes twice where a shell passes it on
+            _forget_terminal()
+        elif self.requested:
             raise KeyboardInterrupt
         self.requested = signal_number
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
+            for number in STOPPING:
+                if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
@@ -122,6 +133,15 @@ class LastCheckpoint(Checkpoint):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
+
+
+def _forget_terminal() -> None:
+    """Let what is printed to a terminal that is gone go nowhere; it would be an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for output in (1, 2):
+        if stat.S_ISCHR(os.fstat(output).st_mode):
+            os.dup2(nowhere, output)
+    os.close(nowhere)
 
 
 def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:

@@ -19,6 +19,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from zoo_lightning.callbacks.interrupt import STOPPING
 from zoo_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -39,11 +40,12 @@ def sample_generator(seed: int, epoch: int, index: int) -> torch.Generator:
 
 
 class SignalsToParent:
-    """``worker_init_fn`` for loader processes that outlive Ctrl-C and SIGTERM.
+    """``worker_init_fn`` for loader processes that outlive Ctrl-C, SIGTERM and a closed terminal.
 
-    Both reach the whole process group; the training process finishes its step, saves and ends its
-    loader processes itself. Those that something keeps until it ends, such as the traceback of an
-    error, :mod:`multiprocessing` then ends by SIGTERM and waits for: that one they obey.
+    All of them reach the whole process group; the training process finishes its step, saves and
+    ends its loader processes itself. Those that something keeps until it ends, such as the
+    traceback of an error, :mod:`multiprocessing` then ends by SIGTERM and waits for: that one they
+    obey.
     """
 
     def __init__(self) -> None:
@@ -53,7 +55,8 @@ class SignalsToParent:
 
     def __call__(self, worker: int) -> None:
         """Set the signals of the loader process with this number."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._handle)
         signal.siginterrupt(signal.SIGTERM, False)  # reading goes on as if it were ignored
 
