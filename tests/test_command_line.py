@@ -15,20 +15,26 @@ FIT = ["fit", "--experiment", "tiny"]
 ONE_STEP = ["--trainer.max_steps=1", "--trainer.val_check_interval=1"]
 
 
+def run(program, words, folder, stdout=subprocess.PIPE) -> subprocess.CompletedProcess:
+    """Run words in a process of their own, in a folder."""
+    return subprocess.run(
+        words,
+        env=program.environment,
+        cwd=folder,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
+
+
 @pytest.mark.parametrize("words", [["--version"], ["sources", "list"], ["--help"]])
 def test_what_needs_no_torch_does_not_import_it(program, words, tmp_path):
     code = (
         "import sys; from zoo_lightning.cli import main; status = main(sys.argv[1:]); "
         "sys.exit(status or 'torch' in sys.modules or 'lightning' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words],
-        env=program.environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run(program, [sys.executable, "-c", code, *words], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
@@ -52,15 +58,7 @@ def test_a_command_line_in_a_notebook_is_one_string(capsys):
 def test_a_reader_who_has_enough_ends_the_program_without_a_word(program, tmp_path):
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(
-        [*program.words, "sources", "list"],
-        env=program.environment,
-        cwd=tmp_path,
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-    )
+    done = run(program, [*program.words, "sources", "list"], tmp_path, stdout=writing)
     os.close(writing)
     assert done.returncode == 141, done.stderr
     assert done.stderr == ""
@@ -122,14 +120,7 @@ def test_the_help_of_a_subcommand_names_our_options(command):
 
 def test_the_program_runs_as_a_process_of_its_own(tiny, program, tmp_path):
     tiny(**{"trainer.enable_progress_bar": True})
-    done = subprocess.run(
-        [*program.words, *FIT, "--run_dir", "run", *ONE_STEP],
-        env=program.environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = run(program, [*program.words, *FIT, "--run_dir", "run", *ONE_STEP], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "step=1/1" in done.stdout  # the progress
     assert "test/nme" in done.stdout  # the table

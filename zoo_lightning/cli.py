@@ -6,7 +6,6 @@ What takes seconds to import is imported only when the arguments need it: ``--ve
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 
 from zoo_lightning import __version__
 from zoo_lightning.errors import ConfigError, ZooError, message_of, nearest
+from zoo_lightning.silence import silence
 from zoo_lightning.whole_files import storage_error
 
 SUBCOMMANDS = (
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         if sys.stdout.isatty():  # then it was not the output
             raise
-        _forget_output()
+        _silence_output()
         return 128 + signal.SIGPIPE
     return status
 
@@ -120,7 +120,7 @@ def _guarded(arguments: Sequence[str] | None) -> int:
     except ZooError as error:
         print(f"error: {message_of(error)}", file=sys.stderr)
         if isinstance(error.__cause__, BrokenPipeError):
-            _forget_output()
+            _silence_output()
         return 2
     except OSError as error:
         ours = storage_error(error)
@@ -134,11 +134,9 @@ def _guarded(arguments: Sequence[str] | None) -> int:
         return 128 + number
 
 
-def _forget_output() -> None:
-    """Give the output that nobody reads to no one; else its flush at the end complains again."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+def _silence_output() -> None:
+    """Nobody reads it; the interpreter's flush at the end would complain again."""
+    silence([sys.stdout.fileno()])
 
 
 def run_command(line: str) -> None:

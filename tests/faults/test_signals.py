@@ -1,4 +1,4 @@
-"""Signals outside of the training itself: while it is prepared, and in the test that follows it."""
+"""Signals before and after a training, and a terminal that closes in the middle of one."""
 
 import fcntl
 import os

@@ -16,10 +16,13 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
+from zoo_lightning.silence import silence
+
 HANGUP = getattr(signal, "SIGHUP", None)
 """What a terminal sends that closes; not on every system."""
 
 STOPPING = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, HANGUP)))
+"""Signals after which a training saves and stops."""
 
 
 class TrainingInterrupted(BaseException):
@@ -136,12 +139,8 @@ class LastCheckpoint(Checkpoint):
 
 
 def _forget_terminal() -> None:
-    """Let what is printed to a terminal that is gone go nowhere; it would be an error."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for output in (1, 2):
-        if stat.S_ISCHR(os.fstat(output).st_mode):
-            os.dup2(nowhere, output)
-    os.close(nowhere)
+    """Printing to a terminal that is gone would be an error; files and pipes go on."""
+    silence(output for output in (1, 2) if stat.S_ISCHR(os.fstat(output).st_mode))
 
 
 def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
