@@ -227,6 +227,8 @@ def test_options_that_cannot_be_right_are_refused(quick, command, monkeypatch):
     tiny = ("--experiment", "tiny")
     command(*COMPARE).refused("out is no comparison", "give --experiment")
     command(*COMPARE, *tiny, "--methods", "lit").refused("Did you mean 'lite'?")
+    command(*COMPARE, *tiny, "--methods", "single:random").refused("'single:random'", "random-1")
+    assert not Path("out").exists()
     command(*COMPARE, *tiny, "--seeds", "a").refused("--seeds 'a'")
     command(*COMPARE, *tiny, "--fractions", "2").refused("in (0, 1]")
     command(*COMPARE, *tiny, "--workers", 0).refused("--workers must be at least 1")

@@ -116,3 +116,21 @@ def test_methods_that_are_needed_come_first_and_unknown_ones_are_refused():
         find_recipes(["lit"], "LandmarkTask")
     with pytest.raises(ConfigError, match="'ensemble' is for ClassificationTask and LandmarkTask"):
         find_recipes(["ensemble"], "PPOTask")
+
+
+def test_one_source_can_be_named():
+    [lite, one] = find_recipes(["lite", "single:b"], "PPOTask")
+    assert (lite.name, one.name) == ("lite", "single")
+    assert one.variants(["a", "b"]) == ["b"]
+    two = find_recipes(["single:a", "single:b"], "PPOTask")
+    assert [recipe.variants(["a", "b"]) for recipe in two] == [["a"], ["b"]]
+    with pytest.raises(ConfigError, match=r"'single:bb': no such source.*Did you mean 'bbb'"):
+        find_recipes(["single:bb"], "PPOTask")[0].variants(["aaa", "bbb"])
+    with pytest.raises(ConfigError, match="'lite:a': lite is no training of one source"):
+        find_recipes(["lite:a"], "PPOTask")
+
+
+def test_a_named_source_is_not_trained_twice_beside_all():
+    found = find_recipes(["single:a", "ensemble"], "LandmarkTask")
+    assert [recipe.name for recipe in found] == ["single", "ensemble"]
+    assert found[0].variants(["a", "b"]) == ["a", "b"]

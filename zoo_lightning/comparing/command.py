@@ -49,7 +49,8 @@ Train transfer methods on the same data, steps and augmentation, and say which i
 sure that is. Every run has a folder of its own below --run_dir; what is finished is not repeated,
 so the same command goes on with a comparison that was stopped, and several may work on one folder.
 
-methods: {", ".join(RECIPES)}
+methods: {", ".join(RECIPES)};
+single:SOURCE fine-tunes that one source only
 """
 
 
@@ -87,10 +88,10 @@ def main(arguments: Sequence[str]) -> int:
             f"--fractions {options.fractions}: a game has no training data to take a part of; set "
             "data.total_steps in comparisons of their own"
         )
-    if not comparison.sources and any(recipe.variants(["x"]) == ["x"] for recipe in recipes):
+    if not comparison.sources and any(recipe.by_source for recipe in recipes):
         raise ConfigError("the experiment has no sources to compare; give --sources A,B")
-    open_comparison(options.run_dir, comparison.options)
     cells = cells_of(recipes, list(comparison.sources), seeds, fractions)
+    open_comparison(options.run_dir, comparison.options)
     failed: list[Cell] = []
     try:
         if options.tune and not _tune(comparison, recipes, fractions, options, failed):

@@ -169,7 +169,7 @@ def choices_among(
     singles = [row for label, row in rows.items() if label.startswith("single ")]
     if len(singles) < 2:
         return []
-    best = max(singles, key=lambda row: metric.sign * mean(row.figures.values()))
+    best = max(with_most_seeds(singles), key=lambda row: metric.sign * mean(row.figures.values()))
     common = sorted(set.intersection(*(set(row.figures) for row in singles)))
     by_validation = Row(BY_VALIDATION, False, chosen=True)
     for seed in common:
@@ -180,9 +180,15 @@ def choices_among(
     return [by_hindsight, by_validation]
 
 
+def with_most_seeds(rows: Sequence[Row]) -> list[Row]:
+    """Rows that may be ranked by their means: a mean of few seeds is the best too easily."""
+    most = max((len(row.figures) for row in rows), default=0)
+    return [row for row in rows if len(row.figures) == most]
+
+
 def best_baseline(rows: Sequence[Row], metric: Metric) -> str | None:
     """Label of the row whose mean is best among those that are not Zoo-Tuning."""
-    baselines = [row for row in rows if not row.zoo and row.figures]
+    baselines = with_most_seeds([row for row in rows if not row.zoo and row.figures])
     if not baselines:
         return None
     # Of equal rows the choice by hindsight comes first, which says what it is.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.methods.ensembles import greedy_soup, joint_task
 from zoo_lightning.methods.recipe import Derived, Options, Setting, Trained, plain
 from zoo_lightning.tasks import BaseTask
@@ -23,13 +24,31 @@ class Single(Trained):
     """Each source fine-tuned by itself, the usual transfer.
 
     Yosinski et al., *How transferable are features in deep neural networks?*, NeurIPS 2014.
+
+    Args:
+        only: name of the one source to fine-tune; ``None`` for all.
     """
 
     name = "single"
+    by_source = True
+
+    def __init__(self, only: str | None = None) -> None:
+        self.only = only
 
     def variants(self, sources: Sequence[str]) -> list[str]:
-        """One run a source."""
-        return list(sources)
+        """One run a source.
+
+        Raises:
+            ConfigError: there is no such source.
+        """
+        if self.only is None:
+            return list(sources)
+        if self.only not in sources:
+            raise ConfigError(
+                f"method 'single:{self.only}': no such source; expected one of "
+                f"{', '.join(sources)}.{nearest(self.only, sources)}"
+            )
+        return [self.only]
 
     def configure(self, options: Options, setting: Setting) -> None:
         """The variant's source alone."""

@@ -62,10 +62,12 @@ class Recipe(ABC):
         zoo: whether it is Zoo-Tuning; the others are baselines.
         needs: methods whose runs it is made from.
         tasks: that it is for; empty for all.
+        by_source: whether it is one run for each source.
     """
 
     name: ClassVar[str]
     zoo: ClassVar[bool] = False
+    by_source: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[tuple[str, ...]] = ()
 

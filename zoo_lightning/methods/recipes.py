@@ -64,24 +64,32 @@ def find_recipes(names: Sequence[str], task: str) -> list[Recipe]:
     """Recipes by name, with those that they need, these first.
 
     Args:
-        names: of the methods.
+        names: of the methods; ``single:SOURCE`` is one source of ``single``.
         task: class of the task that is compared on.
 
     Raises:
         ConfigError: an unknown method, or one that is not for the task.
     """
     found: dict[str, Recipe] = {}
-    for name in names:
-        if name not in RECIPES:
-            raise ConfigError(
-                f"unknown method {name!r}; expected some of {', '.join(RECIPES)}."
-                f"{nearest(name, RECIPES)}"
-            )
-        recipe = RECIPES[name]
-        if recipe.tasks and task not in recipe.tasks:
-            raise ConfigError(
-                f"method {name!r} is for {' and '.join(recipe.tasks)}, not for {task}"
-            )
-        for needed in (*recipe.needs, name):
-            found[needed] = RECIPES[needed]
+    for text in names:
+        name, _, source = text.partition(":")
+        recipe = _find(name, task)
+        if source and not recipe.by_source:
+            raise ConfigError(f"method {text!r}: {name} is no training of one source; give {name}")
+        found |= {needed: RECIPES[needed] for needed in recipe.needs}
+        found[text] = Single(source) if source else recipe
+    if Single.name in found:  # it has all sources already
+        found = {text: recipe for text, recipe in found.items() if ":" not in text}
     return sorted(found.values(), key=lambda recipe: len(recipe.needs))
+
+
+def _find(name: str, task: str) -> Recipe:
+    if name not in RECIPES:
+        raise ConfigError(
+            f"unknown method {name!r}; expected some of {', '.join(RECIPES)}."
+            f"{nearest(name, RECIPES)}"
+        )
+    recipe = RECIPES[name]
+    if recipe.tasks and task not in recipe.tasks:
+        raise ConfigError(f"method {name!r} is for {' and '.join(recipe.tasks)}, not for {task}")
+    return recipe
