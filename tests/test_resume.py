@@ -351,6 +351,6 @@ def test_a_signal_waits_for_the_end_of_accumulated_gradients(tmp_path):
 
 def test_a_second_signal_does_not_wait(tmp_path):
     callback = LastCheckpoint(str(tmp_path))
-    callback._handle(signal.SIGINT, None)
+    callback._ask(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        callback._handle(signal.SIGINT, None)
+        callback._ask(signal.SIGINT)

@@ -110,12 +110,13 @@ def test_a_trial_whose_process_was_killed_too_goes_on_with_the_same_parameters(f
     assert found == {0: 3.25, 1: 1.25}
 
 
-def test_a_sweep_that_is_asked_to_stop_has_its_trials_save_and_goes_on(fake):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_sweep_that_is_asked_to_stop_has_its_trials_save_and_goes_on(fake, number):
     fake.write(parameters=WAITS)
     sweep = fake.start(2)
     until(lambda: fake.ran() == {0: 1, 1: 1})
     until(lambda: len(list(fake.folder.glob("trials/*/metrics.csv"))) == 2)
-    sweep.send_signal(signal.SIGTERM)
+    sweep.send_signal(number)
     printed = sweep.communicate(timeout=60)[0]
     assert "stopped trial 0000" in printed
     assert "stopped trial 0001" in printed

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
-import stat
-import threading
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,13 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from zoo_lightning.silence import silence
-
-HANGUP = getattr(signal, "SIGHUP", None)
-"""What a terminal sends that closes; not on every system."""
-
-STOPPING = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, HANGUP)))
-"""Signals after which a training saves and stops."""
+from zoo_lightning.stopping import stop_signals
 
 
 class TrainingInterrupted(BaseException):
@@ -62,25 +53,20 @@ class LastCheckpoint(Checkpoint):
         super().__init__()
         self.path = Path(folder) / "last.ckpt"
         self.requested = 0
-        self._before: dict[int, Any] = {}
+        self._signals = ExitStack()
         self._steps = 0  # before the batch
         self._stepped = False  # in the last batch
         self._saved = -1
         self._stopping = False
 
-    def _handle(self, signal_number: int, frame: FrameType | None) -> None:
-        if signal_number == HANGUP:  # comes twice where a shell passes it on
-            _forget_terminal()
-        elif self.requested:
+    def _ask(self, signal_number: int) -> None:
+        if self.requested:
             raise KeyboardInterrupt
         self.requested = signal_number
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in STOPPING:
-                if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._handle)
+        self._signals.enter_context(stop_signals(self._ask))
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
@@ -133,14 +119,7 @@ class LastCheckpoint(Checkpoint):
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
-
-
-def _forget_terminal() -> None:
-    """Printing to a terminal that is gone would be an error; files and pipes go on."""
-    silence(output for output in (1, 2) if stat.S_ISCHR(os.fstat(output).st_mode))
+        self._signals.close()
 
 
 def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:

@@ -10,8 +10,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from zoo_lightning.comparing.cell import TAKEN, arguments_of
@@ -20,6 +19,7 @@ from zoo_lightning.comparing.grid import Cell, Comparison
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.run_folder import LOG, last_line_of_log
+from zoo_lightning.stopping import stop_signals
 
 Say = Callable[[str], object]
 
@@ -150,13 +150,13 @@ def run_here(
         The cells that failed.
 
     Raises:
-        ComparisonStopped: by SIGINT or SIGTERM; running cells were asked to save and have ended.
+        ComparisonStopped: by a signal; running cells were asked to save and have ended.
     """
     if workers > 1 and not devices:  # they share the cores
         os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // workers, 1)))
     given = [devices[i % len(devices)] if devices else None for i in range(workers)]
     pool = Workers(comparison, given, say)
-    with _raising_on_signals():
+    with stop_signals(_raise):
         try:
             for needing in (False, True):
                 pool.work([c for c in cells if bool(RECIPES[c.method].needs) == needing])
@@ -171,22 +171,8 @@ def run_here(
     return pool.failed
 
 
-@contextmanager
-def _raising_on_signals() -> Iterator[None]:
-    """Raise :class:`ComparisonStopped` on SIGINT and SIGTERM, in the main thread."""
-
-    def handle(number: int, frame: object) -> None:
-        raise ComparisonStopped(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _raise(number: int) -> None:
+    raise ComparisonStopped(number)
 
 
 def run_on_cluster(

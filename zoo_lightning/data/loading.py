@@ -19,8 +19,8 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from zoo_lightning.callbacks.interrupt import STOPPING
 from zoo_lightning.errors import ConfigError, DataError
+from zoo_lightning.stopping import STOPPING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

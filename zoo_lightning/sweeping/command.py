@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from typing import Any
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.sweeping import hosted
 from zoo_lightning.sweeping.expansion import expand, nested, words_of_fit
-from zoo_lightning.sweeping.local import Stopped, run_here
+from zoo_lightning.sweeping.local import SweepStopped, run_here
 from zoo_lightning.sweeping.outcome import (
     FEWEST,
     IMPORTANCES,
@@ -205,10 +204,9 @@ def _here(
     try:
         if options.count != 0:
             run_here(trials, workers, options.count, devices, lambda line: print(line, flush=True))
-    except KeyboardInterrupt as stop:
-        number = signal.SIGTERM if isinstance(stop, Stopped) else signal.SIGINT
-        print("stopped; the same command goes on", file=sys.stderr)
-        status = 128 + number
+    except SweepStopped as stop:
+        print(f"{stop}; the same command goes on", file=sys.stderr)
+        status = 128 + stop.signal_number
     results = results_of(trials)
     _report(sweep, metric, folder, extra, results)
     logged = next(folder.glob("trials/*/wandb/offline-run-*"), None)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.run_folder import CHECKPOINTS, LOG, METRICS, SUMMARY, last_line_of_log
+from zoo_lightning.stopping import STOPPING, stop_signals
 from zoo_lightning.sweeping.expansion import expand, nested, words_of_fit
 from zoo_lightning.sweeping.study import Taken, Trials
 from zoo_lightning.whole_files import whole_file
@@ -35,7 +36,7 @@ BEAT = 60.0
 HOPELESS = 3
 """So many failures without a success say that the sweep itself is wrong."""
 
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
+STOPPED = tuple(status for number in STOPPING for status in (128 + number, -number))
 """Exit statuses of a trial that was stopped from outside."""
 
 PARAMETERS = "parameters.json"
@@ -268,7 +269,7 @@ def run_here(
 
     Raises:
         ConfigError: a mistake in the sweep that no trial can get past.
-        KeyboardInterrupt: it was asked to stop; the trials have saved and are put back.
+        SweepStopped: by a signal; the trials have saved and are put back.
     """
     worker = Worker(trials, count, say)
     ended = [threading.Event() for _ in range(workers)]
@@ -281,9 +282,7 @@ def run_here(
             ended[number].set()
 
     # Handlers that raise would make Python 3.11 take threads that are joined for ended.
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(each, lambda number, frame: asked.append(number)) for each in numbers]
-    try:
+    with stop_signals(asked.append):
         for number in range(workers):
             threading.Thread(target=work, args=(number,)).start()
         told = False
@@ -296,14 +295,21 @@ def run_here(
                 worker.stop.set()
             if len(asked) > 1:
                 worker.kill.set()
-    finally:
-        for each, handler in zip(numbers, before, strict=True):
-            signal.signal(each, handler)
     if worker.error is not None:
         raise worker.error
     if asked:
-        raise Stopped if asked[0] == signal.SIGTERM else KeyboardInterrupt
+        raise SweepStopped(asked[0])
 
 
-class Stopped(KeyboardInterrupt):
-    """The sweep was asked to stop by SIGTERM."""
+class SweepStopped(BaseException):
+    """A sweep was asked to stop; its trials have saved and are put back.
+
+    Not an ``Exception``: nothing on the way may take it for a fault and swallow it.
+
+    Attributes:
+        signal_number: what asked.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.signal_number = signal_number
