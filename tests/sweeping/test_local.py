@@ -197,6 +197,22 @@ def test_another_machines_trial_is_taken_only_when_it_is_silent_for_long(fake):
         each.claim.release()
 
 
+def test_a_trial_that_begins_on_a_server_is_not_taken_for_dead(fake, monkeypatch):
+    first, second = fake.open(), fake.open()
+    for each in (first, second):  # no lock between commands, as with a database server
+        monkeypatch.setattr(each, "_file", None)
+    real, others = first.space.suggest, []
+
+    def suggest(trial):
+        others.append(second.take())
+        return real(trial)
+
+    monkeypatch.setattr(first.space, "suggest", suggest)
+    mine, [other] = first.take(), others
+    assert (mine.index, other.index) == (0, 1)
+    assert states(fake) == ["RUNNING", "RUNNING"]
+
+
 def test_what_a_dying_worker_left_half_done_is_made_up_for(fake):
     trials = fake.open()
     trials.study.ask()  # begun, and nothing noted

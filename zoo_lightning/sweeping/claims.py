@@ -7,6 +7,7 @@ handed down, so that a training that outlives its killed sweep still has its fol
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from zoo_lightning.errors import ConfigError
@@ -53,6 +54,14 @@ def claim(folder: Path) -> Claim | None:
         os.close(descriptor)
         return None
     return Claim(descriptor)
+
+
+def claim_soon(folder: Path, seconds: float = 1.0) -> Claim | None:
+    """Lock a folder that somebody else may be asking about just now, see :func:`is_free`."""
+    end = time.monotonic() + seconds
+    while (found := claim(folder)) is None and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
 
 
 def is_free(folder: Path) -> bool:

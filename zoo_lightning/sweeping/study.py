@@ -22,7 +22,7 @@ from uuid import uuid4
 from filelock import FileLock
 
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.sweeping.claims import Claim, claim, is_free
+from zoo_lightning.sweeping.claims import Claim, claim_soon, is_free
 from zoo_lightning.sweeping.pruning import pruner_of
 from zoo_lightning.sweeping.schema import Metric, Sweep
 from zoo_lightning.sweeping.space import Space
@@ -198,16 +198,18 @@ class Trials:
     def _begin(self, trial: Trial, index: int) -> Taken:
         folder = self.folder_of(index)
         place = {HOST: socket.gethostname(), FOLDER: str(folder.resolve())}
-        for name, value in {INDEX: index, **place, ALIVE: time.time()}.items():
+        for name, value in {INDEX: index, **place}.items():
             trial.set_user_attr(name, value)
-        if self.sweep.method != "bayes":
-            self._drawn.clear()
-            self._drawn.update(self.space.drawn(index))
-        values = self.space.values(self.space.suggest(trial))
-        held = claim(folder)
+        held = claim_soon(folder)
         try:
             if held is None:
                 raise ConfigError(f"{folder} is used by a process of another sweep; end that first")
+            # From now on others on this machine take a free folder for a sign of death.
+            trial.set_user_attr(ALIVE, time.time())
+            if self.sweep.method != "bayes":
+                self._drawn.clear()
+                self._drawn.update(self.space.drawn(index))
+            values = self.space.values(self.space.suggest(trial))
             run_id = self._mark(folder, values)
         except ConfigError as error:
             self._fail(trial, str(error))
