@@ -123,6 +123,7 @@ def test_mistakes_are_told_in_one_line_before_anything_runs(tiny, command, chang
         (("small.yaml", "--count", "-1"), ["--count", "at least 0"]),
         (("small.yaml", "--workers", "0"), ["--workers", "at least 1"]),
         (("small.yaml", f"--{LR}=1"), [LR, "what the sweep varies"]),
+        (("small.yaml", "--model.lr", "1"), ["--model.lr 1: sets", LR, "what the sweep varies"]),
         (("small.yaml", "--ckpt_path", "x"), ["--ckpt_path"]),
         (("small.yaml", "--trainer.max_stepz", "3"), ["max_stepz"]),
     ],

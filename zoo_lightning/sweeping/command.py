@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     """Command line of ``sweep``.
 
     Returns:
-        Exit status 0; 1 if no trial is done; 130 or 143 if it was interrupted.
+        Exit status 0; 1 if no trial is done; 129, 130 or 143 if it was interrupted.
 
     Raises:
         ConfigError: a file or options that cannot be right.
@@ -74,7 +74,9 @@ def main(arguments: Sequence[str]) -> int:
         import_optuna()
         _check_local(sweep)
     middle = {path: each.value(0.5) for path, each in sweep.parameters.items()}
-    metric = _metric(sweep, read_experiment(sweep, middle, rest))
+    experiment = read_experiment(sweep, middle, rest)
+    _check_varied(sweep, middle, rest, experiment)
+    metric = _metric(sweep, experiment)
     with whole_file(folder / "sweep.yaml") as part:
         part.write_text(sweep.file.read_text())
     if sweep.text("description"):
@@ -129,6 +131,42 @@ def _check_extra(sweep: Sweep, extra: Sequence[str]) -> None:
         words_of_fit(["-m", "zoo_lightning", "fit", *extra])
     except ConfigError as error:
         raise ConfigError(str(error).replace("command: has", "sweep:")) from error
+
+
+def _check_varied(
+    sweep: Sweep,
+    values: dict[tuple[str, ...], Any],
+    extra: Sequence[str],
+    experiment: Experiment,
+) -> None:
+    """Refuse further options that stand for what the sweep varies, in whatever way.
+
+    Args:
+        sweep: whose parameters.
+        values: of them.
+        extra: the further options.
+        experiment: what values and further options resolve to.
+
+    Raises:
+        ConfigError: a value does not arrive.
+    """
+    found = {path: _at(experiment.options, path) for path in values}
+    if not extra or all(found[path] in (None, value) for path, value in values.items()):
+        return
+    alone = read_experiment(sweep, values, []).options  # parsing, too, may change a value
+    for path, value in found.items():
+        if value != _at(alone, path):
+            raise ConfigError(
+                f"{' '.join(extra)}: sets {'.'.join(path)}, which is what the sweep varies; leave "
+                "it out, or change the file"
+            )
+
+
+def _at(options: Any, path: Sequence[str]) -> Any:
+    """What is at a path of nested options; ``None`` if there is none."""
+    for name in path:
+        options = options.get(name) if isinstance(options, dict) else None
+    return options
 
 
 def read_experiment(
