@@ -16,6 +16,7 @@ from zoo_lightning.callbacks.gate_pictures import GatePictures
 from zoo_lightning.callbacks.gradient_norms import GradientNorms
 from zoo_lightning.callbacks.interrupt import LastCheckpoint
 from zoo_lightning.callbacks.landmark_files import LandmarkFiles
+from zoo_lightning.callbacks.last_validation import LastValidation
 from zoo_lightning.callbacks.policy_files import PolicyFiles
 from zoo_lightning.callbacks.progress import StepProgress
 from zoo_lightning.run_folder import CHECKPOINTS
@@ -82,7 +83,7 @@ def run_callbacks(
                 save_on_train_epoch_end=False,  # but right after the validation
             )
         )
-    return [*callbacks, LastCheckpoint(checkpoints)]
+    return [*callbacks, LastValidation(), LastCheckpoint(checkpoints)]
 
 
 def chooses_best(callback: Callback) -> bool:

@@ -131,4 +131,6 @@ def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
         batches = trainer.fit_loop.total_batch_idx + 1  # over all epochs
     elif (trainer.current_epoch + 1) % every:
         return False
+    if trainer.should_stop and trainer.fit_loop._can_stop_early:
+        return True
     return batches % trainer.val_check_batch == 0
