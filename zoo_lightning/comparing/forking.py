@@ -10,9 +10,12 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from zoo_lightning.stopping import STOPPING
 
 MODULE = "zoo_lightning.comparing.cell"
 
@@ -31,6 +34,7 @@ class CellProcess:
         context = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
         if "forkserver" in kinds:
             context.set_forkserver_preload([MODULE])
+            _start_fork_server()
         # Not a daemon: its loaders have processes of their own.
         self._process = context.Process(target=_carry_out, args=(list(arguments), log, device))
         self._process.start()
@@ -45,10 +49,28 @@ class CellProcess:
         self._process.terminate()
 
 
+def _start_fork_server() -> None:
+    """Have the process that forks outlive what a whole process group is told.
+
+    If it died with a closed terminal, nobody would know of its children any more: neither could
+    they be asked to save, nor waited for.
+    """
+    from multiprocessing import forkserver  # not on every system
+
+    # A mask is kept by what is started, and other than a handler it can be set in any thread.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _carry_out(arguments: list[str], log: Path, device: str | None) -> None:
     """Become what ``python -m MODULE ARGUMENTS`` would be."""
     if hasattr(os, "setsid"):
         os.setsid()  # a terminal's SIGINT reaches it through the command, and once
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     with log.open("a") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
