@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -140,7 +141,7 @@ def comparison_process(program, folder, *words):
     return subprocess.Popen(
         [*program.words, *map(str, COMPARE), "--no_costs", *words],
         cwd=folder, env=program.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
+        text=True, start_new_session=True,
     )  # fmt: skip
 
 
@@ -165,7 +166,10 @@ def test_a_killed_comparison_goes_on_to_the_table_of_an_undisturbed_one(
         assert stopped.poll() is None
         time.sleep(0.1)
     time.sleep(5)
-    stopped.send_signal(number)
+    if number == signal.SIGKILL:
+        stopped.send_signal(number)
+    else:  # as terminals and batch systems do
+        os.killpg(stopped.pid, number)
     output, _ = stopped.communicate(timeout=300)
     assert stopped.returncode == (-9 if number == signal.SIGKILL else 128 + number), output
     # After SIGKILL the runs themselves live on, and the new command leaves them alone.
@@ -175,6 +179,7 @@ def test_a_killed_comparison_goes_on_to_the_table_of_an_undisturbed_one(
         assert again.returncode == 0, output
         if "left    " not in output:
             break
+        assert number == signal.SIGKILL, "a run outlived the command that was to wait for it"
         time.sleep(2)
     figures = [read_figures(folder / "out" / "table.csv") for folder in (whole, tmp_path)]
     assert len(figures[0]) == 12
@@ -229,6 +234,9 @@ def test_options_that_cannot_be_right_are_refused(quick, command, monkeypatch):
     command(*COMPARE, *tiny, "--methods", "lit").refused("Did you mean 'lite'?")
     command(*COMPARE, *tiny, "--methods", "single:random").refused("'single:random'", "random-1")
     assert not Path("out").exists()
+    command(*COMPARE, *tiny, "--run_test", "false").refused("--run_test", "--hold_out")
+    command(*COMPARE, *tiny, "--init_from", "x").refused("--init_from: no option of compare")
+    command(*COMPARE, *tiny, "--trainer.limit_val_batches", 0).refused("limit_val_batches")
     command(*COMPARE, *tiny, "--seeds", "a").refused("--seeds 'a'")
     command(*COMPARE, *tiny, "--fractions", "2").refused("in (0, 1]")
     command(*COMPARE, *tiny, "--workers", 0).refused("--workers must be at least 1")

@@ -75,9 +75,13 @@ def test_the_chance_to_beat_counts_pairs_of_runs_and_ties_half():
     assert both.low <= both.value <= both.high
 
 
+def joined(folders, output):
+    return join([open_comparison(folder, None) for folder in folders], METHODS, [0, 1], output)
+
+
 def test_games_are_joined_in_human_normalised_scores(tmp_path):
     folders = [play(tmp_path / "a", "assault", ASSAULT), play(tmp_path / "p", "phoenix", PHOENIX)]
-    text = join(folders, METHODS, [0, 1], tmp_path / "joint")
+    text = joined(folders, tmp_path / "joint")
     assert (tmp_path / "joint/joint.md").read_text() == text
     content = json.loads((tmp_path / "joint/joint.json").read_text())
     assert content["games"] == ["assault", "phoenix"]
@@ -105,11 +109,11 @@ def test_what_cannot_be_joined_is_refused(tmp_path, other, message):
     first = play(tmp_path / "a", "assault", ASSAULT)
     second = open_comparison(tmp_path / "b", options(*other)).folder
     with pytest.raises(ConfigError, match=message):
-        join([first, second], METHODS, [0, 1], tmp_path / "joint")
+        joined([first, second], tmp_path / "joint")
 
 
 def test_methods_without_runs_on_every_game_are_left_out(tmp_path):
     first = play(tmp_path / "a", "assault", ASSAULT)
     second = open_comparison(tmp_path / "b", options("phoenix")).folder
     with pytest.raises(ConfigError, match="no method has finished runs on all of assault, phoenix"):
-        join([first, second], METHODS, [0, 1], tmp_path / "joint")
+        joined([first, second], tmp_path / "joint")

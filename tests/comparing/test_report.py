@@ -1,12 +1,21 @@
 """Tables of finished runs: choices, differences, verdicts and files."""
 
+import copy
 import csv
 import json
 
 import pytest
 
 from zoo_lightning.comparing.costs import Cost
-from zoo_lightning.comparing.grid import Cell, Comparison, cells_of, open_comparison
+from zoo_lightning.comparing.grid import (
+    OF_EVERY_RUN,
+    SHARED,
+    Cell,
+    Comparison,
+    cells_of,
+    open_comparison,
+    shared_options,
+)
 from zoo_lightning.comparing.plots import plot_learning_curves, plot_quality_against_cost
 from zoo_lightning.comparing.report import (
     BY_VALIDATION,
@@ -17,7 +26,7 @@ from zoo_lightning.comparing.report import (
     verdict,
     write_tables,
 )
-from zoo_lightning.comparing.tuning import choose, rates, trials_of
+from zoo_lightning.comparing.tuning import check_untuned, choose, rates, trials_of
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import find_recipes
 
@@ -49,7 +58,7 @@ FIGURES = {
 
 def finish(comparison, cell, validation, test):
     folder = comparison.run(cell)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     summary = {"seconds": 10.0 + cell.seed, "peak_memory_mb": 500,
                "validation": {"val/nme": validation}, "test": {"test/nme": test}}  # fmt: skip
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -230,3 +239,39 @@ def test_while_the_test_data_are_held_out_validation_is_what_counts(comparison, 
     assert held.summary(cells[0]) is not None
     assert comparison.trained(cells[0]) is not None
     assert comparison.summary(cells[0]) is None  # a test is wanted
+
+
+def test_what_others_tuned_stays_and_a_method_with_runs_keeps_its_rate(comparison):
+    trials = {
+        name: trials_of(comparison, find_recipes([name], comparison.task), [1.0], 3)
+        for name in ("scratch", "lite")
+    }
+    for cell in [each for found in trials.values() for each in found]:
+        finish(comparison, cell, {0.00025: 8.0, 0.002: 7.0, 0.016: 7.5}[cell.lr], 1.0)
+    for found in trials.values():
+        check_untuned(comparison, found)
+        choose(comparison, found, higher_is_better=False)
+    assert comparison.chosen_lr(Cell("scratch")) == comparison.chosen_lr(Cell("lite")) == 0.002
+    finish(comparison, Cell("lite", seed=3), 7.0, 7.0)
+    for cell in trials["scratch"] + trials["lite"]:
+        finish(comparison, cell, {0.00025: 6.0, 0.002: 7.0, 0.016: 7.5}[cell.lr], 1.0)
+        choose(comparison, [cell], higher_is_better=False)
+    assert comparison.chosen_lr(Cell("lite")) == 0.002
+
+
+def test_runs_from_before_tuning_are_not_averaged_with_tuned_ones(comparison):
+    finish(comparison, Cell("lite", seed=3), 7.0, 7.0)
+    trials = trials_of(comparison, find_recipes(["lite"], comparison.task), [1.0], 2)
+    with pytest.raises(ConfigError, match=r"lite/3/summary.json was trained without tuning"):
+        check_untuned(comparison, trials)
+
+
+def test_an_option_of_every_run_is_kept_only_where_it_is_not_the_default():
+    class Given(dict):
+        def as_dict(self):
+            return dict(self)
+
+    given = Given(copy.deepcopy(OPTIONS), **OF_EVERY_RUN, run_test=True)
+    assert shared_options(given).keys() == set(SHARED)
+    given["on_nonfinite"] = "skip"
+    assert shared_options(given)["on_nonfinite"] == "skip"

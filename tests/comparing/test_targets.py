@@ -67,6 +67,11 @@ def folders(tmp_path):
     ]
 
 
+def joined(folders, output, seeds, fractions):
+    comparisons = [open_comparison(folder, None) for folder in folders]
+    return join_targets(comparisons, METHODS, seeds, fractions, output)
+
+
 def rows_of(text):
     """Cells of a Markdown table's lines by their first."""
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
@@ -74,7 +79,7 @@ def rows_of(text):
 
 
 def test_figures_stand_side_by_side_with_ranks_of_what_can_be_chosen(folders, tmp_path):
-    text = join_targets(folders, METHODS, [0, 1, 2], [1.0], tmp_path / "joint")
+    text = joined(folders, tmp_path / "joint", [0, 1, 2], [1.0])
     assert (tmp_path / "joint/joint.md").read_text() == text
     figures = rows_of(text.partition("Targets on which")[0])
     assert figures["method"] == ["flowers, test accuracy, %", "faces, test NME, %", "mean rank"]
@@ -88,7 +93,7 @@ def test_figures_stand_side_by_side_with_ranks_of_what_can_be_chosen(folders, tm
 
 
 def test_a_zoo_wins_ties_and_loses_by_the_interval_of_the_difference(folders, tmp_path):
-    text = join_targets(folders, METHODS, [0, 1, 2], [1.0], tmp_path / "joint")
+    text = joined(folders, tmp_path / "joint", [0, 1, 2], [1.0])
     outcomes = rows_of(text.partition("Targets on which")[2])
     assert outcomes["against"] == ["lite"]
     assert outcomes["scratch"] == ["2 / 0 / 0"]
@@ -102,14 +107,14 @@ def test_a_zoo_wins_ties_and_loses_by_the_interval_of_the_difference(folders, tm
 
 def test_a_part_of_the_training_data_is_a_target_of_its_own(tmp_path):
     folder = finished(tmp_path / "faces", "LandmarkTask", FACES, [0.1, 1.0])
-    text = join_targets([folder], METHODS, [0, 1, 2], [0.1, 1.0], tmp_path / "joint")
+    text = joined([folder], tmp_path / "joint", [0, 1, 2], [0.1, 1.0])
     assert text.startswith("# faces 0.1, faces\n")
 
 
 def test_methods_that_one_target_lacks_are_left_out(folders, tmp_path):
     part = {label: found for label, found in FACES.items() if label != "soup"}
     other = finished(tmp_path / "more", "LandmarkTask", part)
-    text = join_targets([*folders, other], METHODS, [0, 1, 2], [1.0], tmp_path / "joint")
+    text = joined([*folders, other], tmp_path / "joint", [0, 1, 2], [1.0])
     assert "| lite |" in text
     assert "soup" not in text
 
@@ -117,17 +122,15 @@ def test_methods_that_one_target_lacks_are_left_out(folders, tmp_path):
 def test_what_cannot_be_joined_is_refused(folders, tmp_path):
     again = finished(tmp_path / "again" / "faces", "LandmarkTask", FACES)
     with pytest.raises(ConfigError, match="two folders are called faces; rename"):
-        join_targets([*folders, again], METHODS, [0], [1.0], tmp_path / "joint")
+        joined([*folders, again], tmp_path / "joint", [0], [1.0])
     empty = open_comparison(tmp_path / "empty", options("LandmarkTask")).folder
     with pytest.raises(ConfigError, match=r"no run of .*empty has ended"):
-        join_targets([folders[0], empty], METHODS, [0], [1.0], tmp_path / "joint")
+        joined([folders[0], empty], tmp_path / "joint", [0], [1.0])
     other = finished(tmp_path / "other", "LandmarkTask", {"soup": FACES["soup"]})
     part = {"lite": FLOWERS["lite"]}
     unlike = finished(tmp_path / "unlike", "ClassificationTask", part)
     with pytest.raises(ConfigError, match="no method has finished runs on all of other, unlike"):
-        join_targets([other, unlike], METHODS, [0], [1.0], tmp_path / "joint")
-    with pytest.raises(ConfigError, match="is no comparison"):
-        join_targets([tmp_path / "nowhere"], METHODS, [0], [1.0], tmp_path / "joint")
+        joined([other, unlike], tmp_path / "joint", [0], [1.0])
 
 
 def test_the_command_joins_data_sets_and_refuses_a_mixture_with_games(folders, tmp_path, capsys):

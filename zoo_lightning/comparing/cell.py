@@ -85,7 +85,7 @@ def add_test(folder: Path) -> int:
         ["test", "--config", str(folder / CONFIG), "--ckpt_path", str(checkpoint), "--run_dir",
          str(aside)]
     )  # fmt: skip
-    if status == 0:
+    if status == 0 and is_first_rank():
         tested = json.loads((aside / SUMMARY).read_text())["test"]
         write_summary(folder, {**summary, "test": tested})
     return status
@@ -164,6 +164,11 @@ def claimed(folder: Path) -> Iterator[bool]:
         lock.release()
 
 
+def is_first_rank() -> bool:
+    """Whether this process claims the cell and writes its files; further ranks work with it."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def arguments_of(comparison: Comparison, cell: Cell) -> list[str]:
     """What :func:`main` gets for a cell."""
     described = json.dumps({"cell": dataclasses.asdict(cell), "hold_out": comparison.hold_out})
@@ -180,8 +185,7 @@ def main(arguments: Sequence[str]) -> int:
     content: dict[str, Any] = json.loads(described)
     comparison = open_comparison(Path(folder), None, content["hold_out"])
     cell = Cell(**content["cell"])
-    # Further ranks work with the first one.
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    first = is_first_rank()
     with claimed(comparison.run(cell)) if first else nullcontext(True) as free:
         if not free:
             return TAKEN
@@ -192,7 +196,7 @@ def main(arguments: Sequence[str]) -> int:
         except ZooError as error:
             print(f"error: {message_of(error)}", file=sys.stderr)
             return 2
-        if status == 0 and comparison.summary(cell) is None:
+        if status == 0 and first and comparison.summary(cell) is None:
             print("error: the run left no summary", file=sys.stderr)
             return 2
         return status

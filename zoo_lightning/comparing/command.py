@@ -29,9 +29,15 @@ from zoo_lightning.comparing.report import (
     write_tables,
 )
 from zoo_lightning.comparing.returns import format_returns, training_curves
-from zoo_lightning.comparing.running import ComparisonStopped, run_here, run_on_cluster
+from zoo_lightning.comparing.running import (
+    ComparisonStopped,
+    has_failed,
+    run_here,
+    run_on_cluster,
+    startable,
+)
 from zoo_lightning.comparing.targets import join_targets
-from zoo_lightning.comparing.tuning import choose, trials_of
+from zoo_lightning.comparing.tuning import check_untuned, choose, trials_of
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiment_sources import ExperimentReader
 from zoo_lightning.methods.ensembles import joint_task
@@ -77,7 +83,9 @@ def main(arguments: Sequence[str]) -> int:
         print(f"wrote joint.md, joint.json to {options.run_dir}")
         return 0
     if rest:
-        shared = shared_options(run(["fit", *rest], ExperimentReader).options)
+        given = run(["fit", *rest], ExperimentReader).options
+        _check_given(given)
+        shared = shared_options(given)
         comparison = Comparison(options.run_dir, shared, options.hold_out)
     else:
         comparison = open_comparison(options.run_dir, None, options.hold_out)
@@ -165,13 +173,39 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+FOREIGN = {
+    "run_test": (True, "--hold_out leaves the test data alone"),
+    "init_from": (None, "every method has its own start; a run can be a source"),
+    "ckpt_path": (None, "what was stopped goes on by itself"),
+    "samples": (2000, "it is of sources rank"),
+    "json": (False, "tables are written as JSON, too"),
+}
+"""Options of ``fit`` that a comparison cannot have: their defaults, and what to do instead."""
+
+
+def _check_given(options: Any) -> None:
+    """Refuse options that would have no effect.
+
+    Raises:
+        ConfigError: with the option's name.
+    """
+    for name, (default, instead) in FOREIGN.items():
+        if options.get(name, default) != default:
+            raise ConfigError(f"--{name}: no option of compare; {instead}: leave it out")
+    if options.trainer.limit_val_batches == 0 or options.trainer.fast_dev_run:
+        raise ConfigError(
+            "compare keeps each run's best checkpoint by validation: leave out "
+            "trainer.limit_val_batches 0 and trainer.fast_dev_run"
+        )
+
+
 def _joined(options: argparse.Namespace, seeds: list[int], fractions: list[float]) -> str:
     """Table of several comparisons, all of policies or none."""
     methods = options.methods.split(",")
-    tasks = [open_comparison(folder, None).task for folder in options.join]
-    if "PPOTask" in tasks:  # a folder that is of another task is refused by name
-        return join(options.join, methods, seeds, options.run_dir)
-    return join_targets(options.join, methods, seeds, fractions, options.run_dir)
+    comparisons = [open_comparison(folder, None, options.hold_out) for folder in options.join]
+    if "PPOTask" in [each.task for each in comparisons]:  # one of another task is refused by name
+        return join(comparisons, methods, seeds, options.run_dir)
+    return join_targets(comparisons, methods, seeds, fractions, options.run_dir)
 
 
 def _numbers(text: str, kind: Any, option: str) -> list:
@@ -192,16 +226,27 @@ def _tune(
     """Try learning rates, first of the methods that others are made from; note the best.
 
     Returns:
-        Whether all that could be tried has been: jobs on a cluster have to end first.
+        Whether all that could be tried has been: jobs on a cluster, and trials that another command
+        works on, have to end first.
     """
     trials = trials_of(comparison, recipes, fractions, options.tune)
+    check_untuned(comparison, trials)
+    if options.report:
+        return True
     for needing in (False, True):
         part = [cell for cell in trials if bool(RECIPES[cell.method].needs) == needing]
-        if not options.report:
-            failed += _work(comparison, part, options)
-        choose(comparison, trials, higher_is_better(comparison))
-        if options.slurm is not None and any(comparison.summary(cell) is None for cell in part):
+        jobs = part if options.slurm is not None else []
+        lost = [cell for cell in jobs if has_failed(comparison, cell)]
+        lost += _work(comparison, [cell for cell in part if cell not in lost], options)
+        failed += lost
+        waiting = [cell for cell in startable(comparison, part) if cell not in lost]
+        if waiting:
+            print(
+                f"{len(waiting)} trials, such as {waiting[0].path}, have not ended; the same "
+                "command goes on when they have"
+            )
             return False
+        choose(comparison, trials, higher_is_better(comparison))
     return True
 
 

@@ -30,7 +30,21 @@ TRIAL_SEED = 1000
 """Of all trials of tuning; none of the comparison's own, so that no seed is chosen for."""
 
 SHARED = ("seed_everything", "trainer", "model", "data")
-"""Options of ``fit`` that a comparison keeps; the others are about a single run."""
+"""Options of ``fit`` that a comparison keeps."""
+
+OF_EVERY_RUN = {
+    "gradient_norms": False,
+    "on_nonfinite": "stop",
+    "wandb": False,
+    "wandb_project": None,
+    "wandb_entity": None,
+    "wandb_group": None,
+    "wandb_tags": None,
+    "wandb_notes": None,
+    "wandb_checkpoint": True,
+    "wandb_sources": False,
+}
+"""Options with their defaults that it keeps where they are others."""
 
 FROM_DATA = ("num_points", "num_classes", "num_actions")
 """Options of the task that come from the data."""
@@ -123,7 +137,7 @@ class Comparison:
         return None if found is None or (wants_test and not found["test"]) else found
 
     def validation(self, cell: Cell) -> float | None:
-        """Best validation figure of a trained cell."""
+        """Best validation figure of a trained cell; ``None`` of others."""
         summary = self.trained(cell)
         return None if summary is None else next(iter(summary["validation"].values()))
 
@@ -190,6 +204,7 @@ def shared_options(options: Any) -> dict[str, Any]:
     """Of resolved options of ``fit`` those that a comparison keeps, in plain types."""
     content = json.loads(json.dumps(options.as_dict(), default=str))
     kept = {key: content[key] for key in SHARED}
+    kept |= {k: content[k] for k, default in OF_EVERY_RUN.items() if content[k] != default}
     kept["data"].setdefault("init_args", {}).pop("seed", None)  # the run's
     for name in FROM_DATA:
         kept["model"]["init_args"].pop(name, None)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo_lightning.comparing.grid import Comparison, cells_of, open_comparison
+from zoo_lightning.comparing.grid import Comparison, cells_of
 from zoo_lightning.comparing.interquartile import (
     Estimate,
     Scores,
@@ -35,12 +35,12 @@ STATISTICS: Mapping[str, Statistic] = {
 
 
 def join(
-    folders: Sequence[Path], methods: Sequence[str], seeds: Sequence[int], output: Path
+    comparisons: Sequence[Comparison], methods: Sequence[str], seeds: Sequence[int], output: Path
 ) -> str:
     """Write ``joint.md`` and ``joint.json`` of several comparisons of policies.
 
     Args:
-        folders: of the comparisons, one for each game.
+        comparisons: one for each game.
         methods: to look at.
         seeds: likewise.
         output: folder for the files.
@@ -49,14 +49,14 @@ def join(
         The table, Markdown.
 
     Raises:
-        ConfigError: a folder is no comparison of policies, two are of one game, a game has no
-            reference scores, or no method has runs on all games.
+        ConfigError: one is not of policies, two are of one game, a game has no reference scores, or
+            no method has runs on all games.
     """
     games: dict[str, dict[str, dict[int, float]]] = {}
-    for folder in folders:
-        comparison = open_comparison(folder, None)
+    for comparison in comparisons:
         game = _game(comparison)
         if game in games:
+            folder = comparison.folder
             raise ConfigError(f"--join: {folder} is of {game}, as another of the folders is")
         games[game] = _normalised(comparison, game, methods, seeds)
     first = next(iter(games.values()))

@@ -23,6 +23,9 @@ from zoo_lightning.stopping import stop_signals
 
 Say = Callable[[str], object]
 
+FAILED = "failed"
+"""File in the folder of a cell whose job failed."""
+
 
 class ComparisonStopped(BaseException):
     """A comparison was asked to stop; its runs have saved where they were.
@@ -51,8 +54,32 @@ def outcome(process: CellProcess) -> str:
 
 
 def attempt(comparison: Comparison, cell: Cell) -> str:
-    """Carry out a cell; the function that a cluster's job calls."""
-    return outcome(start(comparison, cell, None))
+    """Carry out a cell; the function that a cluster's job calls.
+
+    A job that fails leaves a mark for :func:`has_failed`, one that is stopped does not.
+    """
+    mark = comparison.run(cell) / FAILED
+    mark.unlink(missing_ok=True)
+    process = start(comparison, cell, None)
+    became = outcome(process)
+    if became == "failed" and 0 < process.wait() < 128:
+        mark.touch()
+    return became
+
+
+def has_failed(comparison: Comparison, cell: Cell) -> bool:
+    """Whether a cell that is not finished failed in its last job."""
+    return comparison.summary(cell) is None and (comparison.run(cell) / FAILED).is_file()
+
+
+def startable(comparison: Comparison, cells: Sequence[Cell]) -> list[Cell]:
+    """Cells that are not finished and wait for no others that they are made from."""
+    return [
+        cell
+        for cell in cells
+        if comparison.summary(cell) is None
+        and not comparison.missing([RECIPES[name] for name in RECIPES[cell.method].needs], cell)
+    ]
 
 
 class Workers:
@@ -206,10 +233,4 @@ def run_on_cluster(
         executor.update_parameters(**options)
     except (NameError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"--slurm {options}: {' '.join(str(error).split())}") from error
-    ready = [
-        cell
-        for cell in cells
-        if comparison.summary(cell) is None
-        and not comparison.missing([RECIPES[name] for name in RECIPES[cell.method].needs], cell)
-    ]
-    return [executor.submit(attempt, comparison, cell) for cell in ready]
+    return [executor.submit(attempt, comparison, cell) for cell in startable(comparison, cells)]

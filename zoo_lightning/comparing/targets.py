@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from zoo_lightning.comparing.grid import cells_of, open_comparison
+from zoo_lightning.comparing.grid import Comparison, cells_of
 from zoo_lightning.comparing.report import HINDSIGHT, Table, make_tables, outcome
 from zoo_lightning.comparing.statistics import paired, with_half
 from zoo_lightning.errors import ConfigError
@@ -16,7 +16,7 @@ from zoo_lightning.whole_files import whole_file
 
 
 def join_targets(
-    folders: Sequence[Path],
+    comparisons: Sequence[Comparison],
     methods: Sequence[str],
     seeds: Sequence[int],
     fractions: Sequence[float],
@@ -25,7 +25,7 @@ def join_targets(
     """Write ``joint.md`` and ``joint.json`` of comparisons on several data sets.
 
     Args:
-        folders: of the comparisons, called as their targets are.
+        comparisons: in folders called as their targets are.
         methods: to look at.
         seeds: likewise.
         fractions: of the training data, likewise; each is a target of its own.
@@ -35,12 +35,12 @@ def join_targets(
         The tables, Markdown.
 
     Raises:
-        ConfigError: a folder is no comparison or has no finished run, two are called alike, or no
-            method has runs on all targets.
+        ConfigError: a folder has no finished run, two are called alike, or no method has runs on
+            all targets.
     """
     tables: dict[str, Table] = {}
-    for folder in folders:
-        comparison = open_comparison(folder, None)
+    for comparison in comparisons:
+        folder = comparison.folder
         recipes = find_recipes(methods, comparison.task)
         cells = cells_of(recipes, list(comparison.sources), seeds, fractions)
         finished = [table for table in make_tables(comparison, cells) if table.rows]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from zoo_lightning.comparing.grid import CHOSEN, TRIAL_SEED, Cell, Comparison, tuning_key
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipe import Recipe, Trained
+from zoo_lightning.run_folder import SUMMARY
 from zoo_lightning.whole_files import whole_file
 
 REACH = 8.0
@@ -45,17 +49,47 @@ def trials_of(
     ]
 
 
+def check_untuned(comparison: Comparison, cells: Sequence[Cell]) -> None:
+    """Refuse to tune methods that have runs from before.
+
+    Raises:
+        ConfigError: a run was trained at a rate that nobody chose.
+    """
+    for cell in cells:
+        if comparison.chosen_lr(cell) is None and (runs := _runs_like(comparison, cell)):
+            raise ConfigError(
+                f"--tune: {runs[0]} was trained without tuning, and would be averaged with tuned "
+                "runs; give another --run_dir, or remove it"
+            )
+
+
 def choose(comparison: Comparison, cells: Sequence[Cell], higher_is_better: bool) -> None:
-    """Note the best rate of each method, variant and fraction, from its finished trials."""
+    """Note the best rate of each method, variant and fraction, from its finished trials.
+
+    What other commands have chosen stays, and so does the rate of a method that has runs already:
+    all of its seeds are to be trained at one.
+    """
     sign = 1 if higher_is_better else -1
-    best: dict[str, tuple[float, float]] = {}
+    best: dict[str, dict[str, float]] = {}
+    fixed: set[str] = set()
     for cell in cells:
         found = comparison.validation(cell)
         if found is None:
             continue
         key = tuning_key(cell)
-        if key not in best or sign * found > sign * best[key][1]:
-            best[key] = (cell.lr, found)
-    content = {key: {"lr": lr, "validation": found} for key, (lr, found) in best.items()}
-    with whole_file(comparison.folder / CHOSEN) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n")
+        if key not in best or sign * found > sign * best[key]["validation"]:
+            best[key] = {"lr": cell.lr, "validation": found}
+        if _runs_like(comparison, cell):
+            fixed.add(key)
+    path = comparison.folder / CHOSEN
+    with FileLock(path.with_name(f"{CHOSEN}.lock")):
+        before = json.loads(path.read_text()) if path.is_file() else {}
+        kept = {key: value for key, value in before.items() if key in fixed}
+        with whole_file(path) as part:
+            part.write_text(json.dumps(before | best | kept, indent=2) + "\n")
+
+
+def _runs_like(comparison: Comparison, cell: Cell) -> list[Path]:
+    """Summaries of the runs, of any seed, of a cell's method, variant and fraction."""
+    run = comparison.run(replace(cell, lr=None))
+    return sorted(run.parent.glob(f"*/{SUMMARY}"))
