@@ -52,6 +52,8 @@ def test_a_run_leaves_figures_beside_random_play_and_people_and_a_film(
     assert steps["val/episodic_return"] == [64, 128]
     assert steps["charts/episodic_return"] == [128]  # games of at most sixty steps have just ended
     predict = ["predict", *FIT[1:], *run, "--ckpt_path", "last", "--model.deterministic", "true"]
+    other = command("test", *FIT[1:], "--data.game", "pong", *run, "--ckpt_path", "last")
+    other.refused("learned breakout", "--data.game breakout")
     filmed = command(*predict)
     assert filmed.status == 0, filmed.err
     [film] = (tmp_path / "run").glob("game.*")

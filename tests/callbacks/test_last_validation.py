@@ -68,5 +68,5 @@ def test_the_last_step_is_validated_once(tmp_path, options, steps):
     )  # fmt: skip
     trainer.fit(Line())
     assert seen.steps == steps
-    expected = options["max_steps"] if "max_steps" in options else 10
+    expected = options.get("max_steps", 10)
     assert trainer.global_step == expected

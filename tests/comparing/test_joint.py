@@ -9,6 +9,7 @@ from zoo_lightning.comparing.grid import cells_of, open_comparison
 from zoo_lightning.comparing.interquartile import (
     estimate,
     interquartile_mean,
+    median_of_means,
     probability_of_improvement,
 )
 from zoo_lightning.comparing.joint import join
@@ -61,7 +62,7 @@ def test_the_interquartile_mean_leaves_out_the_outer_quarters():
 def test_runs_are_drawn_game_by_game():
     # Within a game all runs are equal, so drawing them anew changes nothing.
     found = estimate([np.full(3, 1.0), np.full(5, 2.0)], lambda scores: scores.mean(axis=-1))
-    assert found == (pytest.approx(13 / 8),) * 3
+    assert found == (pytest.approx(1.5),) * 3
     spread = estimate([np.array([0.0, 1.0]), np.full(2, 2.0)], lambda s: s.mean(axis=-1))
     assert (spread.low, spread.value, spread.high) == pytest.approx((1.0, 1.25, 1.5))
 
@@ -73,6 +74,15 @@ def test_the_chance_to_beat_counts_pairs_of_runs_and_ties_half():
     both = probability_of_improvement([mine, mine + 10], [theirs, theirs])
     assert both.value == pytest.approx((1.5 / 4 + 1) / 2)
     assert both.low <= both.value <= both.high
+
+
+def test_games_weigh_the_same_whatever_their_numbers_of_runs():
+    few, many = np.array([0.0]), np.array([1.0, 1.0, 1.0])
+    assert estimate([few, many], lambda pooled: pooled.mean(axis=-1)).value == pytest.approx(0.5)
+    assert estimate([few, many], interquartile_mean).value == pytest.approx(0.5)
+    third = np.array([0.2, 0.6])
+    assert median_of_means([few, many, third]).value == pytest.approx(0.4)
+    assert median_of_means([few, many, third]).high <= 0.6
 
 
 def joined(folders, output):

@@ -47,6 +47,13 @@ def test_policies_are_compared_by_the_whole_training_and_by_its_end(tmp_path):
     assert row == "| scratch | 2 | 51.00 ± 6.35 | 96.00 ± 6.35 |"
 
 
+def test_the_end_of_a_training_is_told_by_steps_not_by_windows_with_games():
+    curves = {"a": {0: {50: 1.0, 95: 5.0, 100: 7.0}, 1: {50: 2.0}}, "b": {0: {40: 1.0}}}
+    rows = format_returns(curves).splitlines()[2:]
+    assert rows[0].endswith("| 6.00 |")  # of the one seed in whose end games ended
+    assert rows[1].endswith("| 1.00 |  |")
+
+
 def test_a_training_in_which_no_game_ended_is_left_out(tmp_path):
     comparison = open_comparison(tmp_path, OPTIONS)
     cell = Cell("scratch")

@@ -36,7 +36,7 @@ def test_games_to_learn_from_and_to_judge_by_differ():
     judging = data.judging_envs(1)
     assert not judging.learning
     assert judging.num_envs == 1
-    assert data.train_seed != data.judging_seed
+    assert len({data.train_seed, data.judging_seed, data.test_seed}) == 3
 
 
 def test_a_run_goes_on_in_the_games_of_its_checkpoint():

@@ -113,6 +113,7 @@ class SignalData(pl.LightningDataModule):
         self.rollouts, self.rollout_steps = rollouts, steps
         self.train_envs, self.saved = Signals(**options), {}
         self.train_seed = self.judging_seed = 5
+        self.test_seed = 6
 
     def begin_training(self):
         """Begin, or go on."""
@@ -453,3 +454,32 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     train_share(Path(sys.argv[1]))
     os._exit(0)
+
+
+def test_validation_and_test_play_other_games(tmp_path):
+    played = []
+
+    class Noting(SignalData):
+        def judging_envs(self, games):
+            """Environments that note their seed."""
+            envs = super().judging_envs(games)
+            real = envs.reset
+            envs.reset = lambda seed, *rest: (played.append(seed), real(seed, *rest))[1]
+            return envs
+
+    task, data = make_task(), Noting(1)
+    trainer = make_trainer(tmp_path)
+    trainer.validate(task, datamodule=data, verbose=False)
+    seen, played[:] = set(played), []
+    trainer.test(task, datamodule=data, verbose=False)
+    assert seen
+    assert played
+    assert not seen & set(played)
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_epochs": 2}, {"max_steps": 3}, {"limit_train_batches": 1}]
+)
+def test_a_length_of_the_trainers_own_is_refused(options, tmp_path):
+    with pytest.raises(ConfigError, match=f"{next(iter(options))} is .*data.total_steps"):
+        make_trainer(tmp_path, **options).fit(make_task(), datamodule=SignalData(2))

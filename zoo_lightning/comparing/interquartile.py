@@ -7,6 +7,7 @@ the three short formulas are here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -37,12 +38,35 @@ def interquartile_mean(scores: np.ndarray) -> np.ndarray:
 def estimate(scores: Scores, statistic: Statistic) -> Estimate:
     """A statistic of all scores; runs are drawn anew game by game, so that every game stays.
 
+    All games weigh the same, whatever their numbers of runs.
+
     Args:
         scores: of one method.
         statistic: along the last axis, which has the scores of all games.
     """
-    drawn = statistic(np.concatenate(_resampled(scores, np.random.default_rng(0)), axis=1))
-    return Estimate(float(statistic(np.concatenate(scores))), *_ends(drawn))
+    drawn = statistic(_pooled(_resampled(scores, np.random.default_rng(0))))
+    return Estimate(float(statistic(_pooled(scores))), *_ends(drawn))
+
+
+def median_of_means(scores: Scores) -> Estimate:
+    """Median over games of the mean of a game's runs (section 4.1).
+
+    Args:
+        scores: of one method.
+    """
+    drawn = _median_of_means(_resampled(scores, np.random.default_rng(0)))
+    return Estimate(float(_median_of_means(scores)), *_ends(drawn))
+
+
+def _median_of_means(scores: Scores) -> np.ndarray:
+    return np.median([of_game.mean(axis=-1) for of_game in scores], axis=0)
+
+
+def _pooled(scores: Scores) -> np.ndarray:
+    """Scores of all games along the last axis, of each game as many, repeated evenly."""
+    most = math.lcm(*(of_game.shape[-1] for of_game in scores))
+    parts = [of_game.repeat(most // of_game.shape[-1], axis=-1) for of_game in scores]
+    return np.concatenate(parts, axis=-1)
 
 
 def probability_of_improvement(first: Scores, second: Scores) -> Estimate:

@@ -7,7 +7,7 @@ see :mod:`zoo_lightning.envs.reference_scores`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,9 @@ from zoo_lightning.comparing.grid import Comparison, cells_of
 from zoo_lightning.comparing.interquartile import (
     Estimate,
     Scores,
-    Statistic,
     estimate,
     interquartile_mean,
+    median_of_means,
     probability_of_improvement,
 )
 from zoo_lightning.comparing.report import HINDSIGHT, make_tables
@@ -27,10 +27,10 @@ from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import find_recipes
 from zoo_lightning.whole_files import whole_file
 
-STATISTICS: Mapping[str, Statistic] = {
-    "interquartile mean": interquartile_mean,
-    "mean": lambda scores: scores.mean(axis=-1),
-    "median": lambda scores: np.median(scores, axis=-1),
+STATISTICS: Mapping[str, Callable[[Scores], Estimate]] = {
+    "interquartile mean": lambda scores: estimate(scores, interquartile_mean),
+    "mean": lambda scores: estimate(scores, lambda pooled: pooled.mean(axis=-1)),
+    "median of the games' means": median_of_means,
 }
 
 
@@ -115,7 +115,7 @@ def _normalised(
 
 def _row(scores: Scores, reference: Scores | None) -> dict[str, Estimate | None]:
     row: dict[str, Estimate | None] = {
-        name: estimate(scores, statistic) for name, statistic in STATISTICS.items()
+        name: statistic(scores) for name, statistic in STATISTICS.items()
     }
     same = reference is None or scores is reference
     row["improvement"] = None if same else probability_of_improvement(scores, reference)

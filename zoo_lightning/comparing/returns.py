@@ -19,7 +19,7 @@ RETURN, LOSS = "charts/episodic_return", "losses/policy_loss"
 """As logged: when games end, and at every rollout."""
 
 WINDOWS = 20
-"""Into which a training is divided; the last two of them are its end."""
+"""Into which a training is divided."""
 
 Curve = dict[int, float]
 """Mean score of the games that ended in a window, by the window's last step."""
@@ -69,9 +69,16 @@ def format_returns(curves: Mapping[str, Mapping[int, Curve]]) -> str:
     """
     heads = ["method", "seeds", "average over the training", "average over its last tenth"]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    runs = [run for by_seed in curves.values() for run in by_seed.values()]
+    last = max((max(run) for run in runs), default=0)
     for label, by_seed in curves.items():
-        runs = [list(curve.values()) for curve in by_seed.values()]
-        whole = interval([mean(run) for run in runs])
-        end = interval([mean(run[-WINDOWS // 10 :]) for run in runs])
-        lines.append(f"| {label} | {len(runs)} | {with_half(whole)} | {with_half(end)} |")
+        whole = interval([mean(run.values()) for run in by_seed.values()])
+        ends = [found for run in by_seed.values() if (found := _end(run, last))]
+        end = with_half(interval([mean(scores) for scores in ends])) if ends else ""
+        lines.append(f"| {label} | {len(by_seed)} | {with_half(whole)} | {end} |")
     return "\n".join(lines) + "\n"
+
+
+def _end(curve: Curve, last: int) -> list[float]:
+    """Scores in the last tenth of so many steps; windows in which no game ended are in no curve."""
+    return [score for end, score in curve.items() if end > 0.9 * last]

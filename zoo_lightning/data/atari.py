@@ -171,6 +171,11 @@ class AtariData(pl.LightningDataModule):
         """Seed of this process's environments to judge by; the same for every policy."""
         return self.train_seed + JUDGED_APART
 
+    @property
+    def test_seed(self) -> int:
+        """Seed of the test's games: others than those by which the best checkpoint is chosen."""
+        return self.judging_seed + JUDGED_APART
+
     def share(self, games: int) -> int:
         """This process's share of a number of games."""
         rank, world_size = self._ranks()

@@ -37,6 +37,12 @@ from zoo_lightning.rl.networks import PolicyValueHead
 from zoo_lightning.rl.playing import Act, play_games, random_player, summarise
 from zoo_lightning.rl.rollout import Rollout, Samples
 from zoo_lightning.tasks.base import BaseTask
+from zoo_lightning.tasks.ppo_checks import (
+    check_backbone,
+    check_game,
+    check_length,
+    check_numbers,
+)
 from zoo_lightning.tasks.schedules import Schedule
 
 Normalisation = Literal["rank", "global", "none"]
@@ -124,13 +130,13 @@ class PPOTask(BaseTask):
             schedule=schedule,
             **optimisation,
         )
-        _check_numbers(discount, smoothing, epochs, minibatches, clip, max_grad_norm)
+        check_numbers(discount, smoothing, epochs, minibatches, clip, max_grad_norm)
         if normalisation not in get_args(Normalisation):
             raise ConfigError(
                 f"unknown normalisation {normalisation!r}; expected one of: "
                 f"{', '.join(get_args(Normalisation))}"
             )
-        _check_backbone(backbone)
+        check_backbone(backbone)
         self.automatic_optimization = False
         self.num_actions = num_actions
         self.discount, self.smoothing = discount, smoothing
@@ -157,7 +163,13 @@ class PPOTask(BaseTask):
         return [GateEMA(momentum), GateLog(every_batch=True), ZooWarnings()]
 
     def setup(self, stage: str) -> None:
-        """Check that head and environments agree, before anything runs."""
+        """Check head, environments and the training's length, before anything runs.
+
+        Raises:
+            ConfigError: the head is for other actions, or the Trainer has a length of its own.
+        """
+        if stage == "fit" and not self.trainer.fast_dev_run:
+            check_length(self.trainer)
         found = getattr(self.trainer.datamodule, "num_actions", self.num_actions)
         if found != self.num_actions:
             raise ConfigError(
@@ -192,6 +204,17 @@ class PPOTask(BaseTask):
         """Add how far the log's axis has come."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["zoo_lightning"]["logged_until"] = int(self.agent_steps) + 1
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that does not belong to this task, configuration and game.
+
+        Raises:
+            ConfigError: naming what the checkpoint has and what is given.
+        """
+        before = checkpoint.get("zoo_lightning", {}).get("data")
+        if before and self._trainer is not None:  # weights to start from may be of any game
+            check_game(before, self.trainer.datamodule.facts(), self.trainer.training)
+        super().on_load_checkpoint(checkpoint)
 
     def facts(self) -> dict[str, Any]:
         """The game, and the agent's steps in training."""
@@ -309,8 +332,7 @@ class PPOTask(BaseTask):
         self.log_dict(values, batch_size=1)
         speed = (int(self.agent_steps) - self._steps_before) / self._seconds
         self.log("charts/SPS", speed, prog_bar=True, batch_size=1)
-        # The axis of what is logged.
-        self.log("step", self.agent_steps.double(), batch_size=1)
+        self.log("step", self._axis(), batch_size=1)
         if not games:
             return
         values = {
@@ -322,23 +344,27 @@ class PPOTask(BaseTask):
         for logger in self.loggers:
             logger.log_metrics(values, step=int(self.agent_steps))
 
+    def _axis(self) -> Tensor:
+        """Agent steps, over which everything is logged."""
+        return self.agent_steps.cpu().double()  # not every device has doubles
+
     # Judging.
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Play whole games."""
-        games = self._play(self.trainer.datamodule.val_games)
+        data = self.trainer.datamodule
+        games = self._play(data.val_games, data.judging_seed)
         scores, lengths = self._gathered(games)
         self.log("val/episodic_return", scores.mean(), prog_bar=True, batch_size=1)
         self.log("val/episodic_length", lengths.mean(), batch_size=1)
-        self.log("step", self.agent_steps.double(), batch_size=1)
+        self.log("step", self._axis(), batch_size=1)
 
-    def _play(self, total: int, act: Act | None = None) -> list[Game]:
+    def _play(self, total: int, seed: int, act: Act | None = None) -> list[Game]:
         data = self.trainer.datamodule
         share = data.share(total)
         if not share:
             return []
-        envs = data.judging_envs(share)
-        return play_games(envs, act or self.player(data.judging_seed), share, data.judging_seed)
+        return play_games(data.judging_envs(share), act or self.player(seed), share, seed)
 
     def _gathered(self, games: list[Game]) -> tuple[Tensor, Tensor]:
         """Scores and lengths of the games of all processes."""
@@ -353,53 +379,22 @@ class PPOTask(BaseTask):
     def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Play whole games, as many at random, and compare with the literature.
 
-        Logs the figures of :func:`~zoo_lightning.rl.playing.summarise` under ``test/``.
+        They are none of those that the validation plays, by which the checkpoint was chosen. Logs
+        the figures of :func:`~zoo_lightning.rl.playing.summarise` under ``test/``.
 
         Returns:
             ``scores`` and ``lengths`` of the games.
         """
         data = self.trainer.datamodule
-        scores, lengths = self._gathered(self._play(data.test_games))
-        random = random_player(self.num_actions, data.judging_seed)
-        random_scores, _ = self._gathered(self._play(data.test_games, random))
+        scores, lengths = self._gathered(self._play(data.test_games, data.test_seed))
+        random = random_player(self.num_actions, data.test_seed)
+        random_scores, _ = self._gathered(self._play(data.test_games, data.test_seed, random))
         figures = summarise(getattr(data, "game", ""), scores, lengths, random_scores)
         self.log_dict({f"test/{name}": value for name, value in figures.items()}, batch_size=1)
-        self.log("step", self.agent_steps.double(), batch_size=1)
+        self.log("step", self._axis(), batch_size=1)
         return {"scores": scores, "lengths": lengths}
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> Film:
         """Play one game and film it."""
         data = self.trainer.datamodule
         return film_game(data.judging_envs(1), self.player(data.judging_seed), data.judging_seed)
-
-
-def _check_numbers(
-    discount: float,
-    smoothing: float,
-    epochs: int,
-    minibatches: int,
-    clip: float,
-    max_grad_norm: float,
-) -> None:
-    for name, value in (("discount", discount), ("smoothing", smoothing)):
-        if not 0 <= value <= 1:
-            raise ConfigError(f"{name} must lie in [0, 1], got {value}")
-    for name, value in (("epochs", epochs), ("minibatches", minibatches)):
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1, got {value}")
-    if clip <= 0:
-        raise ConfigError(f"clip must be above 0, got {clip}")
-    if max_grad_norm < 0:
-        raise ConfigError(f"max_grad_norm must be at least 0, got {max_grad_norm}")
-
-
-def _check_backbone(backbone: Backbone) -> None:
-    """Refuse layers that compute otherwise in training than in evaluation."""
-    kinds = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.dropout._DropoutNd)
-    for name, module in backbone.named_modules():
-        if isinstance(module, kinds):
-            raise ConfigError(
-                f"layer {name!r} is a {type(module).__name__}, which computes otherwise in "
-                "training than in evaluation, so the policy would learn from another function than "
-                "it acts by; use an architecture without it, such as nature_cnn"
-            )

@@ -1,0 +1,27 @@
+"""A policy plays the game that it learned."""
+
+import pytest
+
+from zoo_lightning.errors import ConfigError
+from zoo_lightning.tasks.ppo_checks import check_game
+
+LEARNED = {"game": "pong", "environment": {"sticky_actions": 0.25, "num_threads": 2}}
+
+
+def here(game="pong", **environment):
+    return {"game": game, "environment": {**LEARNED["environment"], **environment}}
+
+
+@pytest.mark.parametrize("learning", [True, False])
+def test_another_game_is_refused(learning):
+    check_game(LEARNED, here(num_threads=1), learning)
+    with pytest.raises(ConfigError, match=r"learned pong, and data\.game is qbert"):
+        check_game(LEARNED, here("qbert"), learning)
+
+
+def test_another_environment_is_told_of_in_a_test_and_refused_in_training():
+    words = r"data.sticky_actions is 0.25 in the checkpoint, 0.0 here"
+    with pytest.warns(UserWarning, match=words):
+        check_game(LEARNED, here(sticky_actions=0.0), learning=False)
+    with pytest.raises(ConfigError, match=words):
+        check_game(LEARNED, here(sticky_actions=0.0), learning=True)
