@@ -90,7 +90,7 @@ class PPOTask(BaseTask):
         lr: learning rate at the start.
         optimizer: any optimiser that timm knows by name.
         weight_decay: of kernels and head matrices.
-        schedule: of the learning rate, over the rollouts.
+        schedule: of the learning rate, over the rollouts; ``warmup`` and ``milestones`` count them.
         optimisation: further options of :class:`~zoo_lightning.tasks.base.BaseTask`.
 
     Raises:
