@@ -30,6 +30,15 @@ def test_to_original_applies_each_image_its_own_affine():
     assert to_original(points, affine).tolist() == [[[7, 13]], [[2, 1]]]
 
 
+def test_autocast_does_not_round_points_in_the_original_image():
+    points = torch.tensor([[[100.3, 200.7], [31.1, 250.9]]])
+    affine = torch.tensor([[[4.01, 0.3, 12.3], [-0.2, 3.97, 5.7]]])
+    expected = to_original(points, affine)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = to_original(points, affine)
+    assert torch.equal(found, expected)
+
+
 def test_gradients_flow_through_decoding():
     fractions = torch.rand(2, 3, 2, requires_grad=True)
     FractionCodec().decode(fractions, (64, 32)).sum().backward()

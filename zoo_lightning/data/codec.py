@@ -43,7 +43,7 @@ class FractionCodec:
 
 
 def to_original(points: Tensor, affine: Tensor) -> Tensor:
-    """Move points from the network's input to the original image.
+    """Move points from the network's input to the original image, in their own types.
 
     Args:
         points: ``(B, K, 2)`` in pixels of the input.
@@ -52,4 +52,6 @@ def to_original(points: Tensor, affine: Tensor) -> Tensor:
     Returns:
         ``(B, K, 2)`` in pixels of the original image.
     """
-    return points @ affine[:, :, :2].mT + affine[:, None, :, 2]
+    # No product of matrices: autocast would round it to half precision, pixels in large images.
+    x, y, shift = (affine[:, None, :, column] for column in range(3))
+    return points[..., :1] * x + points[..., 1:] * y + shift
