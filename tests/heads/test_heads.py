@@ -49,6 +49,14 @@ def test_maps_have_the_stride_that_was_asked_for(architecture, output, stride, s
     assert head.points(raw).shape == (1, 5, 2)
 
 
+def test_autocast_does_not_round_coordinates():
+    head, features = CoordinateHead(8, 3), torch.rand(4, 8)
+    expected = head(features)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = head(features)
+    assert torch.equal(found, expected)
+
+
 def test_images_of_odd_sizes_have_heat_maps_too():
     backbone, head = head_for("test_resnet", "stages")
     raw = head(backbone.eval()(torch.randn(1, 3, 75, 81)))

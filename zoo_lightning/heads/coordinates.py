@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo_lightning.heads.losses import COORDINATE_LOSSES
+from zoo_lightning.layers.products import autocast_off
 
 HEAD_STD = 0.01
 """Standard deviation of a new head's weights: it starts near the mean shape, as in the authors'
@@ -27,6 +28,14 @@ class CoordinateHead(nn.Linear):
         nn.init.constant_(self.bias, 0.5)
         self.num_points = num_points
         self.compare = COORDINATE_LOSSES[loss]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Output ``(B, 2 K)`` in the weights' type, of features ``(B, F)``.
+
+        Also under autocast: in bfloat16 a point is known to a 500th of the image at best.
+        """
+        with autocast_off(features.device):
+            return super().forward(features.to(self.weight.dtype))
 
     def start_from(self, shape: Tensor) -> None:
         """Let the head begin at a shape ``(K, 2)``, fractions of the image."""
