@@ -80,6 +80,17 @@ def test_a_checkpoint_of_other_classes_is_refused(classes, command, class_root):
     assert "num_classes is 3 in the checkpoint, 2 here" in last
 
 
+@pytest.mark.parametrize("word", ["test", "predict", "validate", "fit"])
+def test_a_checkpoint_of_other_class_names_is_refused(classes, command, class_root, word):
+    assert command(*FIT).status == 0
+    for part in ("train", "test"):
+        # Capital letters come first: it would be the output that was an ant in training.
+        (class_root / part / "cat").rename(class_root / part / "Cat")
+    again = [word, "--experiment", "tiny", "--ckpt_path", "run", "--run_dir", "other"]
+    command(*again).refused("output 0 is class 'ant' in the checkpoint, 'Cat' in the data")
+    assert command(*FIT[:3], "--init_from", "run", "--run_dir", "anew").status == 0
+
+
 def test_without_a_network_a_download_is_one_clear_error(tiny, command, monkeypatch):
     def refuse(*args, **kwargs):
         raise URLError("Name or service not known")

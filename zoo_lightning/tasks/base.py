@@ -25,7 +25,7 @@ from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.head_start import solve_head
 from zoo_lightning.shares import check_choice
 from zoo_lightning.tasks.parts import part_of
-from zoo_lightning.tasks.same_options import differences
+from zoo_lightning.tasks.same_options import class_difference, differences
 from zoo_lightning.tasks.schedules import Schedule, depends_on_length, make_scheduler
 
 HeadInit = Literal["random", "probe"]
@@ -277,7 +277,8 @@ class BaseTask(pl.LightningModule):
         """Refuse a checkpoint that does not belong to this task and configuration.
 
         Raises:
-            ConfigError: naming each option, the checkpoint's value and the one given.
+            ConfigError: naming each option, the checkpoint's value and the one given, or the
+                first class whose name differs.
         """
         ours = checkpoint.get("zoo_lightning")
         if ours is None:
@@ -305,6 +306,17 @@ class BaseTask(pl.LightningModule):
                 "RUN_DIR/config.yaml has them"
             )
             raise ConfigError(f"the checkpoint has other options: {'; '.join(different)}. {mend}")
+        self._check_class_names(ours.get("data", {}).get("classes"))
+
+    def _check_class_names(self, trained: list[str] | None) -> None:
+        """Refuse data whose classes are not those of the outputs; a new training may have any."""
+        data = self._trainer and getattr(self.trainer, "datamodule", None)
+        if other := class_difference(trained, getattr(data, "class_names", None)):
+            raise ConfigError(
+                f"the checkpoint has other classes: {other}. Give the data's classes the names, "
+                "and with them the order, that they had in training; to train on others start "
+                "anew, from its weights with --init_from"
+            )
 
 
 def check_classes(num_classes: int, data: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -58,3 +59,27 @@ def _backbone_differences(
             f"{len(now['sources'])} here"
         )
     return rows
+
+
+def class_difference(found: Sequence[str] | None, wanted: Sequence[str] | None) -> str | None:
+    """The first output whose class has another name in the data than in the checkpoint.
+
+    A class that is called by its own number has no name, and is not compared.
+
+    Args:
+        found: names in the checkpoint, in the order of the outputs; ``None`` if it has none.
+        wanted: those of the data.
+
+    Returns:
+        A sentence for people to read, or ``None`` where all agree or their number is another.
+    """
+    if found is None or wanted is None or len(found) != len(wanted):
+        return None
+    for output, (before, now) in enumerate(zip(found, wanted, strict=True)):
+        if before != now and str(output) not in (before, now):
+            order = sorted(found) == sorted(wanted)
+            return (
+                f"output {output} is class {before!r} in the checkpoint, {now!r} in the data"
+                f"{' (the same names in another order)' if order else ''}"
+            )
+    return None
