@@ -1,5 +1,6 @@
 """Several processes train as one does on the joint batch, however they are started."""
 
+import csv
 import os
 import signal
 import socket
@@ -94,6 +95,35 @@ def test_two_devices_train_as_one_process_on_the_joint_batch(single, environment
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     assert_alike(tmp_path / "shared", single)
+
+
+def test_two_devices_log_the_loss_of_all_validation_images(tiny, environment, class_root):
+    # Five images: three for the first process, two for the second.
+    data = {"root": str(class_root), "image_size": 16, "num_workers": 0, "batch_size": 2}
+    tiny(**{"model.class_path": "ClassificationTask", "trainer.max_steps": 1,
+            "trainer.val_check_interval": 1,
+            "data": {"class_path": "ImageFolders", "init_args": data}})  # fmt: skip
+    for label, name in enumerate(("ant", "bee", "cat")):
+        folder = class_root / "val" / name
+        folder.mkdir(parents=True)
+        for file in sorted((class_root / "test" / name).iterdir())[: 2 if label else 1]:
+            (folder / file.name).write_bytes(file.read_bytes())
+    words = [sys.executable, *FIT, "shared", "--trainer.strategy", "ddp", "--trainer.devices", "2"]
+    environment["MASTER_PORT"] = str(free_port())
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    words = [sys.executable, "-m", "zoo_lightning", "validate", "--experiment", "tiny",
+             "--ckpt_path", "shared", "--run_dir", "alone"]  # fmt: skip
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert val_loss("shared") == pytest.approx(val_loss("alone"), rel=1e-4)
+
+
+def val_loss(run: str) -> float:
+    """The validation loss that a run logged."""
+    with Path(run, "metrics.csv").open(newline="") as stream:
+        [value] = [float(row["val/loss"]) for row in csv.DictReader(stream) if row["val/loss"]]
+    return value
 
 
 @pytest.mark.parametrize("single", ["lite"], indirect=True)

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from torchmetrics import Metric
 
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods import PlainBackbone
-from zoo_lightning.tasks import SegmentationTask
+from zoo_lightning.tasks import ClassificationTask, SegmentationTask
 
 
 def task(classes=3, output="stages", **options) -> SegmentationTask:
@@ -29,6 +30,31 @@ def test_the_loss_is_the_mean_over_all_cells():
     scores = segmenter._scores(batch).permute(0, 2, 3, 1).reshape(-1, 3)
     expected = F.cross_entropy(scores, batch["labels"].flatten())
     torch.testing.assert_close(segmenter.training_step(batch, 0), expected)
+
+
+@pytest.mark.parametrize("kind", [SegmentationTask, ClassificationTask])
+def test_losses_are_logged_as_metrics_which_all_processes_join(kind):
+    output = "stages" if kind is SegmentationTask else "pooled"
+    judged = kind(PlainBackbone("test_resnet", output=output), 3).eval()
+    logged = {}
+    judged.log = lambda name, value, **options: logged.update({name: value})
+    judged.log_dict = lambda *args, **options: None
+    images, labels = torch.randn(5, 3, 32, 32), torch.randint(3, (5, 8, 8))
+    with torch.no_grad():
+        for part in (slice(3), slice(3, 5)):
+            given = {"labels": labels[part], "label": labels[part, 0, 0]}
+            judged.validation_step({"image": images[part], **given}, 0)
+            judged.test_step({"image": images[part], **given}, 0)
+        batch = {"image": images, "labels": labels, "label": labels[:, 0, 0]}
+        if kind is SegmentationTask:
+            expected = F.cross_entropy(judged._scores(batch), labels)
+        else:
+            expected = F.cross_entropy(judged(images), batch["label"])
+    assert set(logged) == {"val/loss", "test/loss"}
+    for metric in logged.values():
+        assert isinstance(metric, Metric)
+        torch.testing.assert_close(metric.compute(), expected)
+    assert not any("losses" in key for key in judged.state_dict())
 
 
 def test_halves_of_two_colours_are_learned():

@@ -14,6 +14,7 @@ from zoo_lightning.data.loading import sample_generator
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.heads.losses import distillation_loss
 from zoo_lightning.metrics.classification import ClassAccuracy
+from zoo_lightning.metrics.loss import MeanLoss
 from zoo_lightning.tasks.base import BaseTask, check_classes
 from zoo_lightning.tasks.mixing import BatchMixing
 
@@ -70,6 +71,7 @@ class ClassificationTask(BaseTask):
                 "acc_class": ClassAccuracy(num_classes),
             }
         )
+        self.losses = nn.ModuleDict({"val": MeanLoss(), "test": MeanLoss()})
         self.val_metrics, self.test_metrics = metrics.clone("val/"), metrics.clone("test/")
         self.confusion = MulticlassConfusionMatrix(num_classes)
         """Of the last test, ``(C, C)`` numbers of images: true class, predicted class."""
@@ -130,7 +132,8 @@ class ClassificationTask(BaseTask):
         metrics.update(logits, batch["label"])
         size = len(logits)
         self.log_dict(metrics, prog_bar=stage == "val", batch_size=size)
-        self.log(f"{stage}/loss", F.cross_entropy(logits, batch["label"]), batch_size=size)
+        self.losses[stage].update(F.cross_entropy(logits, batch["label"]), size)
+        self.log(f"{stage}/loss", self.losses[stage], batch_size=size)
         return logits
 
     def _logits(self, images: Tensor) -> Tensor:

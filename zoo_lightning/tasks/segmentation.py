@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from zoo_lightning.backbone import Backbone
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.heads import MapHead
+from zoo_lightning.metrics.loss import MeanLoss
 from zoo_lightning.tasks.base import BaseTask, check_classes
 
 
@@ -60,6 +61,7 @@ class SegmentationTask(BaseTask):
                 "miou": MulticlassJaccardIndex(num_classes),
             }
         )
+        self.losses = nn.ModuleDict({"val": MeanLoss(), "test": MeanLoss()})
         self.val_metrics, self.test_metrics = metrics.clone("val/"), metrics.clone("test/")
 
     def setup(self, stage: str) -> None:
@@ -89,8 +91,8 @@ class SegmentationTask(BaseTask):
         metrics.update(scores, batch["labels"])
         size = len(scores)
         self.log_dict(metrics, prog_bar=stage == "val", batch_size=size)
-        loss = F.cross_entropy(scores, batch["labels"])
-        self.log(f"{stage}/loss", loss, batch_size=size)
+        self.losses[stage].update(F.cross_entropy(scores, batch["labels"]), size)
+        self.log(f"{stage}/loss", self.losses[stage], batch_size=size)
 
     def _scores(self, batch: dict[str, Any]) -> Tensor:
         """``(B, C, h, w)`` in float32, of the labels' size."""
