@@ -11,6 +11,9 @@ from zoo_lightning.data.class_set import broken_images, open_source
 from zoo_lightning.data.classification import ImageFolders
 from zoo_lightning.errors import ConfigError, DataError
 
+PUBLISHED = [f"train/{name}.png" for name in ("ant/0", "ant/5", "bee/1", "bee/5", "cat/1", "cat/2")]
+"""What is validated by of the three classes, with the default seed and a third of the images."""
+
 
 @pytest.fixture
 def folders(class_root):
@@ -91,13 +94,41 @@ def test_a_class_of_one_film_is_refused_by_name(tmp_path):
         module.setup("fit")
 
 
-def test_a_pattern_that_finds_nothing_splits_as_none_does(folders):
-    splits = []
-    for pattern in ("", "nothing like it"):
-        module = folders(val_fraction=0.34, group_pattern=pattern)
-        module.setup("fit")
-        splits.append((module.train_set.names, module.val_set.names))
-    assert splits[0] == splits[1]
+@pytest.mark.parametrize("targets", ["class", "rotation"])
+def test_pictures_of_a_patient_are_on_one_side_whatever_their_classes(tmp_path, targets):
+    rng = np.random.default_rng(0)
+    for patient in range(20):
+        for number in range(6):
+            name = ("ill", "well")[int(rng.integers(2))]
+            folder = tmp_path / "train" / name / "clinic"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (20, 20)).save(folder / f"p{patient}_{number}.png")
+    options = {"val_fraction": 0.2, "group_pattern": r"_\d+$", "targets": targets}
+    module = ImageFolders(str(tmp_path), image_size=16, **options)
+    module.setup("fit")
+    sides = [
+        {name.split("/")[-1].partition("_")[0] for name in each.names}
+        for each in (module.train_set, module.val_set)
+    ]
+    assert not sides[0] & sides[1]
+    assert len(sides[0] | sides[1]) == 20
+    labels = [label for _, label in module.val_set.samples]
+    assert 20 <= len(labels) <= 28
+    assert all(9 <= labels.count(label) <= 17 for label in (0, 1))
+
+
+def test_a_pattern_that_finds_nothing_keeps_equal_names_together(folders):
+    module = folders(val_fraction=0.34, group_pattern="nothing like it")
+    module.setup("fit")
+    names = [name.split("/") for name in module.val_set.names]
+    assert sorted(name for _, name, _ in names) == ["ant", "ant", "bee", "bee", "cat", "cat"]
+    assert len({file for _, _, file in names}) == 2
+
+
+def test_without_a_pattern_the_split_is_the_one_that_was_published(folders):
+    module = folders(val_fraction=0.34)
+    module.setup("fit")
+    assert module.val_set.names == PUBLISHED
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16", "YCbCr"])

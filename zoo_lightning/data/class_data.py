@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,7 +19,12 @@ from zoo_lightning.data.loading import (
     ImageDataModule,
     sample_generator,
 )
-from zoo_lightning.data.splitting import check_pattern, person_of, random_subset
+from zoo_lightning.data.splitting import (
+    check_pattern,
+    person_of,
+    random_subset,
+    split_by_group_and_class,
+)
 from zoo_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -41,9 +47,10 @@ class ClassData(ImageDataModule, ABC):
         seed: of the order, the augmentation and the validation split.
         val_fraction: of each class's training images, kept for validation where the data have no
             validation part of their own, in (0, 1).
-        group_pattern: regular expression; images of a class whose files' stems are alike without
-            what it matches belong together (frames of a film, pictures of a patient) and are all
-            trained on or all validated by. Empty: each image is by itself.
+        group_pattern: regular expression; images whose files' stems are alike without what it
+            matches, and whose folders are besides that of the class, belong together (frames of a
+            film, pictures of a patient), of whatever classes they are, and are all trained on or
+            all validated by. Empty: each image is by itself.
         train_fraction: of each class's images left for training, that are used, in (0, 1]; at least
             one, and a smaller fraction is a subset of a larger one. Validation stays the same.
         targets: ``class``, or ``rotation`` to learn which quarter turn an image was given.
@@ -191,28 +198,9 @@ class ClassData(ImageDataModule, ABC):
 
     def _split(self, samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
         """Split every class alike, at least one image or group of each for training."""
-        generator = sample_generator(self.seed, 0, -2)
-        train: list[Sample] = []
-        val: list[Sample] = []
-        members: list[list[Sample]] = [[] for _ in self.classes]
-        for sample in samples:
-            members[sample[1]].append(sample)
-        for name, own in zip(self.classes, members, strict=True):
-            groups = self._groups(own)
-            if len(groups) == 1 and self.targets == "class":
-                what = "image" if len(own) == 1 else "group of images (`group_pattern`)"
-                raise DataError(
-                    f"{self.root} has a single training {what} of class {name!r}, so none can be "
-                    "kept for validation; add images, remove the class, or give validation images "
-                    "of your own."
-                )
-            order = torch.randperm(len(groups), generator=generator).tolist()
-            ends = np.cumsum([len(groups[i]) for i in order])
-            # As many groups as hold the fraction, the last one left for training in any case.
-            wanted = round(self.val_fraction * len(own))
-            count = min(int(np.searchsorted(ends, wanted)) + 1, len(groups) - 1) if wanted else 0
-            val += [own[i] for i in sorted(i for k in order[:count] for i in groups[k])]
-            train += [own[i] for i in sorted(i for k in order[count:] for i in groups[k])]
+        grouped = self.group_pattern and all(isinstance(source, Path) for source, _ in samples)
+        split = self._split_groups if grouped else self._split_classes
+        train, val = split(samples)
         if not val:
             raise DataError(
                 f"{self.root} has too few images to keep any of training for validation; raise "
@@ -220,14 +208,50 @@ class ClassData(ImageDataModule, ABC):
             )
         return train, val
 
-    def _groups(self, samples: list[Sample]) -> list[list[int]]:
-        """Places of the samples that belong together."""
-        groups: dict[object, list[int]] = {}
-        for place, (source, _) in enumerate(samples):
-            alone = not self.group_pattern or not isinstance(source, Path)
-            key = place if alone else person_of(self._name(source, place), self.group_pattern)
-            groups.setdefault(key, []).append(place)
-        return list(groups.values())
+    def _split_classes(self, samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+        """Each class by itself, each image by itself."""
+        generator = sample_generator(self.seed, 0, -2)
+        train: list[Sample] = []
+        val: list[Sample] = []
+        members: list[list[Sample]] = [[] for _ in self.classes]
+        for sample in samples:
+            members[sample[1]].append(sample)
+        for name, own in zip(self.classes, members, strict=True):
+            if len(own) == 1 and self.targets == "class":
+                raise self._single("image", name)
+            order = torch.randperm(len(own), generator=generator).tolist()
+            # The last one is left for training in any case.
+            wanted = round(self.val_fraction * len(own))
+            count = min(wanted, len(own) - 1) if wanted else 0
+            val += [own[i] for i in sorted(order[:count])]
+            train += [own[i] for i in sorted(order[count:])]
+        return train, val
+
+    def _split_groups(self, samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+        """Whole groups of images, each of which may have several classes."""
+        groups = [self._group(source, label) for source, label in samples]
+        labels = [label if self.targets == "class" else 0 for _, label in samples]
+        if self.targets == "class":
+            numbers = Counter(label for _, label in set(zip(groups, labels, strict=True)))
+            for label, number in sorted(numbers.items()):
+                if number == 1:
+                    raise self._single("group of images (`group_pattern`)", self.classes[label])
+        train, val = split_by_group_and_class(groups, labels, self.val_fraction, self.seed)
+        return [samples[i] for i in train], [samples[i] for i in val]
+
+    def _group(self, source: Path, label: int) -> str:
+        """What an image shares with those that belong to it, whatever class they are of."""
+        path = PurePosixPath(self._name(source, 0))
+        folders = list(path.parent.parts)
+        if self.classes[label] in folders:
+            folders.remove(self.classes[label])
+        return person_of(str(PurePosixPath(*folders, path.name)), self.group_pattern)
+
+    def _single(self, what: str, name: str) -> DataError:
+        return DataError(
+            f"{self.root} has a single training {what} of class {name!r}, so none can be kept for "
+            "validation; add images, remove the class, or give validation images of your own."
+        )
 
     def _subset(self, samples: list[Sample]) -> list[Sample]:
         """A fraction of every class's images."""

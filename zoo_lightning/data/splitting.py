@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -65,6 +67,67 @@ def split_by_group(groups: list[str], fraction: float, seed: int) -> tuple[np.nd
         )
     second = np.isin(members, order[:count])
     return np.flatnonzero(~second), np.flatnonzero(second)
+
+
+def split_by_group_and_class(
+    groups: Sequence[str], labels: Sequence[int], fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split samples so that each group is wholly on one side, and all classes about alike.
+
+    Groups go to the second side by chance, as long as no class has more than its share there. Then
+    a class that has less gets the groups that bring all classes nearest to their shares, and one
+    that has none gets such a group even if it is larger than the share.
+
+    Args:
+        groups: of each sample; one may have samples of several classes.
+        labels: class of each sample.
+        fraction: of each class's samples, about which goes to the second side, in (0, 1).
+        seed: decides which groups.
+
+    Returns:
+        Increasing indices of the first side, where every class has some, and of the second, where
+        a class has none if its fraction is less than half a sample or groups do not allow it.
+    """
+    contents: dict[str, Counter[int]] = {}
+    for group, label in zip(groups, labels, strict=True):
+        contents.setdefault(group, Counter())[label] += 1
+    names = list(contents)
+    order = torch.randperm(len(names), generator=sample_generator(seed, 0, -2)).tolist()
+    sizes, taken = Counter(labels), Counter()
+    share = {label: round(fraction * size) for label, size in sizes.items()}
+    open_to: dict[int, list[str]] = {label: [] for label in sizes}
+    second: set[str] = set()
+
+    def leaves_some(name: str) -> bool:
+        return all(taken[label] + n < sizes[label] for label, n in contents[name].items())
+
+    def worsening(name: str) -> float:
+        """By how much the classes would be farther from their shares, in parts of their sizes."""
+        rest = {label: share[label] - taken[label] for label in contents[name]}
+        return sum(
+            (abs(rest[label] - n) - abs(rest[label])) / sizes[label]
+            for label, n in contents[name].items()
+        )
+
+    for name in (names[place] for place in order):
+        content = contents[name]
+        within = all(taken[label] + n <= share[label] for label, n in content.items())
+        if within and leaves_some(name):
+            second.add(name)
+            taken.update(content)
+            continue
+        for label in content:
+            open_to[label].append(name)
+    for label in sorted(sizes, key=lambda label: (len(open_to[label]), label)):
+        while taken[label] < share[label]:
+            rest = [each for each in open_to[label] if each not in second and leaves_some(each)]
+            best = min(rest, key=worsening, default=None)
+            if best is None or (taken[label] and worsening(best) >= 0):
+                break
+            second.add(best)
+            taken.update(contents[best])
+    on_second = np.array([group in second for group in groups])
+    return np.flatnonzero(~on_second), np.flatnonzero(on_second)
 
 
 def random_subset(indices: np.ndarray, fraction: float, seed: int) -> np.ndarray:
