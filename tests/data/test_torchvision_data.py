@@ -72,6 +72,9 @@ def test_aircraft_trains_on_trainval_unless_told_otherwise(tmp_path, rng, class_
     assert module.classes[3] == "Variant 3"
     other = ready("FGVCAircraft", tmp_path, train_split="train", val_split="val")
     assert sizes(other) == (200, 100, 100)
+    alone = ready("FGVCAircraft", tmp_path, val_split="val")
+    assert sizes(alone) == (200, 100, 100)
+    assert alone.train_set.names == other.train_set.names
 
 
 def test_stanford_cars_from_their_devkit(tmp_path, rng, class_files):
@@ -168,6 +171,11 @@ def test_files_of_another_number_of_classes_are_refused(tmp_path, rng, class_fil
         ("CIFAR-100", {}, "unknown data set 'CIFAR-100'. Did you mean 'CIFAR100'"),
         ("EuroSAT", {"train_split": "train"}, "no named splits"),
         ("CIFAR10", {"val_split": "val"}, "no named splits"),
+        ("DTD", {"train_split": "val", "val_split": "val"}, "the train images .*'val'.* the val"),
+        ("FGVCAircraft", {"train_split": "trainval", "val_split": "val"}, "same in part"),
+        ("FGVCAircraft", {"val_split": "train"}, "'trainval'.*'train'.*same in part"),
+        ("Imagenette", {"val_split": "val"}, "test images.*same in part"),
+        ("DTD", {"train_split": "test"}, "neither of them the test part"),
         ("EuroSAT", {"test_fraction": 1.0}, "test_fraction"),
     ],
 )

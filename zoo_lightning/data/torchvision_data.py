@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from zoo_lightning.data.class_data import ClassData, Part
 from zoo_lightning.data.class_set import Sample
 from zoo_lightning.data.loading import sample_generator
 from zoo_lightning.errors import ConfigError, DataError, nearest
+
+JOINT = "trainval"
+"""torchvision's name of ``train`` and ``val`` together."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ class TorchvisionData(ClassData):
         download: fetch what is absent.
         train_split: torchvision's name of the part to train on, if not the usual one; validation
             images are then split off it, unless ``val_split`` is given too.
-        val_split: torchvision's name of the part to validate by, if not the usual one.
+        val_split: torchvision's name of the part to validate by, if not the usual one; ``val``
+            where the usual part to train on is ``trainval`` makes that ``train``.
         test_fraction: of each class's images, kept for testing where the data are undivided
             (EuroSAT, SUN397), in (0, 1).
         test_seed: of that division. It is not the run's seed, so that runs of other seeds are
@@ -83,8 +88,8 @@ class TorchvisionData(ClassData):
         options: of ``ClassData``.
 
     Raises:
-        ConfigError: for an unknown name, options outside their range, or a package that the data
-            need and that is not installed.
+        ConfigError: for an unknown name, options outside their range, splits that share images, or
+            a package that the data need and that is not installed.
         DataError: the files are absent, or cannot be downloaded or read.
     """
 
@@ -187,9 +192,19 @@ def _parts(
     if known.argument is None:
         return {"train": {}}
     val = val_split or (None if train_split else known.val)
-    chosen: dict[Part, Any] = {"train": train_split or known.train, "test": known.test}
+    without_val = known.train == JOINT and val == "val"
+    train = train_split or ("train" if without_val else known.train)
+    chosen: dict[Part, Any] = {"train": train, "test": known.test}
     if val:
         chosen["val"] = val
+    for left, right in combinations(chosen, 2):
+        pair = {chosen[left], chosen[right]}
+        if len(pair) == 1 or (JOINT in pair and pair & {"train", "val"}):
+            raise ConfigError(
+                f"{name}: the {left} images ({chosen[left]!r}) and the {right} images "
+                f"({chosen[right]!r}) are the same in part; set `train_split` and `val_split` to "
+                "parts without common images, neither of them the test part."
+            )
     return {part: {known.argument: value} for part, value in chosen.items()}
 
 
