@@ -33,6 +33,20 @@ def test_images_come_in_a_stable_order_each_once(tmp_path, monkeypatch):
     assert len(find_images(["b/**/*.png"])) == 2
 
 
+def test_images_of_several_folders_have_names_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("day1/0.png", "day2/0.png", "day2/1.png"):
+        save(name)
+    found = find_images(["day1", "day2/"])
+    names = ["day1/0.png", "day2/0.png", "day2/1.png"]
+    assert [item.name for item in found] == names
+    assert [item.name for item in find_images(["day2/0.png", "day2"])] == names[1:]
+    lines = [f"{name},0,0,{side},{side}" for side, name in enumerate(names, 1)]
+    Path("boxes.csv").write_text("\n".join(["image,x0,y0,x1,y1", *lines]))
+    boxed = with_boxes(found, Path("boxes.csv"))
+    assert [(item.name, item.box[2]) for item in boxed] == list(zip(names, (1, 2, 3), strict=True))
+
+
 def test_images_that_are_not_there_are_refused_with_the_nearest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save("faces/anna.png")

@@ -59,7 +59,9 @@ class Item(NamedTuple):
 
 
 def find_images(given: Sequence[str]) -> list[Item]:
-    """Image files in a stable order, each once.
+    """Image files in a stable order, each once, no two of the same name.
+
+    Files of a single folder, and a single file, are named without it; all others by their paths.
 
     Args:
         given: files, folders (with all below them) and glob patterns.
@@ -73,7 +75,10 @@ def find_images(given: Sequence[str]) -> list[Item]:
         path = Path(each)
         if path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.suffix.lower() in known)
-            named = {p: p.relative_to(path).as_posix() for p in files if p.is_file()}
+            alone = len(given) == 1
+            named = {
+                p: (p.relative_to(path) if alone else p).as_posix() for p in files if p.is_file()
+            }
         elif path.is_file():
             named = {path: path.name if len(given) == 1 else each}
         else:
