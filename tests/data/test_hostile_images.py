@@ -8,9 +8,11 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, PngImagePlugin
 
 from zoo_lightning.data import image_files
+from zoo_lightning.data.class_transforms import evaluation_transform
 from zoo_lightning.data.classification import ImageFolders
 from zoo_lightning.data.classification import image_files as files_in
 from zoo_lightning.data.images import (
@@ -267,6 +269,36 @@ def test_a_strip_of_a_kilobyte_takes_no_gigabytes(tmp_path):
         Image.new = real
     assert square.shape == (32, 32, 3)
     assert max(made) <= image_files.LARGEST_CANVAS
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_of_a_strip_the_middle_is_classified(monkeypatch, upright):
+    pixels = np.zeros((2, 400_000, 3), np.uint8)
+    pixels[:, 199_998:200_002] = 200
+    pixels[0, 199_998:200_002] = 100
+    image = Image.fromarray(pixels.transpose(1, 0, 2) if upright else pixels)
+    made = []
+    real = Image.Image.resize
+
+    def watched(self, size, *args, **options):
+        made.append(size[0] * size[1])
+        return real(self, size, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    found = evaluation_transform(64, None)(image)
+    assert found.shape == (3, 64, 64)
+    assert max(made) <= image_files.LARGEST_CANVAS
+    first = found[0].T if upright else found[0]
+    assert (first[0] == 100).all()
+    assert (first[-1] == 200).all()
+
+
+@pytest.mark.parametrize("size", [(40, 30), (500, 2), (501, 2), (1, 500)])
+def test_the_middle_of_a_strip_is_what_was_seen_of_the_whole(monkeypatch, size):
+    image = Image.fromarray(NOISE).resize(size)
+    expected = evaluation_transform(16, None)(image)
+    monkeypatch.setattr("zoo_lightning.data.class_transforms.LARGEST_CANVAS", 1)
+    assert torch.equal(evaluation_transform(16, None)(image), expected)
 
 
 @pytest.mark.parametrize("box", [(-9e9, -9e9, 9e9, 9e9), (500, 500, 600, 600), (1, 1, 1.1, 1.1)])

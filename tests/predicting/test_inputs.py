@@ -47,6 +47,18 @@ def test_images_of_several_folders_have_names_of_their_own(tmp_path, monkeypatch
     assert [(item.name, item.box[2]) for item in boxed] == list(zip(names, (1, 2, 3), strict=True))
 
 
+def test_an_image_without_room_in_memory_is_reported(tmp_path):
+    def no_room(image):
+        raise MemoryError
+
+    save(tmp_path / "a.png")
+    preprocessing = {"kind": "crop", "squeeze": None, "crops": 1}
+    images = Images([Item(tmp_path / "a.png", "a")], SQUARE | {"preprocessing": preprocessing})
+    images.crop = no_room
+    assert images[0].pixels is None
+    assert "a.png cannot be read (MemoryError)" in images[0].problem
+
+
 def test_images_that_are_not_there_are_refused_with_the_nearest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save("faces/anna.png")

@@ -6,8 +6,11 @@ Normalisation is not here; it is done on the device.
 from __future__ import annotations
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
+
+from zoo_lightning.data.image_files import LARGEST_CANVAS
 
 
 def training_transform(
@@ -48,7 +51,10 @@ def evaluation_transform(image_size: int, resize: int | None, crops: int = 1) ->
     Returns:
         Map of an RGB image to uint8 ``(3, S, S)``, or ``(10, 3, S, S)``.
     """
-    whole = _squeezing(resize) or [v2.Resize(image_size, antialias=True)]
+    whole = _squeezing(resize) or [
+        MiddleOfStrips(image_size),
+        v2.Resize(image_size, antialias=True),
+    ]
     cut = v2.CenterCrop(image_size) if crops == 1 else TenCrops(image_size)
     # Pillow's resizing, not torchvision's of tensors, which rounds otherwise: an exported model's
     # users have Pillow, through timm's transforms or by themselves.
@@ -59,6 +65,31 @@ def _squeezing(resize: int | None) -> list[v2.Transform]:
     # As Pillow does it by default, whose resizing the authors of Zoo-Tuning use.
     cubic = InterpolationMode.BICUBIC
     return [] if resize is None else [v2.Resize((resize, resize), cubic, antialias=True)]
+
+
+class MiddleOfStrips(nn.Module):
+    """Cuts the ends off an image that would be too large with its shorter side resized.
+
+    A strip of a few bytes may be so long that it then fills the memory. Of what is left the middle
+    square is the same, for a multiple of the shorter side remains, with the middle where it was.
+
+    Args:
+        size: that the shorter side is resized to, pixels.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, image: Image.Image) -> Image.Image:
+        """The middle of a strip; other images as they are."""
+        shorter, longer = sorted(image.size)
+        if self.size**2 * longer <= LARGEST_CANVAS * shorter:
+            return image
+        left = 3 * shorter + (longer - 3 * shorter) % 2
+        width, height = (min(length, left) for length in image.size)
+        x, y = (image.width - width) // 2, (image.height - height) // 2
+        return image.crop((x, y, x + width, y + height))
 
 
 class TenCrops(nn.Module):

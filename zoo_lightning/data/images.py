@@ -79,7 +79,8 @@ def unreadable(path: Path, error: Exception) -> str:
     """Say why a file cannot be used as an image."""
     if isinstance(error, FileNotFoundError):
         return f"The image {path} does not exist."
-    return f"The image {path} cannot be read ({error}); replace it, or leave it out."
+    reason = str(error) or type(error).__name__  # of MemoryError there is no more
+    return f"The image {path} cannot be read ({reason}); replace it, or leave it out."
 
 
 def escapes(name: str) -> bool:

@@ -35,6 +35,7 @@ from zoo_lightning.data.images import (
     region_fits,
     region_transform,
     square_transform,
+    unreadable,
 )
 from zoo_lightning.data.loading import SignalsToParent
 from zoo_lightning.data.samples import to_chw
@@ -171,9 +172,13 @@ class Images(Dataset):
     def __getitem__(self, index: int) -> Prepared:
         item = self.items[index]
         try:
-            image = open_rgb(item.path, upright=True)
+            return self._prepared(item, open_rgb(item.path, upright=True))
         except DataError as error:
             return Prepared(item, problem=str(error))
+        except (MemoryError, OSError, RuntimeError, ValueError) as error:
+            return Prepared(item, problem=unreadable(item.path, error))
+
+    def _prepared(self, item: Item, image: Image.Image) -> Prepared:
         if self.crop is not None:
             pixels = self.crop(image)
             return Prepared(item, pixels if pixels.dim() == 4 else pixels[None])
