@@ -277,3 +277,24 @@ OUT_OF_RANGE = {
 def test_options_out_of_range_are_refused(data, option):
     with pytest.raises(ConfigError, match=option):
         data(**{option: OUT_OF_RANGE[option]})
+
+
+@pytest.mark.parametrize("cache_mb", [0.0, 64.0])
+def test_images_that_exif_turns_are_counted_in_a_warning(data, landmark_root, cache_mb):
+    exif = Image.Exif()
+    for number, orientation in enumerate((6, 3, 1)):
+        exif[0x0112] = orientation
+        path = landmark_root / "images" / f"test{'ab'[number // 2]}_0{number % 2}.png"
+        with Image.open(path) as image:
+            image.load()
+        image.save(path, exif=exif)
+    module = data(cache_mb=cache_mb)
+    with pytest.warns(UserWarning, match=r"2 of 4 images .* turned.*mogrify -auto-orient"):
+        module.setup("test")
+
+
+@pytest.mark.filterwarnings("error")
+def test_images_that_nothing_turns_are_used_without_a_word(data):
+    module = data()
+    module.setup("fit")
+    module.setup("test")

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+ORIENTATION = 0x0112
+"""EXIF's tag of how an image is to be turned: 1 not at all, 2 to 8 somehow."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -73,6 +76,14 @@ def _turned(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception:  # of the header alone: the pixels are decoded already
         return image
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether EXIF says that an image is to be seen otherwise than it is stored; never decodes."""
+    try:
+        return "exif" in image.info and image.getexif().get(ORIENTATION, 1) in range(2, 9)
+    except Exception:  # as in _turned
+        return False
 
 
 def unreadable(path: Path, error: Exception) -> str:
@@ -177,13 +188,18 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: if the file is absent or is no image.
     """
+    return image_header(path)[0]
+
+
+def image_header(path: Path) -> tuple[tuple[int, int], bool]:
+    """As :func:`image_size`, and whether the image :func:`is_turned`."""
     try:
         with opened(path) as image:
-            size = image.size
+            header = image.size, is_turned(image)
             image.verify()
     except Exception as error:  # as in open_rgb
         raise DataError(unreadable(path, error)) from error
-    return size
+    return header
 
 
 LARGEST_REGION = 16
@@ -242,16 +258,20 @@ class SquareImages:
         self.kept: list[np.ndarray] | None = None
         self.sizes: list[tuple[int, int]]
         """Original width and height of each image, pixels."""
+        self.turned: int
+        """How many images viewers show otherwise than they are stored, and used, by their EXIF."""
         indices = range(len(self.sources))
         fits = len(self.sources) * side * side * 3 <= cache_mb * 2**20
         if fits and len(self.sources) <= MOST_KEPT:
             decoded = _for_each(self._decode, indices)
-            self.kept = [square for square, _ in decoded]
-            self.sizes = [size for _, size in decoded]
+            self.kept = [square for square, _, _ in decoded]
+            headers = [header for _, *header in decoded]
         else:
-            self.sizes = _for_each(self._check, indices)
+            headers = _for_each(self._check, indices)
+        self.sizes = [size for size, _ in headers]
+        self.turned = sum(turned for _, turned in headers)
 
-    def _decode(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
+    def _decode(self, index: int) -> tuple[np.ndarray, tuple[int, int], bool]:
         source = self.sources[index]
         if isinstance(source, np.ndarray):
             image = Image.fromarray(source).convert("RGB")
@@ -259,16 +279,18 @@ class SquareImages:
             image = open_rgb(source)
         side = self._side(index, image.size)
         if self.regions is None:
-            return np.asarray(fit_square(image, side)), image.size
+            return np.asarray(fit_square(image, side)), image.size, is_turned(image)
         self._check_region(index, image.size)
-        return np.asarray(crop_region(image, self.regions[index], side)), image.size
+        square = crop_region(image, self.regions[index], side)
+        return np.asarray(square), image.size, is_turned(image)
 
-    def _check(self, index: int) -> tuple[int, int]:
+    def _check(self, index: int) -> tuple[tuple[int, int], bool]:
         source = self.sources[index]
-        size = source.shape[1::-1] if isinstance(source, np.ndarray) else image_size(source)
+        array = isinstance(source, np.ndarray)
+        size, turned = (source.shape[1::-1], False) if array else image_header(source)
         if self.regions is not None:
             self._check_region(index, size)
-        return size
+        return size, turned
 
     def _check_region(self, index: int, size: tuple[int, int]) -> None:
         if not region_fits(self.regions[index], size):

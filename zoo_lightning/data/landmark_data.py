@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from zoo_lightning.data.augmentation import NO_AUGMENTATION, Augmentation, reach
 from zoo_lightning.data.distances import (
@@ -252,6 +252,14 @@ class LandmarkData(ImageDataModule, ABC):
         return images
 
     def _training_set(self, table: LandmarkTable) -> TrainSet:
+        if images.turned:
+            rank_zero_warn(
+                f"{images.turned} of {len(table)} images of {self.image_folder} are shown turned, "
+                "as their EXIF says, but used as they are stored. If your points count pixels as "
+                "they are shown, as predictions and most annotation tools do, turn the images "
+                "themselves, for instance by `mogrify -auto-orient FILES`.",
+                category=UserWarning,
+            )
         regions, context = self._regions(table), 1.0
         if regions is not None:
             context = min(reach(self.augmentation), LARGEST_CONTEXT)
