@@ -261,6 +261,12 @@ def last_line(text: str) -> str:
         (["--model.init_args.loss=l1"], ["loss is 'wing'", "'l1' here"]),
         (["--model.init_args.backbone.init_args.mode=full"], ["backbone.mode is 'lite'", "'full'"]),
         (["--model.init_args.backbone.init_args.sources=[random:1]"], ["are 2", "1 here"]),
+        (["--data.batch_size=6"], ["data.batch_size of all processes is 4 in", "6 here"]),
+        (
+            ["--data.train_size=30", "--data.augment=true"],
+            ["data.train_size is 24", "data.augment"],
+        ),
+        (["--seed_everything=1"], ["data.seed is 0 in the checkpoint, 1 here"]),
         (
             ["--model.init_args.optimizer=sgd", "--model.init_args.gate_lr_factor=2"],
             ["optimizer is 'adamw'", "gate_lr_factor is 1.0 in the checkpoint, 2.0 here"],
@@ -276,6 +282,33 @@ def test_going_on_with_other_options_is_refused_by_their_names(finished, command
     assert all(word in refused.err for word in [*words, "--init_from"])
     after = weights(finished)
     assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+def test_how_data_are_loaded_may_change(tmp_path, tiny, command, class_root):
+    options = {"root": str(class_root), "image_size": 16, "batch_size": 4, "num_workers": 0}
+    data = {"class_path": "ImageFolders", "init_args": options}
+    tiny(**{"model.class_path": "ClassificationTask", "data": data})
+    fit = ["fit", "--experiment", "tiny", "--run_dir", "a"]
+    assert command(*fit).status == 0
+    shutil.copytree(class_root, tmp_path / "moved")
+    moved = ["--data.root", tmp_path / "moved", "--data.num_workers", "1"]
+    going_on = command(*fit, "--ckpt_path", "last", *moved)
+    assert going_on.status == 0, going_on.err
+    for option, value in (("val_fraction", 0.3), ("group_pattern", "x"), ("train_fraction", 0.9)):
+        refused = command(*fit, "--ckpt_path", "last", f"--data.{option}", value)
+        refused.refused(f"data.{option} is", f"{value!r} here", "--init_from")
+    other = command(*fit, "--ckpt_path", "last", *moved, "--data.class_path", "PhotoMosaics")
+    assert other.status == 2
+
+
+def test_checkpoints_that_do_not_have_the_datas_options_go_on(finished, command):
+    last = finished / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    del content["zoo_lightning"]["data_options"]
+    torch.save(content, last)
+    going_on = ["fit", "--experiment", "tiny", "--run_dir", finished, "--ckpt_path", "last"]
+    done = command(*going_on, "--data.augment", "true")
+    assert done.status == 0, done.err
 
 
 def test_a_constant_schedule_may_be_prolonged(tmp_path, tiny, command):

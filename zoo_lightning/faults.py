@@ -82,7 +82,7 @@ def fault_of(error: BaseException) -> ZooError | None:
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
         return LostProcessError(
             f"a process that loads data is gone ({text.rstrip('. ')}). If the memory was full, "
-            "lower data.num_workers, data.batch_size or data.cache_mb"
+            "lower data.num_workers or data.cache_mb"
         )
     # Gloo's errors have no class of their own.
     if isinstance(error, dist.DistError) or "/gloo/" in text:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from zoo_lightning.errors import ConfigError, SourceError
@@ -125,11 +126,14 @@ def _misshapen(content: Mapping[str, Any]) -> str:
         "hyper_parameters.backbone.class_path": str,
         "hyper_parameters.backbone.init_args": Mapping,
         "global_step": int,
+        "zoo_lightning.data": (Mapping, NoneType),
+        "zoo_lightning.data.classes": (list, NoneType),
+        "zoo_lightning.data_options": (Mapping, NoneType),
     }
     for place, kind in places.items():
         found: Any = content
         for key in place.split("."):
-            found = found.get(key)
+            found = None if found is None else found.get(key)
         if not isinstance(found, kind):
             return place
     return ""

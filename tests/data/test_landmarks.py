@@ -298,3 +298,12 @@ def test_images_that_nothing_turns_are_used_without_a_word(data):
     module = data()
     module.setup("fit")
     module.setup("test")
+
+
+def test_options_of_training_are_plain_and_leave_out_what_only_says_how_to_load(data, tmp_path):
+    options = data().training_options()
+    torch.save(options, tmp_path / "options.pt")
+    assert torch.load(tmp_path / "options.pt", weights_only=True) == options
+    assert data(cache_mb=0, num_workers=2, images="./images").training_options() == options
+    for changes in ({"seed": 1}, {"augment": False}, {"margin": 0.9}, {"group_pattern": "x"}):
+        assert data(**changes).training_options() != options

@@ -165,6 +165,15 @@ def test_files_of_another_number_of_classes_are_refused(tmp_path, rng, class_fil
         ready("EuroSAT", tmp_path)
 
 
+def test_options_of_training_say_how_the_data_are_divided():
+    aircraft = TorchvisionData("FGVCAircraft", val_split="val").training_options()
+    assert (aircraft["train_split"], aircraft["val_split"]) == ("train", "val")
+    assert TorchvisionData("CIFAR10").training_options()["val_split"] is None
+    undivided = TorchvisionData("EuroSAT", test_seed=3).training_options()
+    assert undivided["test_seed"] == 3
+    assert "train_split" not in undivided
+
+
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [

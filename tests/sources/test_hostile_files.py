@@ -359,6 +359,8 @@ def test_what_configurations_and_code_name_is_vouched_for(monkeypatch):
         {"hyper_parameters": {"backbone": {"class_path": "ZooBackbone"}}},
         {"state_dict": torch.zeros(2, 2)},
         {"global_step": "many"},
+        {"zoo_lightning": {"task": "ClassificationTask", "data": {"classes": "cats"}}},
+        {"zoo_lightning": {"task": "ClassificationTask", "data_options": [1]}},
     ],
 )
 def test_a_checkpoint_of_the_wrong_shape_is_refused(tmp_path, changes):

@@ -1,6 +1,6 @@
 """Whether a checkpoint's options and classes are those of the present configuration."""
 
-from zoo_lightning.tasks.same_options import class_difference
+from zoo_lightning.tasks.same_options import class_difference, data_differences
 
 
 def test_the_same_names_in_another_order_are_told_so():
@@ -16,3 +16,16 @@ def test_classes_without_names_are_not_compared():
     assert class_difference(None, ["cat"]) is None
     assert class_difference(["cat"], None) is None
     assert class_difference(["cat", "dog"], ["1", "0"]) is not None
+
+
+def test_options_of_the_data_are_told_apart_by_their_names():
+    found = {"class_path": "LandmarkCSV", "seed": 0, "augment": {"flip": 0.5, "noise": 0.1}}
+    assert data_differences(found, found) == []
+    assert data_differences({}, found) == data_differences(found, {}) == []
+    wanted = found | {"seed": 1, "augment": {"flip": 0.5, "noise": 0.2}, "new": 3}
+    assert data_differences(found, wanted) == [
+        "data.augment.noise is 0.1 in the checkpoint, 0.2 here",
+        "data.seed is 0 in the checkpoint, 1 here",
+    ]
+    other = found | {"class_path": "W300", "seed": 1}
+    assert data_differences(found, other) == ["data are LandmarkCSV in the checkpoint, W300 here"]

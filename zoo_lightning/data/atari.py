@@ -143,6 +143,21 @@ class AtariData(pl.LightningDataModule):
             "seed": self.seed,
         }
 
+    def training_options(self) -> dict[str, Any]:
+        """Options that decide which games are learned from; a run goes on with the same ones only.
+
+        Returns:
+            Plain values by the options' names, for checkpoints.
+        """
+        played = {name: value for name, value in self.options.items() if name != "num_threads"}
+        return {
+            "class_path": type(self).__name__,
+            "game": self.game,
+            "num_envs of all processes": self.num_envs * self._ranks()[1],
+            "rollout_steps": self.rollout_steps,
+            "seed": self.seed,
+        } | played
+
     def _make(self, num_envs: int, learning: bool) -> AtariEnvs:
         return AtariEnvs(self.game, num_envs, learning, **self.options)
 

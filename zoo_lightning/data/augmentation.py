@@ -9,7 +9,8 @@ the sample's own generator.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +64,10 @@ class Augmentation:
                 "`shift` must be in [0, 1) and `rotation` in [0, 180], found "
                 f"{self.shift} and {self.rotation}."
             )
+
+    def as_option(self) -> dict[str, Any]:
+        """In plain values, as an option ``augment`` would give it."""
+        return asdict(self) | {"scale": list(self.scale)}
 
 
 NO_AUGMENTATION = Augmentation(0, (1, 1), 0, 0, 0, 0, 0, 0, 0)

@@ -127,6 +127,12 @@ class ClassData(ImageDataModule, ABC):
         preprocessing = {"kind": "crop", "squeeze": self.resize, "crops": self.test_crops}
         return super().facts() | {"classes": self.class_names, "preprocessing": preprocessing}
 
+    def training_options(self) -> dict[str, Any]:
+        """As :class:`ImageDataModule` has them, with the split, the targets and the variations."""
+        names = ("val_fraction", "group_pattern", "train_fraction", "targets", "resize")
+        names += ("crop_scale", "flip", "jitter")
+        return super().training_options() | {name: getattr(self, name) for name in names}
+
     @abstractmethod
     def _read(self, part: Part) -> list[Sample] | None:
         """Samples of a part; ``None`` if the data have no validation part of their own.

@@ -50,12 +50,17 @@ class ListFiles(ClassData):
         self.root = Path(root)
         self.images = self.root / images
         lists: dict[Part, str | None] = {"train": train_list, "test": test_list, "val": val_list}
+        self.named = {"train_list": train_list, "val_list": val_list}
         self.lists = {part: self.root / name for part, name in lists.items() if name}
         alone = self.lists["test"].is_file() and not self.lists["train"].is_file()
         entries = read_list(self.lists["test" if alone else "train"])
         self.labelled = entries[0][1] is not None
         self.classes = classes_of(entries)
         super().__init__(**options)
+
+    def training_options(self) -> dict[str, Any]:
+        """As ``ClassData`` has them, with the lists' names."""
+        return super().training_options() | self.named
 
     def _read(self, part: Part) -> list[Sample] | None:
         if part not in self.lists:

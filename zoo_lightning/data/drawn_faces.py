@@ -248,6 +248,14 @@ class DrawnFaces(ImageDataModule):
         preprocessing = {"kind": "square", "around": "image", "margin": 1.0}
         return super().facts() | self.scheme.facts() | {"preprocessing": preprocessing}
 
+    def training_options(self) -> dict[str, Any]:
+        """As :class:`ImageDataModule` has them, with the numbers of faces and their variations."""
+        return super().training_options() | {
+            "train_size": self.sizes["train"],
+            "val_size": self.sizes["val"],
+            "augment": self.augmentation.as_option() if self.augmentation else False,
+        }
+
     def setup(self, stage: str) -> None:
         """Prepare the splits; faces are drawn as they are asked for.
 

@@ -93,6 +93,9 @@ class LandmarkData(ImageDataModule, ABC):
     image_folder: Path
     """What images' names are relative to, where images are files."""
 
+    named: tuple[tuple[str, str], ...] = ()
+    """Options that name the file to train on, with their values."""
+
     num_points: int
     """K, known from construction on."""
 
@@ -152,6 +155,14 @@ class LandmarkData(ImageDataModule, ABC):
         margin = self.margin or (FACE_MARGIN if around == "face" else 1.0)
         preprocessing = {"kind": "square", "around": around, "margin": margin}
         return super().facts() | self.scheme.facts() | {"preprocessing": preprocessing}
+
+    def training_options(self) -> dict[str, Any]:
+        """As :class:`ImageDataModule` has them, with the split, the crops and the variations."""
+        names = ("val_fraction", "group_pattern", "train_fraction", "count_occluded", "box")
+        names += ("margin",)
+        options = {name: getattr(self, name) for name in names}
+        augment = self.augmentation.as_option()
+        return super().training_options() | dict(self.named) | options | {"augment": augment}
 
     @abstractmethod
     def read(self, part: Literal["train", "test"]) -> LandmarkTable:
@@ -241,6 +252,14 @@ class LandmarkData(ImageDataModule, ABC):
         if sources is None:
             sources = [self.image_folder / name for name in table.names]
         images = SquareImages(sources, side, self.cache_mb, enlarge, regions)
+        if images.turned:
+            rank_zero_warn(
+                f"{images.turned} of {len(table)} images of {self.image_folder} are shown turned, "
+                "as their EXIF says, but used as they are stored. If your points count pixels as "
+                "they are shown, as predictions and most annotation tools do, turn the images "
+                "themselves, for instance by `mogrify -auto-orient FILES`.",
+                category=UserWarning,
+            )
         outside = (table.points < 0) | (table.points > np.array(images.sizes)[:, None])
         outside &= table.labelled[..., None]
         if outside.any():
@@ -252,14 +271,6 @@ class LandmarkData(ImageDataModule, ABC):
         return images
 
     def _training_set(self, table: LandmarkTable) -> TrainSet:
-        if images.turned:
-            rank_zero_warn(
-                f"{images.turned} of {len(table)} images of {self.image_folder} are shown turned, "
-                "as their EXIF says, but used as they are stored. If your points count pixels as "
-                "they are shown, as predictions and most annotation tools do, turn the images "
-                "themselves, for instance by `mogrify -auto-orient FILES`.",
-                category=UserWarning,
-            )
         regions, context = self._regions(table), 1.0
         if regions is not None:
             context = min(reach(self.augmentation), LARGEST_CONTEXT)

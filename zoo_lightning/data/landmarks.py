@@ -69,6 +69,7 @@ class LandmarkCSV(LandmarkData):
         group_pattern: str = r"_?\d+$",
         **kwargs: Any,
     ) -> None:
+        self.named = (("train_csv", train_csv),)
         self.files = {"train": Path(root) / train_csv, "test": Path(root) / test_csv}
         self.image_folder = Path(root) / images
         self.num_points = read_num_points(first_of(self.files))
@@ -108,6 +109,7 @@ class HRNetCSV(LandmarkData):
         subsets: dict[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
+        self.named = (("train_csv", train_csv),)
         self.files = {"train": Path(root) / train_csv, "test": Path(root) / test_csv}
         self.image_folder = Path(root) / images
         self.subset_files = {name: Path(root) / file for name, file in (subsets or {}).items()}
@@ -222,6 +224,7 @@ class COFW(LandmarkData):
         test_mat: str = "COFW_test_color.mat",
         **kwargs: Any,
     ) -> None:
+        self.named = (("train_mat", train_mat),)
         self.files = {"train": Path(root) / train_mat, "test": Path(root) / test_mat}
         super().__init__(**kwargs)
 
@@ -254,6 +257,7 @@ class COCOKeypoints(LandmarkData):
         images: str = "images",
         **kwargs: Any,
     ) -> None:
+        self.named = (("train_json", train_json),)
         self.files = {"train": Path(root) / train_json, "test": Path(root) / test_json}
         self.image_folder = Path(root) / images
         self.num_points = read_coco_num_points(first_of(self.files))

@@ -205,6 +205,24 @@ class ImageDataModule(pl.LightningDataModule):
         """
         return {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
 
+    def training_options(self) -> dict[str, Any]:
+        """Options that decide what is trained on and validated by, and in which order.
+
+        A run goes on with the same ones only. Not those that say where data lie or how fast they
+        are read; with another number of processes the joint batch is what must stay the same.
+
+        Returns:
+            Plain values by the options' names, for checkpoints.
+        """
+        return {
+            "class_path": type(self).__name__,
+            "image_size": self.image_size,
+            "batch_size of all processes": self.batch_size * self._ranks()[1],
+            "seed": self.seed,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 

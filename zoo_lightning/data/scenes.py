@@ -166,6 +166,10 @@ class PhotoMosaics(ImageFolders):
         self.pieces = pieces
         self.stride = stride
 
+    def training_options(self) -> dict[str, Any]:
+        """As :class:`ImageFolders` has them, with what a scene is made of."""
+        return super().training_options() | {"pieces": self.pieces, "stride": self.stride}
+
     def setup(self, stage: str) -> None:
         """Read and check the images that the stage needs, and compose scenes of them."""
         super().setup(stage)
@@ -215,6 +219,10 @@ class CountedFaces(ImageFolders):
                 "and images/."
             )
         self.most = most
+
+    def training_options(self) -> dict[str, Any]:
+        """As :class:`ImageFolders` has them, with the largest number of faces."""
+        return super().training_options() | {"most": self.most}
 
     @property
     def class_names(self) -> list[str]:

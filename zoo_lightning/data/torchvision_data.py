@@ -124,6 +124,15 @@ class TorchvisionData(ClassData):
         self.classes = [str(label) for label in range(KNOWN[name].classes)]
         super().__init__(**options)
 
+    def training_options(self) -> dict[str, Any]:
+        """As ``ClassData`` has them, with the data set's name and its division."""
+        options = super().training_options() | {"name": self.name}
+        argument = KNOWN[self.name].argument
+        if argument is None:
+            return options | {"test_fraction": self.test_fraction, "test_seed": self.test_seed}
+        parts = {part: self.parts.get(part, {}).get(argument) for part in ("train", "val")}
+        return options | {f"{part}_split": value for part, value in parts.items()}
+
     def prepare_data(self) -> None:
         """Download what is absent, if that is wanted."""
         for part in self.parts if self.download else ():

@@ -25,7 +25,7 @@ from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.head_start import solve_head
 from zoo_lightning.shares import check_choice
 from zoo_lightning.tasks.parts import part_of
-from zoo_lightning.tasks.same_options import class_difference, differences
+from zoo_lightning.tasks.same_options import class_difference, data_differences, differences
 from zoo_lightning.tasks.schedules import Schedule, depends_on_length, make_scheduler
 
 HeadInit = Literal["random", "probe"]
@@ -265,6 +265,8 @@ class BaseTask(pl.LightningModule):
             "total_steps": self._total_steps(),
             # For those who use the model without its data.
             "data": data.facts() if hasattr(data, "facts") else {},
+            # For those who go on with the run.
+            "data_options": training_options(data),
             **({"start_seconds": self.start_seconds} if self.start_seconds else {}),
         }
 
@@ -297,6 +299,9 @@ class BaseTask(pl.LightningModule):
                     f"length of the {self.hparams['schedule']} schedule is {ours['total_steps']} "
                     f"steps in the checkpoint, {steps} here"
                 )
+        if fitting:
+            options = training_options(getattr(self.trainer, "datamodule", None))
+            different += data_differences(ours.get("data_options") or {}, options)
         if different:
             mend = (
                 "going on with a run takes its own options; to start anew from its weights use "
@@ -306,7 +311,7 @@ class BaseTask(pl.LightningModule):
                 "RUN_DIR/config.yaml has them"
             )
             raise ConfigError(f"the checkpoint has other options: {'; '.join(different)}. {mend}")
-        self._check_class_names(ours.get("data", {}).get("classes"))
+        self._check_class_names((ours.get("data") or {}).get("classes"))
 
     def _check_class_names(self, trained: list[str] | None) -> None:
         """Refuse data whose classes are not those of the outputs; a new training may have any."""
@@ -317,6 +322,11 @@ class BaseTask(pl.LightningModule):
                 "and with them the order, that they had in training; to train on others start "
                 "anew, from its weights with --init_from"
             )
+
+
+def training_options(data: Any) -> dict[str, Any]:
+    """What data say of what is trained on; nothing of data modules that do not say it."""
+    return data.training_options() if hasattr(data, "training_options") else {}
 
 
 def check_classes(num_classes: int, data: Any) -> None:

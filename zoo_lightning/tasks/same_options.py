@@ -33,6 +33,29 @@ def differences(found: dict[str, Any], wanted: dict[str, Any], everything: bool)
     return rows + _backbone_differences(found["backbone"], wanted["backbone"], everything)
 
 
+def data_differences(
+    found: dict[str, Any], wanted: dict[str, Any], prefix: str = "data"
+) -> list[str]:
+    """Options of the data in which a checkpoint differs from the present configuration.
+
+    Args:
+        found: in the checkpoint; none of versions that did not keep them.
+        wanted: those given now; what one of both lacks is not compared.
+        prefix: of the options' names.
+    """
+    classes = found.get("class_path"), wanted.get("class_path")
+    if None not in classes and classes[0] != classes[1]:
+        return [f"{prefix} are {classes[0]} in the checkpoint, {classes[1]} here"]
+    rows = []
+    for key in sorted(set(found) & set(wanted)):
+        before, now, name = found[key], wanted[key], f"{prefix}.{key}"
+        if isinstance(before, dict) and isinstance(now, dict):
+            rows += data_differences(before, now, name)
+        elif before != now:
+            rows.append(f"{name} is {before!r} in the checkpoint, {now!r} here")
+    return rows
+
+
 def _backbone_differences(
     found: dict[str, Any], wanted: dict[str, Any], everything: bool
 ) -> list[str]:
@@ -77,7 +100,7 @@ def class_difference(found: Sequence[str] | None, wanted: Sequence[str] | None) 
         return None
     for output, (before, now) in enumerate(zip(found, wanted, strict=True)):
         if before != now and str(output) not in (before, now):
-            order = sorted(found) == sorted(wanted)
+            order = sorted(map(str, found)) == sorted(map(str, wanted))
             return (
                 f"output {output} is class {before!r} in the checkpoint, {now!r} in the data"
                 f"{' (the same names in another order)' if order else ''}"
