@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
+from zoo_lightning.aggregable import check_network
 from zoo_lightning.architecture import Architecture, Output, Trace, is_norm, trace
 from zoo_lightning.errors import ArchitectureError, ConfigError
 from zoo_lightning.layers import PLANS, AggregatedLayer, Mode, ZooConv2d, ZooLinear
@@ -245,8 +245,7 @@ class ZooBackbone(Backbone):
         )
         shares = averaging_weights(norm_weights, self.gate_init, parsed)
         networks = self._source_networks()
-        for name, module in networks[0].named_modules():
-            check_layer(name, module)
+        check_network(networks[0])
         seen = trace(self.architecture, networks[0])
         self.feature_shapes, self.reductions = seen.shapes, seen.reductions
         self.net = self._aggregate(networks, seen, shares)
@@ -337,23 +336,6 @@ def load_architecture(architecture: Architecture, sources: Sequence[Source]) -> 
     name = architecture.label if architecture.is_timm else None
     loaded = load_sources(sources, name, reference, architecture.in_chans, architecture.plain)
     return [replace(each, state=initial | each.state) for each in loaded]
-
-
-def check_layer(name: str, module: nn.Module) -> None:
-    """Refuse layers whose weights cannot be mixed as plain kernels.
-
-    Raises:
-        ArchitectureError: with the layer's name and class.
-    """
-    kinds = (nn.modules.conv._ConvNd, nn.Linear)
-    known = (nn.Conv2d, Conv2dSame, nn.Linear)
-    odd = isinstance(module, kinds) and type(module) not in known
-    if odd or type(module).__name__ in ("CondConv2d", "MultiheadAttention"):
-        raise ArchitectureError(
-            f"layer {name!r} is a {type(module).__module__}.{type(module).__qualname__}, which "
-            "cannot be aggregated; expected nn.Conv2d, timm's Conv2dSame or nn.Linear: choose an "
-            "architecture without it"
-        )
 
 
 @torch.no_grad()

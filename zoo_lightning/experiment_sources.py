@@ -13,8 +13,9 @@ from pathlib import Path
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
+from zoo_lightning.aggregable import check_network
 from zoo_lightning.architecture import Architecture
-from zoo_lightning.backbone import check_layer, load_architecture
+from zoo_lightning.backbone import load_architecture
 from zoo_lightning.errors import ConfigError, SourceError
 from zoo_lightning.experiment_parts import experiment_zoo, plain_data
 from zoo_lightning.experiments import experiment_name
@@ -132,8 +133,7 @@ def check(reader: ExperimentReader, architecture: Architecture, sources: Sequenc
     """
     backbone = reader.options.model.init_args.backbone.class_path.rpartition(".")[2]
     if backbone == "ZooBackbone":
-        for name, module in architecture.plain().named_modules():
-            check_layer(name, module)
+        check_network(architecture.plain())
     fitting, failing = try_sources(architecture, sources)
     print(f"{reader.experiment}: {architecture.label} ({architecture.output} features)")
     reports = {each.source.name: each.report.summary() for each in fitting}

@@ -1,0 +1,99 @@
+"""Which ordinary networks can become a zoo: those whose layers are plain, each with one name.
+
+What is refused here would otherwise be computed wrongly without a word. Pure torch.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from timm.layers import Conv2dSame
+from torch import nn
+
+from zoo_lightning.errors import ArchitectureError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+AGGREGABLE = (nn.Conv2d, Conv2dSame, nn.Linear)
+"""Classes of the layers that are aggregated; a subclass may compute something else."""
+
+EXPECTED = "expected nn.Conv2d, timm's Conv2dSame or nn.Linear: choose an architecture without it"
+
+
+def check_network(network: nn.Module) -> None:
+    """Refuse networks that cannot be aggregated exactly.
+
+    Raises:
+        ArchitectureError: a layer is not a plain one, is under two names, or shares its weight with
+            another; with names and class.
+    """
+    for name, module in network.named_modules():
+        check_layer(name, module)
+    check_names(network)
+
+
+def check_layer(name: str, module: nn.Module) -> None:
+    """Refuse layers whose weights cannot be mixed as plain kernels.
+
+    Raises:
+        ArchitectureError: with the layer's name and class.
+    """
+    kinds = (nn.modules.conv._ConvNd, nn.Linear)
+    odd = isinstance(module, kinds) and type(module) not in AGGREGABLE
+    if odd or type(module).__name__ in ("CondConv2d", "MultiheadAttention"):
+        raise ArchitectureError(
+            f"layer {name!r} is a {type(module).__module__}.{type(module).__qualname__}, which "
+            f"cannot be aggregated; {EXPECTED}"
+        )
+    if type(module) not in AGGREGABLE:
+        return
+    for own in ("weight", "bias"):
+        if own not in module._parameters:  # such as weight_norm, which computes it before each pass
+            raise ArchitectureError(
+                f"layer {name!r} is a {type(module).__name__} whose {own} is computed from other "
+                f"parameters ({', '.join(module._parameters)}), as by weight_norm, spectral_norm "
+                f"or pruning, which cannot be aggregated; {EXPECTED}"
+            )
+
+
+def check_names(network: nn.Module) -> None:
+    """Refuse layers to be aggregated that are there twice, or of which a weight is.
+
+    Replacing a layer under one name leaves it an ordinary one under the other.
+
+    Raises:
+        ArchitectureError: with the two names.
+    """
+    everywhere = network.named_modules(remove_duplicate=False)
+    twice = _under_two_names((name, m) for name, m in everywhere if type(m) in AGGREGABLE)
+    if twice is not None:
+        raise ArchitectureError(
+            f"layer {twice[0]!r} is {twice[1]!r} as well: a layer under two names cannot be "
+            "aggregated; register it once in the architecture, under the name of its weights in "
+            "the sources"
+        )
+    # Under whatever names modules are, a weight that is shared is one of several of them.
+    parameters = [
+        (f"{name}.{own}".lstrip("."), parameter, type(module) in AGGREGABLE)
+        for name, module in network.named_modules()
+        for own, parameter in module._parameters.items()
+        if parameter is not None
+    ]
+    mixed = {id(parameter) for _, parameter, aggregated in parameters if aggregated}
+    twice = _under_two_names((name, p) for name, p, _ in parameters if id(p) in mixed)
+    if twice is not None:
+        raise ArchitectureError(
+            f"{twice[0]!r} is {twice[1]!r} as well: a weight that layers share cannot be "
+            "aggregated, since each layer mixes its own; choose an architecture whose layers have "
+            "weights of their own"
+        )
+
+
+def _under_two_names(named: Iterable[tuple[str, Hashable]]) -> tuple[str, str] | None:
+    """The first two names of the first thing that has several."""
+    names = defaultdict(list)
+    for name, thing in named:
+        names[thing].append(name)
+    return next((tuple(found[:2]) for found in names.values() if len(found) > 1), None)
