@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from zoo_lightning.backbone import ZooBackbone
+from zoo_lightning.backbone import Headed, ZooBackbone
 from zoo_lightning.errors import ArchitectureError, ConfigError
 from zoo_lightning.layers import AggregatedLayer, ZooConv2d, ZooLinear
 from zoo_lightning.methods import PlainBackbone
@@ -216,6 +216,30 @@ def test_the_head_folds_into_the_classifier():
     )
     x = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(folded(x), head(backbone(x)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("architecture", "place"), [("dla46_c", nn.Conv2d), ("repvit_m0_9", None)])
+def test_a_classifier_of_another_kind_takes_the_head_or_leaves_it_outside(architecture, place):
+    backbone = PlainBackbone(architecture).eval()
+    head = nn.Linear(backbone.num_features, 7)
+    folded, x = backbone.fold(head), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(x), head(backbone(x)), rtol=1e-4, atol=1e-4)
+    if place:
+        assert isinstance(folded.get_classifier(), place)
+        whole = timm.create_model(architecture, num_classes=7).state_dict()
+        assert set(folded.state_dict()) == set(whole)
+    else:
+        assert isinstance(folded, Headed)
+
+
+def test_a_zoo_of_a_network_with_a_convolution_as_classifier_folds_exactly():
+    backbone = ZooBackbone("dla46_c", RANDOM, mode="lite")
+    randomize(backbone)
+    backbone.eval()
+    head, x = nn.Linear(backbone.num_features, 7), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.fold(head)(x), head(backbone(x)), rtol=1e-4, atol=1e-4)
 
 
 def test_other_numbers_of_input_channels_work():

@@ -100,7 +100,7 @@ class Backbone(nn.Module):
 
         Args:
             head: a module on the features. A linear one on pooled features is put where timm has
-                its classifier.
+                its classifier, if that is a linear layer or a 1×1 convolution and no more.
 
         Returns:
             A timm model with exactly timm's state-dict keys, or the module that the architecture's
@@ -116,11 +116,12 @@ class Backbone(nn.Module):
 
     def _with_head(self, folded: nn.Module, head: nn.Module) -> nn.Module:
         pooled = self.architecture.output == "pooled"
-        if not (pooled and self.architecture.is_timm and isinstance(head, nn.Linear)):
-            return Headed(self.architecture, folded, copy.deepcopy(head))
-        folded.reset_classifier(head.out_features)
-        folded.get_classifier().load_state_dict(head.state_dict())
-        return folded
+        if pooled and self.architecture.is_timm and isinstance(head, nn.Linear):
+            classified = copy.deepcopy(folded)
+            classified.reset_classifier(head.out_features)
+            if load_classifier(classified.get_classifier(), head):
+                return classified
+        return Headed(self.architecture, folded, copy.deepcopy(head))
 
     def parameter_counts(self) -> dict[str, int]:
         """Numbers of parameters: ``training`` now, and ``folded`` into an ordinary network."""
@@ -170,6 +171,29 @@ class Headed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The head's output for images ``(B, in_chans, H, W)``."""
         return self.head(self.architecture.features(self.net, x))
+
+
+def load_classifier(classifier: object, head: nn.Linear) -> bool:
+    """Put a linear head's weights into the classifier of a timm network.
+
+    Args:
+        classifier: what timm's ``get_classifier`` gives.
+        head: from pooled features ``(B, F)``.
+
+    Returns:
+        Whether there is a place for them: an equal linear layer or 1×1 convolution. Others, with
+        norm layers of their own or for several heads at once, compute something else.
+    """
+    state = head.state_dict()
+    if isinstance(classifier, nn.Conv2d):
+        state["weight"] = state["weight"][:, :, None, None]
+    elif not isinstance(classifier, nn.Linear):
+        return False
+    wanted = {key: value.shape for key, value in classifier.state_dict().items()}
+    if {key: value.shape for key, value in state.items()} != wanted:
+        return False
+    classifier.load_state_dict(state)
+    return True
 
 
 class ZooBackbone(Backbone):

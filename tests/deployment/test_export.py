@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from zoo_lightning import ImageFolders, LandmarkCSV, load_task
+from zoo_lightning import ClassificationTask, ImageFolders, LandmarkCSV, load_task
 from zoo_lightning.deployment import hub
-from zoo_lightning.deployment.formats import FORMATS
+from zoo_lightning.deployment.formats import FORMATS, write_timm
 from zoo_lightning.errors import ConfigError
+from zoo_lightning.methods import PlainBackbone
 from zoo_lightning.predicting.models import open_model
 
 FIT = ("fit", "--experiment", "tiny", "--run_dir", "run")
@@ -207,6 +208,12 @@ def test_what_timm_has_no_place_for_is_refused(tiny, command):
     refused(mirrored, "does not know which points swap")
     refused(command(*words, "--format", "onx"), "unknown format 'onx'", "Did you mean 'onnx'?")
     refused(command(*words, "--format", "onnx", "--ouput", "x"), "unknown options --ouput x")
+
+
+def test_a_classifier_of_its_own_kind_is_no_place_for_a_head(tmp_path):
+    task = ClassificationTask(PlainBackbone("repvit_m0_9"), num_classes=3)
+    with pytest.raises(ConfigError, match=r"no place for a Linear on pooled .* repvit_m0_9; use"):
+        write_timm(task, None, None, tmp_path)
 
 
 def test_checkpoints_that_cannot_be_exported_are_refused(classes, command, monkeypatch):

@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from zoo_lightning.backbone import Headed
 from zoo_lightning.deployment.manifest import KEY, Manifest
 from zoo_lightning.deployment.modules import Scorer
 from zoo_lightning.errors import ConfigError, ExportError
@@ -54,13 +55,13 @@ def write_timm(task: BaseTask, module: Scorer, manifest: Manifest, folder: Path)
             f"timm has no architecture {backbone.architecture.label!r}; use --format onnx or "
             "torch-export"
         )
-    linear = isinstance(task.head, nn.Linear) and backbone.architecture.output == "pooled"
-    if not linear:
+    model = task.fold()
+    if isinstance(model, Headed):
         raise ConfigError(
             f"timm has no place for a {type(task.head).__name__} on "
-            f"{backbone.architecture.output} features; use --format onnx or torch-export"
+            f"{backbone.architecture.output} features of {backbone.architecture.label}; use "
+            "--format onnx or torch-export"
         )
-    model = task.fold()
     model.pretrained_cfg = {**model.pretrained_cfg, **_timm_config(manifest)}
     config: dict[str, Any] = {KEY: asdict(manifest)}
     if manifest.task == "classification":
