@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from zoo_lightning.backbone import ZooBackbone
+from zoo_lightning.callbacks.best_checkpoint import BestCheckpoint
 from zoo_lightning.callbacks.classification_files import ClassificationFiles
 from zoo_lightning.callbacks.finite_numbers import FiniteNumbers, Policy
 from zoo_lightning.callbacks.gate_pictures import GatePictures
@@ -74,7 +75,7 @@ def run_callbacks(
     checkpoints = str(run_dir / CHECKPOINTS)
     if not any(map(chooses_best, given)):
         callbacks.append(
-            ModelCheckpoint(
+            BestCheckpoint(
                 dirpath=checkpoints,
                 filename="best",
                 monitor=model.monitor,

@@ -1,0 +1,71 @@
+"""The best checkpoint stays the best one in a folder that was moved."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from zoo_lightning.callbacks.best_checkpoint import BestCheckpoint
+
+OPTIONS = {"filename": "best", "monitor": "val/nme", "mode": "min", "enable_version_counter": False}
+
+
+@pytest.fixture
+def state(tmp_path):
+    """Of a run in ``old`` whose best checkpoint is there."""
+    best = tmp_path / "old" / "best.ckpt"
+    best.parent.mkdir()
+    best.write_text("the best")
+    keeper = ModelCheckpoint(best.parent, **OPTIONS)
+    keeper.best_model_path = keeper.kth_best_model_path = str(best)
+    keeper.best_model_score = keeper.kth_value = torch.tensor(3.0)
+    keeper.best_k_models = {str(best): torch.tensor(3.0)}
+    return keeper.state_dict()
+
+
+@pytest.mark.parametrize("move", [shutil.move, shutil.copytree])
+def test_the_state_follows_the_files(tmp_path, state, move):
+    move(tmp_path / "old", tmp_path / "new")
+    before = dict(state)
+    keeper = BestCheckpoint(tmp_path / "new", **OPTIONS)
+    keeper.load_state_dict(state)
+    best = str(tmp_path / "new" / "best.ckpt")
+    assert keeper.best_model_path == keeper.kth_best_model_path == best
+    assert keeper.best_k_models == {best: 3.0}
+    assert keeper.best_model_score == keeper.kth_value == 3.0
+    assert state == before
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_a_folder_without_the_best_checkpoint_is_not_its_new_place(tmp_path, state):
+    keeper = BestCheckpoint(tmp_path / "new", **OPTIONS)
+    keeper.load_state_dict(state)
+    assert keeper.best_model_path == state["best_model_path"]
+    assert keeper.best_k_models == {}
+
+
+def test_checkpoints_of_lightnings_own_callback_go_on(tmp_path):
+    keepers = [kind(tmp_path, **OPTIONS) for kind in (BestCheckpoint, ModelCheckpoint)]
+    assert keepers[0].state_key == keepers[1].state_key
+
+
+def test_a_run_that_was_moved_keeps_its_best_checkpoint(tiny, command):
+    tiny(**{"model.init_args.schedule": "constant", "trainer.max_steps": 4})
+    words = ("fit", "--experiment", "tiny", "--run_test", "false")
+    assert command(*words, "--run_dir", "old").status == 0
+    checkpoints = Path(shutil.move("old", "new")) / "checkpoints"
+    # A score that no later validation reaches.
+    content = torch.load(checkpoints / "last.ckpt", weights_only=True)
+    [state] = [s for key, s in content["callbacks"].items() if key.startswith("ModelCheckpoint")]
+    state["best_model_score"] = state["kth_value"] = torch.tensor(0.0)
+    state["best_k_models"] = dict.fromkeys(state["best_k_models"], torch.tensor(0.0))
+    torch.save(content, checkpoints / "last.ckpt")
+    before = (checkpoints / "best.ckpt").read_bytes()
+    done = command(*words, "--ckpt_path", "new", "--run_dir", "new", "--trainer.max_steps", 8)
+    assert done.status == 0, done.err
+    assert "dirpath has changed" not in done.err
+    assert torch.load(checkpoints / "last.ckpt", weights_only=True)["global_step"] == 8
+    assert (checkpoints / "best.ckpt").read_bytes() == before
+    assert not Path("old").exists()
