@@ -318,6 +318,15 @@ def test_autocast_stays_close_to_float32(mode):
     torch.testing.assert_close(y.float(), layer(x), rtol=0.05, atol=0.3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_average_that_gates_see_stays_a_number_on_large_maps(dtype):
+    layer = ZooConv2d(nn.Conv2d(4, 4, 1), torch.randn(2, 4, 4, 1, 1), None)
+    x = (torch.rand(2, 4, 112, 112) + 10).to(dtype)  # a sum of 131,712 at least
+    pooled = layer.pool(x)
+    assert pooled.dtype == dtype
+    torch.testing.assert_close(pooled, x.double().mean((2, 3)).to(dtype))
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_channels_last_input_gives_the_same_result_in_its_own_format(way, kernel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.nn.functional as F
 from timm.layers import Conv2dSame, pad_same
 from torch import Tensor, nn
@@ -43,7 +44,11 @@ class ZooConv2d(AggregatedLayer):
 
     def pool(self, x: Tensor) -> Tensor:
         """Average over the map: ``(B, C_in, H, W)`` to ``(B, C_in)``."""
-        # Unlike a mean's, the gradient of a sum is not written out position by position.
+        # Unlike a mean's, the gradient of a sum is not written out position by position. In half
+        # precision a sum goes beyond the largest number that there is, 65,504.
+        if x.dtype == torch.float16:
+            total = x.sum(dim=(2, 3), dtype=torch.float32)
+            return (total / (x.shape[2] * x.shape[3])).to(x.dtype)
         return x.sum(dim=(2, 3)) / (x.shape[2] * x.shape[3])
 
     def forward(self, x: Tensor) -> Tensor:
