@@ -4,8 +4,10 @@ import copy
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from torch import nn
+from torch.utils.data import DataLoader
 
 from zoo_lightning import ClassificationTask, ImageFolders, ZooBackbone
 from zoo_lightning.callbacks.finite_numbers import OVERFLOWS, FiniteNumbers
@@ -130,6 +132,52 @@ def test_overflow_of_half_precision_is_no_fault_until_it_does_not_end(class_root
     numbers._overflows = OVERFLOWS
     with pytest.raises(NumbersError):
         trainer.fit(task, data)
+
+
+class ManySteps(LightningModule):
+    """Three steps on a batch, as on a rollout, of which the last but one has a loss of NaN."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+        self.register_buffer("average", torch.zeros(()))
+        self.states = []
+
+    def configure_optimizers(self):  # noqa: D102
+        return torch.optim.SGD(self.net.parameters(), lr=0.1)
+
+    def training_step(self, batch, batch_idx):  # noqa: D102
+        optimizer = self.optimizers()
+        for factor in (1.0, float("nan"), 2.0):
+            optimizer.zero_grad()
+            self.manual_backward(self.net(batch).square().mean() * factor)
+            optimizer.step()
+            self.states.append(copy.deepcopy(self.state_dict()))
+
+
+class Average(Callback):
+    """Follows the steps that are taken, as the gates' moving average does."""
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):  # noqa: D102
+        if module.net[0].weight.grad is not None:
+            module.average += 1
+
+
+def test_a_step_of_many_on_one_batch_that_is_left_out_undoes_none_before_it():
+    module, numbers = ManySteps(), FiniteNumbers("skip")
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[numbers, Average()],
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match="is left out: the loss is nan"):
+        trainer.fit(module, DataLoader(torch.randn(8, 2), batch_size=4))
+    assert numbers.skipped == 2
+    for first, spoilt, last in (module.states[:3], module.states[3:]):
+        assert all(torch.equal(first[key], spoilt[key]) for key in first)
+        assert not torch.equal(last["net.1.running_mean"], spoilt["net.1.running_mean"])
+    assert [int(state["average"]) for state in module.states] == [1, 1, 2, 3, 3, 4]
+    assert not module.optimizers().optimizer._optimizer_step_post_hooks
 
 
 def test_an_unknown_policy_is_refused():

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
 from zoo_lightning.errors import NumbersError
@@ -33,7 +34,8 @@ class FiniteNumbers(Callback):
     number. Not before a hundred of them in a row is it one.
 
     A step that is left out changes nothing: neither weights nor norm statistics nor the gates'
-    moving average. How many there were is logged as ``skipped_steps``.
+    moving average. How many there were is logged as ``skipped_steps``. For that these are copied
+    before each step, with ``skip`` only.
 
     Args:
         policy: ``stop``, or ``skip`` to leave the step out and go on.
@@ -52,13 +54,32 @@ class FiniteNumbers(Callback):
         self._batches: list[Any] = []
         self._buffers: dict[str, Tensor] = {}
         self._overflows = 0
+        self._hooks: list[RemovableHandle] = []
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.policy != "skip" or pl_module.automatic_optimization:
+            return
+        # Only the optimiser itself tells where one of a batch's many steps ends.
+        for optimizer in trainer.optimizers:
+            hook = optimizer.register_step_post_hook(lambda *_: self._keep_buffers(pl_module))
+            self._hooks.append(hook)
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def _keep_buffers(self, pl_module: pl.LightningModule) -> None:
+        self._buffers = {n: b.detach().clone() for n, b in pl_module.named_buffers()}
 
     @override
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if not self._batches and self.policy == "skip":
-            self._buffers = {n: b.detach().clone() for n, b in pl_module.named_buffers()}
+            self._keep_buffers(pl_module)
         self._batches.append(batch)
 
     @override
