@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 from typing_extensions import override
 
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.layers.norm_statistics import estimate_norms
+from zoo_lightning.ranking import training_batches
 
 
 class NormRecalibration(Callback):
-    """Estimates batch-norm statistics of a new model over some training batches.
+    """Estimates batch-norm statistics of a new model over some training images.
 
-    A zoo resets its statistics, since those of different networks have no meaningful average;
-    training re-estimates them, over some tens of steps. With this callback they are right from the
-    first step on, which matters for a short training or for evaluating an untrained average.
+    No run has it by itself. A zoo resets its statistics, since those of different networks have no
+    meaningful average; training estimates them anew, over some tens of steps, and ``head_init:
+    probe`` before the first one. With this callback they are right from the first step on whatever
+    the head, which matters for a short training or for evaluating an untrained average. The images
+    are drawn at random by the data's seed and not varied; a run that goes on keeps what it has.
 
     Args:
-        batches: training batches to average over, at least 1.
+        batches: of the data's batch size to average over, at least 1.
+
+    Raises:
+        ConfigError: fewer; or at the start of a training without a data module of this package.
     """
 
     def __init__(self, batches: int = 20) -> None:
@@ -32,18 +38,24 @@ class NormRecalibration(Callback):
         self.batches = batches
 
     @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.datamodule is None:
+            raise ConfigError(
+                "NormRecalibration draws images from a data module's training set, got loaders "
+                "alone; give trainer.fit a data module of zoo_lightning, such as ImageFolders, or "
+                "leave the callback out"
+            )
+
+    @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step == 0:
-            estimate_norms(pl_module, self._batches(trainer, pl_module.device))
+            # The training's own random numbers stay as they were.
+            with torch.random.fork_rng(devices=[]):
+                estimate_norms(pl_module, self._images(trainer, pl_module.device))
 
-    def _batches(self, trainer: pl.Trainer, device: torch.device) -> Iterator[torch.Tensor]:
-        train_set = trainer.datamodule.train_set
-        size = trainer.datamodule.batch_size
-        for first in range(0, min(self.batches * size, len(train_set) - 1), size):
-            yield self._images(trainer, train_set, range(first, first + size)).to(device)
-
-    @staticmethod
-    def _images(trainer: pl.Trainer, train_set: Any, indices: range) -> torch.Tensor:
-        samples = [train_set[0, index] for index in indices if index < len(train_set)]
-        batch = {"image": torch.stack([sample["image"] for sample in samples])}
-        return trainer.datamodule.on_after_batch_transfer(batch, 0)["image"]
+    def _images(self, trainer: pl.Trainer, device: torch.device) -> Iterator[Tensor]:
+        data = trainer.datamodule
+        for batch in training_batches(data, self.batches * getattr(data, "batch_size", 1)):
+            if len(batch["image"]) > 1:
+                images = {"image": batch["image"].to(device)}
+                yield data.on_after_batch_transfer(images, 0)["image"]
