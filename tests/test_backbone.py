@@ -190,6 +190,9 @@ class Attentive(nn.Module):
         return self.hidden(self.odd(self.conv(x).relu()).flatten(1)) * self.scale
 
 
+an_instance = nn.Identity()
+
+
 def odd_network() -> nn.Module:
     """Factory of the network that is refused."""
     return Attentive(odd=True)
@@ -253,6 +256,14 @@ def test_other_numbers_of_input_channels_work():
         ({"architecture": "resnet5o"}, "resnet50"),
         ({"architecture": "no.such.module"}, "can it be imported"),
         ({"architecture": f"{__name__}.odd_network"}, "'odd' is a .*ConvTranspose2d"),
+        ({"architecture": "torch.nn"}, "'torch.nn' is a module itself, expected a function"),
+        ({"architecture": "torchvision.models.resnet.ResNet"}, "it needs block, layers; name a"),
+        ({"architecture": nn.Linear}, "it needs in_features, out_features"),
+        (
+            {"architecture": f"{__name__}.an_instance"},
+            "is a Identity itself, expected a function",
+        ),
+        ({"architecture": "os.getcwd"}, "'os.getcwd' gives a str, expected an nn.Module"),
         ({"architecture": "nf_resnet26"}, "ScaledStdConv2d|StdConv2d"),
         ({"sources": []}, "at least one source"),
         ({"mode": "light"}, "expected one of full, lite"),

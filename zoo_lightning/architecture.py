@@ -8,6 +8,7 @@ import path such as ``mypackage.nets.small_net``, a name of our own, or a functi
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -64,7 +65,8 @@ class Architecture:
         in_chans: channels of the input image.
 
     Raises:
-        ArchitectureError: no such timm model or import path.
+        ArchitectureError: no such timm model or import path, or nothing that makes a network when
+            called without arguments.
     """
 
     name: str | Callable[[], nn.Module]
@@ -76,8 +78,9 @@ class Architecture:
             raise ConfigError(
                 f"unknown output {self.output!r} of a backbone; expected pooled, map or stages"
             )
-        if isinstance(self.name, str) and not self.is_timm:
-            _import_factory(self.name)
+        if not self.is_timm:
+            named = isinstance(self.name, str)
+            _check_factory(self.label, _import_factory(self.name) if named else self.name)
         vouch_for(self.label)
 
     @property
@@ -97,12 +100,20 @@ class Architecture:
 
         Args:
             state: weights to start from; ``None`` leaves the random initialisation.
+
+        Raises:
+            ArchitectureError: the function makes something else than a network.
         """
         if self.is_timm:
             network = timm.create_model(self.name, num_classes=0, in_chans=self.in_chans)
         else:
             factory = _import_factory(self.name) if isinstance(self.name, str) else self.name
             network = factory()
+            if not isinstance(network, nn.Module):
+                raise ArchitectureError(
+                    f"architecture {self.label!r} gives a {type(network).__name__}, expected an "
+                    "nn.Module; name a function or a class that makes one"
+                )
         if state is not None:
             network.load_state_dict(state)
         return network
@@ -183,6 +194,28 @@ def _import_factory(path: str) -> Callable[[], nn.Module]:
             f"{nearest(path, [*OURS, *timm.list_models()])}"
         )
     return factory
+
+
+def _check_factory(label: str, factory: object) -> None:
+    """Refuse what cannot be called without arguments to make a network."""
+    if isinstance(factory, nn.Module) or not callable(factory):
+        found = type(factory).__name__
+        raise ArchitectureError(
+            f"architecture {label!r} is a {found} itself, expected a function or a class that "
+            "makes a network when called without arguments, such as 'mypackage.my_net'"
+        )
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:  # some that are written in C do not say
+        return
+    free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in free]
+    if required:
+        raise ArchitectureError(
+            f"architecture {label!r} cannot be called without arguments: it needs "
+            f"{', '.join(required)}; name a function that calls it with them, such as "
+            "'mypackage.my_net'"
+        )
 
 
 @dataclass
