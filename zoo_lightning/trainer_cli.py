@@ -40,6 +40,7 @@ from zoo_lightning.loggers import (
 )
 from zoo_lightning.memory import peak_memory_mb
 from zoo_lightning.parsing import ExperimentAction, OneLineParser, named_interpolations
+from zoo_lightning.refused_options import check_trainer_options
 from zoo_lightning.run_callbacks import add_callback_options, chooses_best, run_callbacks
 from zoo_lightning.run_folder import (
     CHECKPOINTS,
@@ -138,6 +139,7 @@ class ZooCLI(LightningCLI):
         """Find the checkpoint that is meant, the start, and decide on the run folder."""
         options = self.config[self.subcommand]
         options.weights_only = True  # a checkpoint may come from anybody
+        check_trainer_options(options.trainer, self.arguments)
         check_strategy_option(options.trainer.strategy)
         check_sync(options.trainer.sync_batchnorm, options.trainer.accelerator)
         for line in apply_short_form(options, self.arguments):
