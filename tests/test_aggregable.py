@@ -9,6 +9,7 @@ from torch.nn.utils import prune
 from zoo_lightning.aggregable import check_network
 from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.errors import ArchitectureError
+from zoo_lightning.layers import ZooConv2d
 
 RANDOM = ["random:1", "random:2"]
 
@@ -56,7 +57,7 @@ def tied_to_a_parameter(net):
 
 CHANGES = {
     first_named_later: "layer 'conv1' is 'first.0' as well",
-    first_named_before: "layer 'first.0' is 'conv1' as well",
+    first_named_before: "layer 'conv1' is 'first.0' as well",
     block_named_twice: "layer 'conv2' is 'blocks.0.0' as well",
     tied: "'fc.weight' is 'decoder.weight' as well",
     tied_to_a_parameter: "'scale' is 'conv2.bias' as well",
@@ -82,6 +83,19 @@ def test_a_weight_that_no_aggregated_layer_has_may_be_shared():
         net.other.weight = net.norm.weight
 
     backbone = ZooBackbone(lambda: Net(change), RANDOM, mode="lite").eval()
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(backbone.fold()(x), backbone(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_block_may_be_there_twice_if_its_layers_are_in_it_alone():
+    def change(net):
+        net.blocks = nn.Sequential(*[nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))] * 2)
+        net.first = nn.Sequential(net.conv1, net.blocks)
+        del net.conv1
+
+    backbone = ZooBackbone(lambda: Net(change), RANDOM, mode="lite").eval()
+    assert backbone.net.blocks[1][0] is backbone.net.first[1][0][0]
+    assert isinstance(backbone.net.blocks[0][0], ZooConv2d)
     x = torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(backbone.fold()(x), backbone(x), rtol=1e-5, atol=1e-5)
 

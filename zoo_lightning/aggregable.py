@@ -59,22 +59,26 @@ def check_layer(name: str, module: nn.Module) -> None:
 
 
 def check_names(network: nn.Module) -> None:
-    """Refuse layers to be aggregated that are there twice, or of which a weight is.
+    """Refuse layers to be aggregated that two modules hold, or of which a weight is in two layers.
 
     Replacing a layer under one name leaves it an ordinary one under the other.
 
     Raises:
         ArchitectureError: with the two names.
     """
-    everywhere = network.named_modules(remove_duplicate=False)
-    twice = _under_two_names((name, m) for name, m in everywhere if type(m) in AGGREGABLE)
+    # Each module's own children: of a block that is there twice, the layers are replaced in both.
+    twice = _under_two_names(
+        (f"{name}.{own}".lstrip("."), child)
+        for name, module in network.named_modules()
+        for own, child in module._modules.items()
+        if type(child) in AGGREGABLE
+    )
     if twice is not None:
         raise ArchitectureError(
             f"layer {twice[0]!r} is {twice[1]!r} as well: a layer under two names cannot be "
             "aggregated; register it once in the architecture, under the name of its weights in "
             "the sources"
         )
-    # Under whatever names modules are, a weight that is shared is one of several of them.
     parameters = [
         (f"{name}.{own}".lstrip("."), parameter, type(module) in AGGREGABLE)
         for name, module in network.named_modules()
