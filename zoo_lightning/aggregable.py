@@ -1,6 +1,6 @@
 """Which ordinary networks can become a zoo: those whose layers are plain, each with one name.
 
-What is refused here would otherwise be computed wrongly without a word. Pure torch.
+What is refused here would otherwise be computed wrongly without a word.
 """
 
 from __future__ import annotations
