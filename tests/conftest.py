@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -94,6 +95,16 @@ def _figures_as_they_fall():
 def laid_out(monkeypatch):
     """Figures with everything in its place, for tests that look at it."""
     monkeypatch.setattr(Figure, "get_layout_engine", LAYOUT_ENGINE)
+
+
+@pytest.fixture
+def _heard():
+    """Signals reach this process and those it starts, also where tests run in the background."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

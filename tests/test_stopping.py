@@ -1,26 +1,21 @@
 """Signals that ask to stop; a terminal that closes is in ``faults/test_signals.py``."""
 
+import gc
 import os
 import signal
 import threading
+from contextlib import suppress
 
 import pytest
 
 from zoo_lightning import stopping
-from zoo_lightning.stopping import STOPPING, stop_signals
+from zoo_lightning.stopping import STOPPING, StopSignals
 
 
 @pytest.fixture(autouse=True)
-def _terminal(monkeypatch):
+def _terminal(monkeypatch, _heard):
     """The terminal of these tests stays."""
     monkeypatch.setattr(stopping, "silence", lambda descriptors: list(descriptors))
-
-
-@pytest.fixture
-def _ignored_hangup():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 def send(*numbers):
@@ -32,7 +27,7 @@ def send(*numbers):
 def test_every_wish_to_stop_is_told_and_the_handlers_are_put_back():
     before = [signal.getsignal(number) for number in STOPPING]
     asked = []
-    with stop_signals(asked.append):
+    with StopSignals(asked.append):
         send(signal.SIGTERM, signal.SIGINT)
     assert asked == [signal.SIGTERM, signal.SIGINT]
     assert [signal.getsignal(number) for number in STOPPING] == before
@@ -40,18 +35,34 @@ def test_every_wish_to_stop_is_told_and_the_handlers_are_put_back():
 
 def test_a_terminal_that_closes_is_no_second_wish():
     asked = []
-    with stop_signals(asked.append):
+    with StopSignals(asked.append):
         send(signal.SIGHUP, signal.SIGHUP)
     assert asked == [signal.SIGHUP]
-    with stop_signals(asked.append):
+    with StopSignals(asked.append):
         send(signal.SIGINT, signal.SIGHUP)
     assert asked == [signal.SIGHUP, signal.SIGINT]
 
 
-@pytest.mark.usefixtures("_ignored_hangup")
+def test_what_is_left_behind_by_an_error_puts_no_handlers_back():
+    def fail():
+        StopSignals(print).__enter__()
+        raise RuntimeError
+
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    with suppress(RuntimeError):
+        fail()
+    with StopSignals(print):
+        mine = signal.getsignal(signal.SIGTERM)
+        gc.collect()
+        assert signal.getsignal(signal.SIGTERM) == mine
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def test_what_nohup_ignores_stays_ignored():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # put back by _heard
     asked = []
-    with stop_signals(asked.append):
+    with StopSignals(asked.append):
         send(signal.SIGHUP)
     assert asked == []
 
@@ -61,7 +72,7 @@ def test_other_threads_leave_the_handlers_alone():
     found = []
 
     def work():
-        with stop_signals(found.append):
+        with StopSignals(found.append):
             found.extend(signal.getsignal(number) for number in STOPPING)
 
     thread = threading.Thread(target=work)

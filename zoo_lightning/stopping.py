@@ -6,9 +6,11 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
+
+from typing_extensions import Self
 
 from zoo_lightning.silence import silence
 
@@ -19,40 +21,48 @@ STOPPING = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, HANGUP)))
 """Signals after which work is saved and stopped."""
 
 
-@contextmanager
-def stop_signals(asked: Callable[[int], None]) -> Iterator[None]:
-    """Call a function at each signal that asks to stop, in the main thread.
+class StopSignals:
+    """Calls a function at each signal that asks to stop, in the main thread, while it is entered.
 
     SIGHUP stays ignored where ``nohup`` has it so. A terminal that closes gets no more output; it
     is no second wish to stop, however often it is told (a shell passes it on).
 
+    Not a generator's context: collected as garbage after an error, that would put handlers back
+    in the middle of something else.
+
     Args:
         asked: gets the signal's number; it may raise.
     """
-    told = False
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal told
+    def __init__(self, asked: Callable[[int], None]) -> None:
+        self.asked = asked
+        self._told = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._told = False
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPPING:
+                if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        """Put the handlers back that were there."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == HANGUP:
             _forget_terminal()
-            if told:
+            if self._told:
                 return
-        told = True
-        asked(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {
-        number: signal.signal(number, handle)
-        for number in STOPPING
-        if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        self._told = True
+        self.asked(number)
 
 
 def _forget_terminal() -> None:

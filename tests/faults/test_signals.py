@@ -31,7 +31,7 @@ class StopBefore(Callback):
 
 
 @pytest.fixture
-def _handlers():
+def _handlers(_heard):
     """Leave the handlers as they are: Lightning ignores SIGINT from its first on."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
@@ -75,6 +75,7 @@ def steps_of(folder: Path) -> int:
     return file.read_text().count("\n") - 1 if file.is_file() else 0
 
 
+@pytest.mark.usefixtures("_heard")
 def test_a_terminal_that_closes_loses_no_step(tmp_path, tiny, program, runs):
     tiny(**runs.LONG, **{"data.init_args.num_workers": 1, "trainer.enable_progress_bar": True})
     ours, theirs = os.openpty()

@@ -110,6 +110,7 @@ def test_a_trial_whose_process_was_killed_too_goes_on_with_the_same_parameters(f
     assert found == {0: 3.25, 1: 1.25}
 
 
+@pytest.mark.usefixtures("_heard")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_sweep_that_is_asked_to_stop_has_its_trials_save_and_goes_on(fake, number):
     fake.write(parameters=WAITS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from zoo_lightning.stopping import stop_signals
+from zoo_lightning.stopping import StopSignals
 
 
 class TrainingInterrupted(BaseException):
@@ -53,7 +52,7 @@ class LastCheckpoint(Checkpoint):
         super().__init__()
         self.path = Path(folder) / "last.ckpt"
         self.requested = 0
-        self._signals = ExitStack()
+        self._signals = StopSignals(self._ask)
         self._steps = 0  # before the batch
         self._stepped = False  # in the last batch
         self._saved = -1
@@ -66,7 +65,7 @@ class LastCheckpoint(Checkpoint):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._signals.enter_context(stop_signals(self._ask))
+        self._signals.__enter__()
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
@@ -119,7 +118,7 @@ class LastCheckpoint(Checkpoint):
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._signals.close()
+        self._signals.restore()
 
 
 def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:

@@ -19,7 +19,7 @@ from zoo_lightning.comparing.grid import Cell, Comparison
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.run_folder import LOG, last_line_of_log
-from zoo_lightning.stopping import stop_signals
+from zoo_lightning.stopping import StopSignals
 
 Say = Callable[[str], object]
 
@@ -183,7 +183,7 @@ def run_here(
         os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // workers, 1)))
     given = [devices[i % len(devices)] if devices else None for i in range(workers)]
     pool = Workers(comparison, given, say)
-    with stop_signals(_raise):
+    with StopSignals(_raise):
         try:
             for needing in (False, True):
                 pool.work([c for c in cells if bool(RECIPES[c.method].needs) == needing])

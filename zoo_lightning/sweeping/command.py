@@ -163,8 +163,8 @@ def _check_varied(
 
 
 def _at(options: Any, path: Sequence[str]) -> Any:
-    """What is at a path of nested options; ``None`` if there is none."""
-    for name in path:
+    """What is at a path of nested options, whose parts may be dotted; ``None`` if nothing is."""
+    for name in ".".join(path).split("."):
         options = options.get(name) if isinstance(options, dict) else None
     return options
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.run_folder import CHECKPOINTS, LOG, METRICS, SUMMARY, last_line_of_log
-from zoo_lightning.stopping import STOPPING, stop_signals
+from zoo_lightning.stopping import STOPPING, StopSignals
 from zoo_lightning.sweeping.expansion import expand, nested, words_of_fit
 from zoo_lightning.sweeping.study import Taken, Trials
 from zoo_lightning.whole_files import whole_file
@@ -282,7 +282,7 @@ def run_here(
             ended[number].set()
 
     # Handlers that raise would make Python 3.11 take threads that are joined for ended.
-    with stop_signals(asked.append):
+    with StopSignals(asked.append):
         for number in range(workers):
             threading.Thread(target=work, args=(number,)).start()
         told = False
