@@ -45,7 +45,7 @@ def test_a_terminal_that_closes_is_no_second_wish():
 
 def test_what_is_left_behind_by_an_error_puts_no_handlers_back():
     def fail():
-        StopSignals(print).__enter__()
+        StopSignals(print).install()
         raise RuntimeError
 
     before = {number: signal.getsignal(number) for number in STOPPING}

@@ -21,8 +21,22 @@ STOPPING = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, HANGUP)))
 """Signals after which work is saved and stopped."""
 
 
+class WorkStopped(BaseException):
+    """Work in several processes was asked to stop; they have saved where they were.
+
+    Not an ``Exception``: nothing on the way may take it for a fault and swallow it.
+
+    Attributes:
+        signal_number: what asked.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.signal_number = signal_number
+
+
 class StopSignals:
-    """Calls a function at each signal that asks to stop, in the main thread, while it is entered.
+    """Calls a function at each signal that asks to stop, in the main thread, while installed.
 
     SIGHUP stays ignored where ``nohup`` has it so. A terminal that closes gets no more output; it
     is no second wish to stop, however often it is told (a shell passes it on).
@@ -40,15 +54,19 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
+        self.install()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.restore()
+
+    def install(self) -> None:
+        """Take the signals from now on."""
         self._told = False
         if threading.current_thread() is threading.main_thread():
             for number in STOPPING:
                 if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.restore()
 
     def restore(self) -> None:
         """Put the handlers back that were there."""

@@ -1,8 +1,10 @@
-"""A policy plays the game that it learned."""
+"""What a policy is refused: another game, and what PPO cannot learn with."""
 
 import pytest
 
 from zoo_lightning.errors import ConfigError
+from zoo_lightning.methods.plain import PlainBackbone
+from zoo_lightning.tasks import PPOTask
 from zoo_lightning.tasks.ppo_checks import check_game
 
 LEARNED = {"game": "pong", "environment": {"sticky_actions": 0.25, "num_threads": 2}}
@@ -25,3 +27,24 @@ def test_another_environment_is_told_of_in_a_test_and_refused_in_training():
         check_game(LEARNED, here(sticky_actions=0.0), learning=False)
     with pytest.raises(ConfigError, match=words):
         check_game(LEARNED, here(sticky_actions=0.0), learning=True)
+
+
+def test_a_backbone_that_learns_otherwise_than_it_acts_is_refused():
+    with pytest.raises(ConfigError, match=r"BatchNorm.*nature_cnn"):
+        PPOTask(PlainBackbone("test_resnet"), num_actions=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"discount": 1.5}, "discount"),
+        ({"smoothing": -0.1}, "smoothing"),
+        ({"minibatches": 0}, "minibatches"),
+        ({"clip": 0.0}, "clip"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm"),
+        ({"normalisation": "batch"}, "normalisation"),
+    ],
+)
+def test_options_outside_their_range_are_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        PPOTask(PlainBackbone("nature_cnn", in_chans=4), num_actions=2, **options)

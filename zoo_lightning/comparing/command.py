@@ -30,7 +30,6 @@ from zoo_lightning.comparing.report import (
 )
 from zoo_lightning.comparing.returns import format_returns, training_curves
 from zoo_lightning.comparing.running import (
-    ComparisonStopped,
     has_failed,
     run_here,
     run_on_cluster,
@@ -45,6 +44,7 @@ from zoo_lightning.methods.recipe import Derived, Recipe
 from zoo_lightning.methods.recipes import RECIPES, find_recipes
 from zoo_lightning.plots import save_figure
 from zoo_lightning.run_folder import read_checkpoint
+from zoo_lightning.stopping import WorkStopped
 from zoo_lightning.tasks import BaseTask
 from zoo_lightning.tasks.loading import load_task
 from zoo_lightning.trainer_cli import run
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         if not options.report:
             failed += _work(comparison, cells, options)
-    except ComparisonStopped as stop:
+    except WorkStopped as stop:
         print(f"{stop}; the same command goes on", file=sys.stderr)
         return 128 + stop.signal_number
     _report(comparison, cells, recipes, not options.no_costs)

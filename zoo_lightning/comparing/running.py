@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,26 +18,12 @@ from zoo_lightning.comparing.grid import Cell, Comparison
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.run_folder import LOG, last_line_of_log
-from zoo_lightning.stopping import StopSignals
+from zoo_lightning.stopping import StopSignals, WorkStopped
 
 Say = Callable[[str], object]
 
 FAILED = "failed"
 """File in the folder of a cell whose job failed."""
-
-
-class ComparisonStopped(BaseException):
-    """A comparison was asked to stop; its runs have saved where they were.
-
-    Not an ``Exception``: nothing on the way may take it for a fault and swallow it.
-
-    Attributes:
-        signal_number: what asked.
-    """
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
-        self.signal_number = signal_number
 
 
 def start(comparison: Comparison, cell: Cell, device: str | None) -> CellProcess:
@@ -177,7 +162,7 @@ def run_here(
         The cells that failed.
 
     Raises:
-        ComparisonStopped: by a signal; running cells were asked to save and have ended.
+        WorkStopped: by a signal; running cells were asked to save and have ended.
     """
     if workers > 1 and not devices:  # they share the cores
         os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // workers, 1)))
@@ -187,11 +172,11 @@ def run_here(
         try:
             for needing in (False, True):
                 pool.work([c for c in cells if bool(RECIPES[c.method].needs) == needing])
-        except ComparisonStopped:
+        except WorkStopped:
             pool.stop()
             try:
                 pool.join()
-            except ComparisonStopped:  # a second signal: do not wait until a step is done
+            except WorkStopped:  # a second signal: do not wait until a step is done
                 pool.stop()
                 pool.join()
             raise
@@ -199,7 +184,7 @@ def run_here(
 
 
 def _raise(number: int) -> None:
-    raise ComparisonStopped(number)
+    raise WorkStopped(number)
 
 
 def run_on_cluster(

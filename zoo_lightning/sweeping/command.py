@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from zoo_lightning.errors import ConfigError
+from zoo_lightning.stopping import WorkStopped
 from zoo_lightning.sweeping import hosted
 from zoo_lightning.sweeping.expansion import expand, nested, words_of_fit
-from zoo_lightning.sweeping.local import SweepStopped, run_here
+from zoo_lightning.sweeping.local import run_here
 from zoo_lightning.sweeping.outcome import (
     FEWEST,
     IMPORTANCES,
@@ -242,7 +243,7 @@ def _here(
     try:
         if options.count != 0:
             run_here(trials, workers, options.count, devices, lambda line: print(line, flush=True))
-    except SweepStopped as stop:
+    except WorkStopped as stop:
         print(f"{stop}; the same command goes on", file=sys.stderr)
         status = 128 + stop.signal_number
     results = results_of(trials)

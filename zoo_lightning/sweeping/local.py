@@ -11,7 +11,6 @@ import io
 import json
 import math
 import os
-import signal
 import subprocess
 import threading
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.run_folder import CHECKPOINTS, LOG, METRICS, SUMMARY, last_line_of_log
-from zoo_lightning.stopping import STOPPING, StopSignals
+from zoo_lightning.stopping import STOPPING, StopSignals, WorkStopped
 from zoo_lightning.sweeping.expansion import expand, nested, words_of_fit
 from zoo_lightning.sweeping.study import Taken, Trials
 from zoo_lightning.whole_files import whole_file
@@ -269,7 +268,7 @@ def run_here(
 
     Raises:
         ConfigError: a mistake in the sweep that no trial can get past.
-        SweepStopped: by a signal; the trials have saved and are put back.
+        WorkStopped: by a signal; the trials have saved and are put back.
     """
     worker = Worker(trials, count, say)
     ended = [threading.Event() for _ in range(workers)]
@@ -298,18 +297,4 @@ def run_here(
     if worker.error is not None:
         raise worker.error
     if asked:
-        raise SweepStopped(asked[0])
-
-
-class SweepStopped(BaseException):
-    """A sweep was asked to stop; its trials have saved and are put back.
-
-    Not an ``Exception``: nothing on the way may take it for a fault and swallow it.
-
-    Attributes:
-        signal_number: what asked.
-    """
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
-        self.signal_number = signal_number
+        raise WorkStopped(asked[0])
