@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,3 +70,18 @@ def test_a_run_that_was_moved_keeps_its_best_checkpoint(tiny, command):
     assert torch.load(checkpoints / "last.ckpt", weights_only=True)["global_step"] == 8
     assert (checkpoints / "best.ckpt").read_bytes() == before
     assert not Path("old").exists()
+
+
+def test_a_run_that_goes_on_in_another_runs_folder_does_not_take_that_ones_best(tmp_path, state):
+    other = tmp_path / "new"
+    shutil.copytree(tmp_path / "old", other)
+    keeper = BestCheckpoint(other, **OPTIONS)
+    trainer = SimpleNamespace(ckpt_path=str(tmp_path / "old" / "last.ckpt"))
+    keeper.on_load_checkpoint(trainer, None, {})
+    with pytest.warns(UserWarning, match="dirpath has changed"):
+        keeper.load_state_dict(state)
+    assert keeper.best_k_models == {}
+    trainer.ckpt_path = str(other / "last.ckpt")
+    keeper.on_load_checkpoint(trainer, None, {})
+    keeper.load_state_dict(state)
+    assert keeper.best_k_models == {str(other / "best.ckpt"): 3.0}

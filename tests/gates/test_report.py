@@ -142,3 +142,10 @@ def test_what_has_no_report_is_refused(faces, colours, seeing_and_blind):
             gate_report(task, colours, **options)
     with pytest.raises(ConfigError, match="the data have"):
         gate_report(LandmarkTask(stages, 5, head="heatmaps"), faces)
+
+
+def test_data_whose_classes_changed_places_are_refused(colours, seeing_and_blind):
+    colours.setup("fit")
+    turned = colours.class_names[::-1]
+    with pytest.raises(ConfigError, match="the same names in another order"):
+        gate_report(seeing_and_blind("lite"), colours, classes=turned)

@@ -57,6 +57,14 @@ def test_autocast_does_not_round_coordinates():
     assert torch.equal(found, expected)
 
 
+def test_autocast_does_not_round_scores():
+    head, features = HeatmapHead([8], [4], 3), torch.rand(2, 8, 16, 16)
+    expected = head(features)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = head(features)
+    assert torch.equal(found, expected)
+
+
 def test_images_of_odd_sizes_have_heat_maps_too():
     backbone, head = head_for("test_resnet", "stages")
     raw = head(backbone.eval()(torch.randn(1, 3, 75, 81)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from typing_extensions import override
 
@@ -16,6 +17,8 @@ class BestCheckpoint(ModelCheckpoint):
     checkpoint, however bad, takes the best one's place. State: as ``ModelCheckpoint`` has it.
     """
 
+    _own_folder = True
+
     @property
     @override
     def state_key(self) -> str:
@@ -23,8 +26,17 @@ class BestCheckpoint(ModelCheckpoint):
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     @override
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # In the folder of another run that one's best checkpoint would be taken for this one's.
+        self._own_folder = Path(trainer.ckpt_path).resolve().parent == Path(self.dirpath).resolve()
+
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(moved(state_dict, self.dirpath))
+        if self._own_folder:
+            state_dict = moved(state_dict, self.dirpath)
+        super().load_state_dict(state_dict)
 
 
 def moved(state: dict[str, Any], folder: str | None) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     vouch_for(options.architecture)
     names = [experiment_name(find_experiment(name)) for name in options.experiment]
     checkpoint = find_checkpoint(options.ckpt_path, None, "+".join(names))
-    refuse_unsuitable(read_checkpoint(checkpoint))
+    content = read_checkpoint(checkpoint)
+    refuse_unsuitable(content)
     folder = run_of(checkpoint)
     if options.output is None and folder is None:
         raise ConfigError(f"{checkpoint} lies in no run; say with --output where to write")
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         options.calibration,
         options.layer_samples,
         lambda line: print(line, file=sys.stderr, flush=True),
+        (content["zoo_lightning"].get("data") or {}).get("classes"),
     )
     write_report(found, output, {"checkpoint": str(checkpoint)})
     print(f"{checkpoint}\n{format_report(found)}")

@@ -7,7 +7,7 @@ also says what the network reaches with each source alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from zoo_lightning.gates.agreement import BEYOND_NOISE, Agreement, agree, mean_a
 from zoo_lightning.gates.measuring import Measure, Scores, Trial, measure_of, trial_of
 from zoo_lightning.gates.removing import kernel_norms
 from zoo_lightning.tasks import BaseTask
+from zoo_lightning.tasks.same_options import check_class_names
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def gate_report(
     calibration: int = 1000,
     layer_samples: int = 256,
     say: Callable[[str], None] = lambda line: None,
+    classes: Sequence[str] | None = None,
 ) -> GateReport:
     """Measure what a trained zoo's gates say and what removing its sources does.
 
@@ -141,9 +143,10 @@ def gate_report(
         calibration: training images to estimate norm statistics from, or all.
         layer_samples: samples to judge the removal from single layers by; 0 leaves it out.
         say: told what is going on.
+        classes: names of the task's outputs, which the data's classes have to agree with.
 
     Raises:
-        ConfigError: a task or numbers of which there can be no report.
+        ConfigError: a task, numbers or data of which there can be no report.
         DataError: as the data raise it.
     """
     measure = check(task, split, samples, calibration, layer_samples)
@@ -151,6 +154,7 @@ def gate_report(
     if split == "test":
         data.setup("test")
     task.check_data(data)
+    check_class_names(classes, data)
     trial = trial_of(task, data, split, samples, calibration)
     removals = remove_each(trial, say)
     gates, deviations, shares, kernel_shares = gate_tables(trial)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo_lightning.layers.products import autocast_off
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -116,8 +118,13 @@ class MapHead(nn.Module):
         nn.init.zeros_(self.final.bias)
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
-        """Scores ``(B, K, h, w)`` from a feature map or a network's stages."""
-        if isinstance(features, Tensor):
-            return self.final(self.join(features))
-        maps = [features[i] for i in self.used]
-        return self.final(self.join(maps if isinstance(self.join, Fusion) else maps[0]))
+        """Scores ``(B, K, h, w)`` in the weights' type, from a feature map or a network's stages.
+
+        Also under autocast: bfloat16 cannot tell neighbouring cells of a wide maximum apart.
+        """
+        if not isinstance(features, Tensor):
+            maps = [features[i] for i in self.used]
+            features = maps if isinstance(self.join, Fusion) else maps[0]
+        joined = self.join(features)
+        with autocast_off(joined.device):
+            return self.final(joined.to(self.final.weight.dtype))

@@ -25,7 +25,7 @@ from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.head_start import solve_head
 from zoo_lightning.shares import check_choice
 from zoo_lightning.tasks.parts import part_of
-from zoo_lightning.tasks.same_options import class_difference, data_differences, differences
+from zoo_lightning.tasks.same_options import check_class_names, data_differences, differences
 from zoo_lightning.tasks.schedules import Schedule, depends_on_length, make_scheduler
 
 HeadInit = Literal["random", "probe"]
@@ -311,17 +311,9 @@ class BaseTask(pl.LightningModule):
                 "RUN_DIR/config.yaml has them"
             )
             raise ConfigError(f"the checkpoint has other options: {'; '.join(different)}. {mend}")
-        self._check_class_names((ours.get("data") or {}).get("classes"))
-
-    def _check_class_names(self, trained: list[str] | None) -> None:
-        """Refuse data whose classes are not those of the outputs; a new training may have any."""
+        # Not of a new training, whose classes may be any.
         data = self._trainer and getattr(self.trainer, "datamodule", None)
-        if other := class_difference(trained, getattr(data, "class_names", None)):
-            raise ConfigError(
-                f"the checkpoint has other classes: {other}. Give the data's classes the names, "
-                "and with them the order, that they had in training; to train on others start "
-                "anew, from its weights with --init_from"
-            )
+        check_class_names((ours.get("data") or {}).get("classes"), data)
 
 
 def training_options(data: Any) -> dict[str, Any]:

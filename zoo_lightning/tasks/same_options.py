@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from zoo_lightning.errors import ConfigError
+
 
 def differences(found: dict[str, Any], wanted: dict[str, Any], everything: bool) -> list[str]:
     """Options in which a checkpoint differs from the present configuration, for people to read.
@@ -106,3 +108,21 @@ def class_difference(found: Sequence[str] | None, wanted: Sequence[str] | None) 
                 f"{' (the same names in another order)' if order else ''}"
             )
     return None
+
+
+def check_class_names(trained: Sequence[str] | None, data: Any) -> None:
+    """Refuse data whose classes are not those of a checkpoint's outputs.
+
+    Args:
+        trained: names in the checkpoint, as for :func:`class_difference`.
+        data: a data module, or anything else, whose classes then have no names.
+
+    Raises:
+        ConfigError: naming the first output whose class is another.
+    """
+    if other := class_difference(trained, getattr(data, "class_names", None)):
+        raise ConfigError(
+            f"the checkpoint has other classes: {other}. Give the data's classes the names, and "
+            "with them the order, that they had in training; to train on others start anew, from "
+            "its weights with --init_from"
+        )
