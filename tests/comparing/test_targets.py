@@ -7,6 +7,7 @@ import pytest
 from zoo_lightning.comparing import command
 from zoo_lightning.comparing.grid import cells_of, open_comparison
 from zoo_lightning.comparing.report import BY_VALIDATION, HINDSIGHT
+from zoo_lightning.comparing.statistics import interval
 from zoo_lightning.comparing.targets import join_targets
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import find_recipes
@@ -74,7 +75,7 @@ def joined(folders, output, seeds, fractions):
 
 def rows_of(text):
     """Cells of a Markdown table's lines by their first."""
-    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    lines = [line[2:-2].split(" | ") for line in text.splitlines() if line.startswith("| ")]
     return {cells[0]: cells[1:] for cells in lines}
 
 
@@ -88,21 +89,41 @@ def test_figures_stand_side_by_side_with_ranks_of_what_can_be_chosen(folders, tm
     assert figures["soup"] == ["50.00 ± 2.48", "**5.10 ± 0.25**", "2.5"]
     assert figures["scratch"][2] == "3.5"
     assert figures[BY_VALIDATION] == ["70.00 ± 2.48", "7.10 ± 0.25", "2.0"]
-    assert figures[HINDSIGHT] == ["71.00 ± 2.48", "7.10 ± 0.25"]  # and no rank
-    assert len(figures["single random-2"]) == 2
+    assert figures[HINDSIGHT] == ["71.00 ± 2.48", "7.10 ± 0.25", ""]  # no rank
+    assert figures["single random-2"][2] == ""
 
 
 def test_a_zoo_wins_ties_and_loses_by_the_interval_of_the_difference(folders, tmp_path):
     text = joined(folders, tmp_path / "joint", [0, 1, 2], [1.0])
     outcomes = rows_of(text.partition("Targets on which")[2])
-    assert outcomes["against"] == ["lite"]
-    assert outcomes["scratch"] == ["2 / 0 / 0"]
-    assert outcomes["soup"] == ["1 / 0 / 1"]
-    assert outcomes[BY_VALIDATION] == ["1 / 1 / 0"]
+    assert outcomes["against"] == ["lite", "lite, less error"]
+    assert outcomes["scratch"][0] == "2 / 0 / 0"
+    assert outcomes["soup"][0] == "1 / 0 / 1"
+    assert outcomes[BY_VALIDATION][0] == "1 / 1 / 0"
     content = json.loads((tmp_path / "joint/joint.json").read_text())
     assert content["flowers"]["outcomes"]["lite"]["soup"] == 1
     assert content["faces"]["outcomes"]["lite"]["soup"] == -1
     assert content["faces"]["figures"]["soup"] == {"0": 5.0, "1": 5.1, "2": 5.2}
+
+
+def test_errors_of_all_targets_are_compared_as_parts_of_each_other(folders, tmp_path):
+    text = joined(folders, tmp_path / "joint", [0, 1, 2], [1.0])
+    # Errors of flowers: 20, 19 and 21 % against 51, 49 and 50 %.
+    gains = [
+        100 * (1 - (mine / theirs + other) / 2)
+        for mine, theirs, other in ((20, 51, 7.2 / 5.0), (19, 49, 7.0 / 5.1), (21, 50, 7.1 / 5.2))
+    ]
+    expected = interval(gains)
+    outcomes = rows_of(text.partition("Targets on which")[2])
+    assert outcomes["soup"][1] == f"{expected.mean:+.2f} ± {expected.half:.2f} %"
+
+
+def test_where_there_is_no_error_there_is_no_part_of_it(tmp_path):
+    perfect = FLOWERS | {"soup": (1.0, 1.0, 1.0)}
+    folder = finished(tmp_path / "flowers", "ClassificationTask", perfect)
+    text = joined([folder], tmp_path / "joint", [0, 1, 2], [1.0])
+    outcomes = rows_of(text.partition("Targets on which")[2])
+    assert outcomes["soup"] == ["0 / 0 / 1", ""]
 
 
 def test_a_part_of_the_training_data_is_a_target_of_its_own(tmp_path):
