@@ -81,7 +81,8 @@ def test_a_run_that_goes_on_in_another_runs_folder_does_not_take_that_ones_best(
     with pytest.warns(UserWarning, match="dirpath has changed"):
         keeper.load_state_dict(state)
     assert keeper.best_k_models == {}
-    trainer.ckpt_path = str(other / "last.ckpt")
-    keeper.on_load_checkpoint(trainer, None, {})
-    keeper.load_state_dict(state)
-    assert keeper.best_k_models == {str(other / "best.ckpt"): 3.0}
+    for own in (str(other / "last.ckpt"), None):
+        trainer.ckpt_path = own
+        keeper.on_load_checkpoint(trainer, None, {})
+        keeper.load_state_dict(state)
+        assert keeper.best_k_models == {str(other / "best.ckpt"): 3.0}

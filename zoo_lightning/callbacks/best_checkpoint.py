@@ -30,7 +30,9 @@ class BestCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         # In the folder of another run that one's best checkpoint would be taken for this one's.
-        self._own_folder = Path(trainer.ckpt_path).resolve().parent == Path(self.dirpath).resolve()
+        # Without a path the cluster's scheduler goes on with this very run.
+        given, folder = trainer.ckpt_path, self.dirpath
+        self._own_folder = not given or Path(given).resolve().parent == Path(folder).resolve()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

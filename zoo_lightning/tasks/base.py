@@ -311,7 +311,6 @@ class BaseTask(pl.LightningModule):
                 "RUN_DIR/config.yaml has them"
             )
             raise ConfigError(f"the checkpoint has other options: {'; '.join(different)}. {mend}")
-        # Not of a new training, whose classes may be any.
         data = self._trainer and getattr(self.trainer, "datamodule", None)
         check_class_names((ours.get("data") or {}).get("classes"), data)
 
