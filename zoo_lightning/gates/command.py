@@ -17,6 +17,7 @@ from zoo_lightning.gates.writing import FILES, format_report, write_report
 from zoo_lightning.matched_zoo import refuse_full
 from zoo_lightning.run_folder import find_checkpoint, read_checkpoint, run_of
 from zoo_lightning.tasks.loading import load_task
+from zoo_lightning.tasks.same_options import trained_classes
 
 ABOUT = """\
 May the gates of a trained zoo be read as its sources' worth? Mean gates by layer and source, beside
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         options.calibration,
         options.layer_samples,
         lambda line: print(line, file=sys.stderr, flush=True),
-        (content["zoo_lightning"].get("data") or {}).get("classes"),
+        trained_classes(content["zoo_lightning"]),
     )
     write_report(found, output, {"checkpoint": str(checkpoint)})
     print(f"{checkpoint}\n{format_report(found)}")

@@ -25,7 +25,12 @@ from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.head_start import solve_head
 from zoo_lightning.shares import check_choice
 from zoo_lightning.tasks.parts import part_of
-from zoo_lightning.tasks.same_options import check_class_names, data_differences, differences
+from zoo_lightning.tasks.same_options import (
+    check_class_names,
+    data_differences,
+    differences,
+    trained_classes,
+)
 from zoo_lightning.tasks.schedules import Schedule, depends_on_length, make_scheduler
 
 HeadInit = Literal["random", "probe"]
@@ -312,7 +317,7 @@ class BaseTask(pl.LightningModule):
             )
             raise ConfigError(f"the checkpoint has other options: {'; '.join(different)}. {mend}")
         data = self._trainer and getattr(self.trainer, "datamodule", None)
-        check_class_names((ours.get("data") or {}).get("classes"), data)
+        check_class_names(trained_classes(ours), data)
 
 
 def training_options(data: Any) -> dict[str, Any]:

@@ -110,6 +110,11 @@ def class_difference(found: Sequence[str] | None, wanted: Sequence[str] | None) 
     return None
 
 
+def trained_classes(ours: dict[str, Any]) -> list[str] | None:
+    """Names of a checkpoint's outputs, from its ``zoo_lightning``; ``None`` if it has none."""
+    return (ours.get("data") or {}).get("classes")
+
+
 def check_class_names(trained: Sequence[str] | None, data: Any) -> None:
     """Refuse data whose classes are not those of a checkpoint's outputs.
 
