@@ -63,7 +63,9 @@ def plain_data(described: Any) -> LightningDataModule:
 def resolve_start(
     options: Any, experiment: str, checkpoint: Mapping[str, Any] | None
 ) -> Start | None:
-    """Put numbers in the place of a ``gate_init`` that stands for numbers found from data.
+    """Put numbers in the place of an option that stands for numbers found from training data.
+
+    A zoo's ``gate_init`` may be such a word, and the ``weights`` of one ordinary network.
 
     If there is a checkpoint, those it was trained with are taken and no data are read. Should it
     have none for as many sources, the word stays: the checkpoint's weights count whatever it says,
@@ -83,22 +85,23 @@ def resolve_start(
         SourceError: a source that cannot be read or does not fit.
     """
     init_args = options.model.init_args.backbone.init_args
-    how = init_args.get("gate_init")
-    if not isinstance(how, str) or how not in INFORMED:
+    named = [name for name in ("gate_init", "weights") if init_args.get(name) in INFORMED]
+    if not named:
         return None
+    [option] = named  # no backbone has both
     if checkpoint is not None:
-        found = checkpoint["hyper_parameters"]["backbone"]["init_args"].get("gate_init")
+        found = checkpoint["hyper_parameters"]["backbone"]["init_args"].get(option)
         if isinstance(found, list) and len(found) == len(init_args["sources"]):
-            init_args["gate_init"] = found
+            init_args[option] = found
         return None
     architecture, sources = experiment_zoo(options, experiment)
     data = plain_data(options.data)
     try:
-        start = find_start(architecture, sources, data, how)
+        start = find_start(architecture, sources, data, init_args[option])
     except ConfigError as error:
         raise ConfigError(
-            f"gate_init {how!r} cannot be found from these data: {error}; give gate_init a number "
-            "for each source"
+            f"{option} {init_args[option]!r} cannot be found from these data: {error}; give "
+            f"{option} a number for each source"
         ) from error
-    init_args["gate_init"] = start.gate_init
+    init_args[option] = start.gate_init
     return start

@@ -1,4 +1,4 @@
-"""How much each source counts where training begins: the options ``gate_init``, ``norm_weights``.
+"""How much each source counts where training begins: ``gate_init``, ``norm_weights``, ``weights``.
 
 What the options mean, and whether they can be; :mod:`zoo_lightning.starts` finds numbers from data.
 """
@@ -17,9 +17,10 @@ from zoo_lightning.sources.spec import Source
 Informed = Literal["rank", "probe", "greedy"]
 GateInit = Literal["auto", "released", "sum_to_one", "rank", "probe", "greedy"]
 NormWeights = Literal["uniform", "gates"]
+AverageWeights = Literal["uniform", "rank", "probe", "greedy"]
 
 INFORMED: tuple[str, ...] = get_args(Informed)
-"""Words of ``gate_init`` for numbers that are found from the training data."""
+"""Words of ``gate_init`` and ``weights`` for numbers that are found from the training data."""
 
 NEARLY_ONE = 1 - 1e-4
 """Start of a gate that should be 1, which no sigmoid reaches."""
@@ -38,12 +39,16 @@ def check_gate_init(value: Any, sources: Sequence[Source], wanted: bool = True) 
     """
     value = _check_numbers("gate_init", value, sources, 0.0, 1.0)
     if wanted and value in INFORMED:
-        raise ConfigError(
-            f"gate_init {value!r} stands for numbers that are found from training data, of which a "
-            "backbone knows nothing; give it the numbers: gate_init="
-            f"zoo_lightning.informed_start(architecture, sources, data, {value!r})"
-        )
+        raise ConfigError(_needs_data("gate_init", value))
     return value
+
+
+def _needs_data(option: str, value: str) -> str:
+    return (
+        f"{option} {value!r} stands for numbers that are found from training data, of which a "
+        f"backbone knows nothing; give it the numbers: {option}="
+        f"zoo_lightning.informed_start(architecture, sources, data, {value!r})"
+    )
 
 
 def gate_start(
@@ -55,6 +60,30 @@ def gate_start(
     if gate_init == "released" or (gate_init == "auto" and norm_follows):
         return None
     return [min(1 / num_sources, NEARLY_ONE)] * num_sources
+
+
+def average_shares(
+    weights: AverageWeights | list[float], sources: Sequence[Source], wanted: bool = True
+) -> Tensor:
+    """Shares of the sources in the average that one ordinary network starts from.
+
+    Args:
+        weights: ``uniform`` or a number of at least 0 for each source.
+        sources: to be averaged.
+        wanted: whether the start matters; it does not if a checkpoint brings all weights.
+
+    Returns:
+        ``(m,)``, summing to 1.
+
+    Raises:
+        ConfigError: an unknown word, one that needs training data, or numbers that cannot be right.
+    """
+    found = _check_numbers("weights", weights, sources, 0.0, float("inf"))
+    if found in INFORMED:
+        if wanted:
+            raise ConfigError(_needs_data("weights", found))
+        found = "uniform"
+    return _normalized("weights", [1.0] * len(sources) if found == "uniform" else found)
 
 
 def averaging_weights(
@@ -77,9 +106,13 @@ def averaging_weights(
             )
         # A word is left only where a checkpoint brings what is averaged.
         weights = "uniform" if isinstance(gate_init, str) else gate_init
-    shares = torch.ones(len(sources)) if weights == "uniform" else torch.tensor(weights)
+    return _normalized("norm_weights", [1.0] * len(sources) if weights == "uniform" else weights)
+
+
+def _normalized(option: str, numbers: Sequence[float]) -> Tensor:
+    shares = torch.tensor(numbers)
     if shares.sum() <= 0:
-        raise ConfigError(f"norm_weights must not all be 0, got {shares.tolist()}")
+        raise ConfigError(f"{option} must not all be 0, got {shares.tolist()}")
     return shares / shares.sum()
 
 
@@ -97,7 +130,11 @@ def _check_numbers(
     option: str, value: Any, sources: Sequence[Source], low: float, high: float
 ) -> Any:
     """Check an option that is a word or a number per source; numbers come back as a list."""
-    words = {"gate_init": get_args(GateInit), "norm_weights": get_args(NormWeights)}
+    words = {
+        "gate_init": get_args(GateInit),
+        "norm_weights": get_args(NormWeights),
+        "weights": get_args(AverageWeights),
+    }
     if isinstance(value, str):
         check_choice(option, value, words[option])
         return value
@@ -108,7 +145,7 @@ def _check_numbers(
             f"{option} has {len(numbers)} numbers for {len(sources)} sources ({names}); give one "
             "number for each source, in their order"
         )
-    inside = all(low < n < high or (option == "norm_weights" and n == low) for n in numbers)
+    inside = all(low < n < high or (option != "gate_init" and n == low) for n in numbers)
     if not inside:
         raise ConfigError(f"{option} must lie between {low:g} and {high:g}, got {numbers}")
     return numbers

@@ -87,6 +87,21 @@ class Soup(Trained):
         plain(options, list(setting.sources.values()))
 
 
+class Start(Trained):
+    """The informed average of the sources, trained as one ordinary network.
+
+    The network that an informed lite zoo starts as, without gates and alignment, see
+    :class:`~zoo_lightning.methods.plain.PlainBackbone`.
+    """
+
+    name = "start"
+    tasks = ("ClassificationTask", "LandmarkTask", "SegmentationTask")
+
+    def configure(self, options: Options, setting: Setting) -> None:
+        """All sources, in the shares that the training data suggest."""
+        plain(options, list(setting.sources.values()), weights="greedy")
+
+
 class Distilled(Trained):
     """The best single source, taught by the ensemble of all fine-tuned ones.
 

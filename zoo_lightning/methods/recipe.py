@@ -103,11 +103,17 @@ class Derived(Recipe):
         """
 
 
-def plain(options: Options, sources: Sequence[Any]) -> None:
-    """Put the ordinary network in the backbone's place, from these sources."""
+def plain(options: Options, sources: Sequence[Any], **changes: Any) -> None:
+    """Put the ordinary network in the backbone's place, from these sources.
+
+    Args:
+        options: of ``fit``; changed.
+        sources: as the experiment has them.
+        changes: further options of :class:`~zoo_lightning.methods.plain.PlainBackbone`.
+    """
     before = options["model"]["init_args"]["backbone"]["init_args"]
     kept = {key: before[key] for key in ("architecture", "output", "in_chans") if key in before}
     options["model"]["init_args"]["backbone"] = {
         "class_path": "PlainBackbone",
-        "init_args": {**kept, "sources": list(sources)},
+        "init_args": {**kept, "sources": list(sources), **changes},
     }

@@ -14,6 +14,7 @@ from zoo_lightning.methods.baselines import (
     Scratch,
     Single,
     Soup,
+    Start,
 )
 from zoo_lightning.methods.recipe import Recipe
 from zoo_lightning.methods.zoo_recipes import (
@@ -39,6 +40,7 @@ RECIPES: dict[str, Recipe] = {
         Single,
         L2SPRecipe,
         Soup,
+        Start,
         GreedySoup,
         EnsembleRecipe,
         Distilled,
