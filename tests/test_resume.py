@@ -165,6 +165,8 @@ def uninterrupted(tmp_path_factory, tiny_in):
             id="at an epoch's end with validation",
         ),
         pytest.param(2, {"trainer.accumulate_grad_batches": 3}, id="between accumulated batches"),
+        pytest.param(3, {"average_weights": True}, id="with averaged weights"),
+        pytest.param(4, {"average_weights": True}, id="with averaged weights at a validation"),
     ],
 )
 def test_a_run_goes_on_from_any_step(

@@ -19,6 +19,9 @@ from zoo_lightning.whole_files import remove_parts, whole_file
 
 CHECKPOINTS, PICTURES, SUMMARY, METRICS = "checkpoints", "pictures", "summary.json", "metrics.csv"
 
+TEST_ERRORS = "test_errors.csv"
+"""Result of each test image."""
+
 LOG = "log.txt"
 """What a run that another command started has printed."""
 
@@ -145,6 +148,16 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
         part.write_text(json.dumps(summary, indent=2) + "\n")
 
 
+def compute_of(run: Path) -> dict[str, Any]:
+    """What a run's training has cost, as its ``summary.json`` has it; empty if it does not say.
+
+    Args:
+        run: its folder, or a checkpoint of it.
+    """
+    path = (run if run.is_dir() else run_of(run) or run) / SUMMARY
+    return json.loads(path.read_text()).get("compute", {}) if path.is_file() else {}
+
+
 def earlier_metrics(folder: Path, until_step: int) -> list[dict[str, int | float]]:
     """Rows of a run's ``metrics.csv`` before a step, for a run that goes on from there.
 
@@ -185,7 +198,7 @@ def errors_in_test(folder: Path) -> list[float]:
     Raises:
         ConfigError: the run has no such file.
     """
-    path = folder / "test_errors.csv"
+    path = folder / TEST_ERRORS
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; expected a run of landmarks that was tested")
     with path.open(newline="") as stream:

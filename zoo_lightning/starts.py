@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from zoo_lightning.architecture import Architecture, Output
 from zoo_lightning.backbone import average_networks, load_architecture
 from zoo_lightning.errors import ConfigError
+from zoo_lightning.layers.multiply_adds import counting
 from zoo_lightning.layers.norm_statistics import estimate_norms
 from zoo_lightning.ranking import (
     Targets,
@@ -66,6 +67,7 @@ class Start:
         untrained: for ``greedy``, the score of a network of random weights.
         samples: that were looked at.
         seconds: that it took.
+        multiply_adds: that it took.
     """
 
     how: str
@@ -77,6 +79,7 @@ class Start:
     untrained: float | None = None
     samples: int = 0
     seconds: float = 0.0
+    multiply_adds: int = 0
 
     def lines(self) -> list[str]:
         """For people to read: the scores, and the start."""
@@ -279,7 +282,7 @@ def find_start(
     """
     check_choice("gate_init", how, INFORMED)
     began = time.monotonic()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), counting() as cost:
         seen = SampleScores(architecture, data, samples)
         loaded = load_architecture(architecture, sources)
         networks = [architecture.build(each.state) for each in loaded]
@@ -302,8 +305,10 @@ def find_start(
             chosen, joined = greedy(scores, score_of, untrained)
     numbers = shares(chosen, len(sources))
     names = [source.name for source in sources]
-    seconds = time.monotonic() - began
-    return Start(how, numbers, names, scores, chosen, joined, untrained, len(seen), seconds)
+    return Start(
+        how, numbers, names, scores, chosen, joined, untrained, len(seen),
+        seconds=time.monotonic() - began, multiply_adds=cost.multiply_adds,
+    )  # fmt: skip
 
 
 def informed_start(

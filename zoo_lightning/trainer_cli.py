@@ -9,6 +9,7 @@ import re
 import sys
 import time
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 # data and methods are imported so that short class names in YAML and on the command line resolve.
 from zoo_lightning import __version__, data, methods  # noqa: F401
 from zoo_lightning.callbacks.config_file import ConfigFile
+from zoo_lightning.callbacks.training_compute import TrainingCompute
 from zoo_lightning.checkpoint_files import write_whole_checkpoints
 from zoo_lightning.errors import ConfigError, cause_of
 from zoo_lightning.exhibits import log_table, step_of
@@ -41,18 +43,33 @@ from zoo_lightning.loggers import (
 from zoo_lightning.memory import peak_memory_mb
 from zoo_lightning.parsing import ExperimentAction, OneLineParser, named_interpolations
 from zoo_lightning.refused_options import check_trainer_options
-from zoo_lightning.run_callbacks import add_callback_options, chooses_best, run_callbacks
+from zoo_lightning.run_callbacks import (
+    FEW_IMAGES,
+    FINAL,
+    add_callback_options,
+    check_callback_options,
+    chooses_best,
+    run_callbacks,
+)
 from zoo_lightning.run_folder import (
     CHECKPOINTS,
     METRICS,
     PICTURES,
     SUMMARY,
+    compute_of,
     find_checkpoint,
     new_run_folder,
     read_checkpoint,
     remove_leftovers,
     run_of,
     write_summary,
+)
+from zoo_lightning.runs.length import (
+    Length,
+    LengthFromData,
+    Scale,
+    check_length_options,
+    resolve_length,
 )
 from zoo_lightning.short_form import add_short_form, apply_short_form
 from zoo_lightning.sources.zoo import check_normalisation, without_weights
@@ -110,6 +127,28 @@ class ZooCLI(LightningCLI):
             help="Whether fit tests its best checkpoint at the end; false leaves the test data "
             "alone, while options are still being chosen.",
         )
+        parser.add_argument(
+            "--length",
+            type=Scale,
+            default="default",
+            help="How long to train: the experiment's own length, a quarter of it (short) or four "
+            "times as long (long).",
+        )
+        parser.add_argument(
+            "--length_from_data",
+            type=LengthFromData | None,
+            default=None,
+            help="The experiment's length by the number of training images, where neither "
+            "trainer.max_steps nor trainer.max_epochs is set.",
+        )
+        parser.add_argument(
+            "--budget",
+            type=float | None,
+            default=None,
+            help="What the run may cost, its start included, in trainings of one ordinary network "
+            "of the experiment's length; sets the number of steps (default: that length, whatever "
+            "it costs).",
+        )
         add_callback_options(parser)
         add_logger_options(parser)
         for name in COUNTS:
@@ -142,10 +181,13 @@ class ZooCLI(LightningCLI):
         check_trainer_options(options.trainer, self.arguments)
         check_strategy_option(options.trainer.strategy)
         check_sync(options.trainer.sync_batchnorm, options.trainer.accelerator)
+        if self.subcommand == "fit":
+            check_length_options(options, self.arguments)
         for line in apply_short_form(options, self.arguments):
             rank_zero_info(line)
         self.experiment, content = joint_name(self.config_files()), None
-        self.start_seconds = None
+        self.start_cost: dict[str, float] = {}
+        self.length: Length | None = None
         if options.ckpt_path:
             ckpt = find_checkpoint(options.ckpt_path, options.run_dir, self.experiment)
             content = read_checkpoint(ckpt)
@@ -153,7 +195,8 @@ class ZooCLI(LightningCLI):
             self.logged_until = content["zoo_lightning"].get("logged_until", self.steps_before)
             options.ckpt_path = str(ckpt)
             if self.subcommand == "fit":
-                self.start_seconds = content["zoo_lightning"].get("start_seconds")
+                self.start_cost = content["zoo_lightning"].get("start_cost") or {}
+                check_callback_options(options, content)
             if options.run_dir is None and self.subcommand == "fit":
                 options.run_dir = str(run_of(ckpt) or "") or None
         elif self.subcommand != "fit":
@@ -169,7 +212,10 @@ class ZooCLI(LightningCLI):
             options.init_from = str(init)
             content = read_checkpoint(init)
         if start := resolve_start(options, self.experiment, content):
-            self.start_seconds = round(start.seconds, 1)
+            self.start_cost = {
+                "seconds": round(start.seconds, 1),
+                "multiply_adds": start.multiply_adds,
+            }
             rank_zero_info("\n".join(start.lines()))
         self.run_dir = Path(options.run_dir or new_run_folder(self.experiment))
 
@@ -187,7 +233,6 @@ class ZooCLI(LightningCLI):
                 raise
             raise ours from None
         self._check_counts()
-        self.model.start_seconds = self.start_seconds
         if options.init_from:
             init_from(self.model, options.init_from)
 
@@ -214,6 +259,10 @@ class ZooCLI(LightningCLI):
         goes_on = options.ckpt_path and self.subcommand == "fit"
         given = self._get(self.config_init, "trainer").callbacks or []
         given = given if isinstance(given, list) else [given]
+        self.model.start_cost = self.start_cost
+        if self.subcommand == "fit":
+            kwargs |= self._resolved_length()
+        few = options.average_weights and self._has_few_validation_images()
         trainer = super().instantiate_trainer(
             logger=make_loggers(
                 options,
@@ -222,11 +271,42 @@ class ZooCLI(LightningCLI):
                 self.experiment,
                 goes_on_after=self.logged_until if goes_on else None,
             ),
-            callbacks=given + run_callbacks(self.model, options, self.run_dir, given),
+            # First of all, for it counts what the others compute in their hooks.
+            callbacks=[
+                TrainingCompute(),
+                *given,
+                *run_callbacks(self.model, options, self.run_dir, given, few),
+            ],
             default_root_dir=str(self.run_dir),
             use_distributed_sampler=False,  # our loaders share the work themselves
+            **kwargs,
         )
         return write_whole_checkpoints(trainer)
+
+    def _has_few_validation_images(self) -> bool:
+        if not hasattr(self.datamodule, "train_dataloader") or self.subcommand != "fit":
+            return False
+        self.datamodule.prepare_data()
+        self.datamodule.setup("fit")
+        return len(getattr(self.datamodule, "val_set", ())) < FEW_IMAGES
+
+    def _resolved_length(self) -> dict[str, Any]:
+        """The Trainer's options for the length of the training, noted in ``config.yaml``, too."""
+        options = self.config["fit"]
+        spent = int(self.start_cost.get("multiply_adds", 0))
+        self.length = resolve_length(options, self.model, self.datamodule, spent)
+        if self.length is None:
+            return {}
+        found = {"max_steps": self.length.steps, "max_epochs": -1}
+        if self.length.val_check_interval is not None:
+            found["val_check_interval"] = self.length.val_check_interval
+            if isinstance(self.length.val_check_interval, int):
+                found["check_val_every_n_epoch"] = None  # counted over all epochs
+        for name, value in found.items():
+            options.trainer[name] = value
+        # The same configuration again is the same length, not a multiple of it.
+        options.length, options.length_from_data, options.budget = "default", None, None
+        return found
 
     def _run_subcommand(self, subcommand: str) -> None:
         with told(self.run_dir):
@@ -242,7 +322,9 @@ class ZooCLI(LightningCLI):
             self.datamodule.setup("test")
         if self.trainer.is_global_zero:
             remove_leftovers(self.run_dir)
-        lines = ["", self.model.backbone.describe(), f"run folder    {self.run_dir}", ""]
+        lines = ["", self.model.backbone.describe()]
+        lines += [self.length.line] if self.length else []
+        lines += [f"run folder    {self.run_dir}", ""]
         noted = self._preprocessing()
         if noted and (warning := check_normalisation(self.model.backbone.loaded, **noted)):
             lines.insert(2, f"warning       {warning}")
@@ -287,17 +369,21 @@ class ZooCLI(LightningCLI):
             return
         timer = next(c for c in self.trainer.callbacks if isinstance(c, Timer))
         seconds, steps = timer.time_elapsed("train"), self.trainer.global_step
+        compute = self._compute(seconds)  # before a test restores the callbacks of the best step
         keeper = next(filter(chooses_best, self.trainer.checkpoint_callbacks))
         # Without any validation there is no best one.
         best = Path(keeper.best_model_path or self.run_dir / CHECKPOINTS / "last.ckpt")
-        score = keeper.best_model_score
-        validation = {} if score is None else {keeper.monitor: float(score)}
+        score, monitor = keeper.best_model_score, keeper.monitor
+        if monitor == FINAL:  # kept for being the newest, whatever its figure
+            monitor = self.model.monitor
+            score = self.trainer.callback_metrics.get(monitor)
+        validation = {} if score is None else {monitor: float(score)}
         results: Any = [{}]
         if self._tests():
             results = self.trainer.test(
                 self.model, datamodule=self.datamodule, ckpt_path=str(best), weights_only=True
             )
-        self._finish(best, results, steps, seconds, validation)
+        self._finish(best, results, steps, seconds, {"compute": compute, "validation": validation})
 
     def test(self, model: BaseTask, **kwargs: Any) -> None:
         """Test a checkpoint and write the summary."""
@@ -314,8 +400,17 @@ class ZooCLI(LightningCLI):
         results: Any,
         steps: int,
         seconds: float,
-        validation: dict[str, float] | None = None,
+        fitted: Mapping[str, Any] | None = None,
     ) -> None:
+        """Write the summary, hand it to the loggers, and say where things are.
+
+        Args:
+            checkpoint: that was tested.
+            results: of the test, as the Trainer gives them.
+            steps: optimizer steps of the training.
+            seconds: of the training, or of the test alone.
+            fitted: what a summary has of a training besides.
+        """
         seed = self.config[self.subcommand].seed_everything
         summary = {
             "experiment": self.experiment,
@@ -324,12 +419,12 @@ class ZooCLI(LightningCLI):
             "steps": steps,
             **self.model.facts(),
             "seconds": round(seconds, 1),
-            **({"start_seconds": self.start_seconds} if self.start_seconds else {}),
+            **({"start_seconds": self.start_cost["seconds"]} if self.start_cost else {}),
             "checkpoint": os.path.relpath(checkpoint, self.run_dir),
             "parameters": self.model.backbone.parameter_counts(),
             "preprocessing": self._preprocessing(),
             "peak_memory_mb": peak_memory_mb(),
-            **({"validation": validation} if validation else {}),
+            **{key: value for key, value in (fitted or {}).items() if value},
             "test": {name: value for name, value in results[0].items() if name != "step"},
         }
         write_summary(self.run_dir, summary)
@@ -342,6 +437,25 @@ class ZooCLI(LightningCLI):
             f"({', '.join(files)})"
         )
         finish(self.trainer.loggers)
+
+    def _compute(self, seconds: float) -> dict[str, Any]:
+        """What the training has cost: multiply-adds and seconds, of it and of what it needed."""
+        counter = next(c for c in self.trainer.callbacks if isinstance(c, TrainingCompute))
+        parts = {k: v * self.trainer.world_size for k, v in counter.parts.items()}
+        spent = seconds
+        if self.start_cost:
+            parts["start"] = self.start_cost["multiply_adds"]
+            spent += self.start_cost["seconds"]
+        for teacher in self.model.hparams["teachers"] or []:
+            cost = compute_of(Path(teacher))
+            parts["teachers"] = parts.get("teachers", 0) + cost.get("multiply_adds", 0)
+            spent += cost.get("seconds", 0.0)
+        return {
+            "multiply_adds": sum(parts.values()),
+            "seconds": round(spent, 1),
+            "parts": parts,
+            **({"unit": self.length.unit} if self.length and self.length.unit else {}),
+        }
 
     def _log_results(self, checkpoint: Path, summary: dict[str, Any]) -> None:
         """Hand what a run has found to the loggers that keep more than curves."""

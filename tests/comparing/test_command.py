@@ -65,9 +65,41 @@ def test_methods_are_trained_and_compared(tiny, command):
     assert both["multiply_adds"] == pytest.approx(2 * one["multiply_adds"])
     assert both["parameters"] == 2 * one["parameters"]
     assert {path.name for path in Path("out/pictures").iterdir()} == {
-        "data-1-cost.png",
+        "data-1-compute.png",
         "data-1-curves.png",
     }
+
+
+def test_budgets_are_shared_by_what_a_method_is_made_from_and_are_kept(tiny, command):
+    tiny(**SMALL | {"trainer.max_steps": 4})
+    words = ("--experiment", "tiny", "--methods", "scratch,ensemble,lite", "--seeds", "3")
+    done = command(*COMPARE, *words, "--budgets", "1,2", "--average_weights", "true")
+    assert done.status == 0, done.out + done.err
+    steps = {
+        str(path.parent.relative_to("out/runs")): json.loads(path.read_text())["steps"]
+        for path in Path("out").rglob("summary.json")
+    }
+    lite = {key: value for key, value in steps.items() if "lite" in key}
+    assert steps.items() - lite.items() == {
+        ("data-1-budget-1/scratch/3", 4), ("data-1-budget-2/scratch/3", 8),
+        ("data-1-budget-0.5/single-random-1/3", 2), ("data-1-budget-1/single-random-1/3", 4),
+        ("data-1-budget-0.5/single-random-2/3", 2), ("data-1-budget-1/single-random-2/3", 4),
+        ("data-1-budget-1/ensemble/3", 0), ("data-1-budget-2/ensemble/3", 0),
+    }  # fmt: skip
+    assert 1 <= lite["data-1-budget-1/lite/3"] < 4  # its steps cost more
+    tables = json.loads(Path("out/runs.json").read_text())
+    assert [table["budget"] for table in tables] == [1.0, 2.0]
+    for table in tables:
+        spent = {row["method"]: row["units"]["3"] for row in table["rows"]}
+        assert spent.keys() == {"scratch", "ensemble", "lite"}
+        # Training steps keep to the budget; validations come on top.
+        for name, units in spent.items():
+            run = Path("out/runs", f"data-1-budget-{table['budget']:g}", name, "3", "summary.json")
+            compute = json.loads(run.read_text())["compute"]
+            extra = compute["parts"]["validation"] / compute.get("unit", float("inf"))
+            assert units - extra == pytest.approx(table["budget"], rel=0.5)
+    assert Path("out/pictures/data-1-compute.png").is_file()
+    assert "## Budget 2" in Path("out/table.md").read_text()
 
 
 def test_what_is_finished_is_not_repeated_and_a_failure_stops_nothing_else(quick, command):
@@ -239,6 +271,8 @@ def test_options_that_cannot_be_right_are_refused(quick, command, monkeypatch):
     command(*COMPARE, *tiny, "--trainer.limit_val_batches", 0).refused("limit_val_batches")
     command(*COMPARE, *tiny, "--seeds", "a").refused("--seeds 'a'")
     command(*COMPARE, *tiny, "--fractions", "2").refused("in (0, 1]")
+    command(*COMPARE, *tiny, "--budgets", "0").refused("--budgets 0: expected numbers above 0")
+    command(*COMPARE, *tiny, "--budget", "2").refused("--budget: no option of compare")
     command(*COMPARE, *tiny, "--workers", 0).refused("--workers must be at least 1")
     command(*COMPARE, *tiny, "--trainer.max_stepz", 3).refused("unknown option")
     monkeypatch.setitem(sys.modules, "submitit", None)

@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -15,8 +16,9 @@ from zoo_lightning.comparing.grid import (
     cells_of,
     open_comparison,
     shared_options,
+    with_needed,
 )
-from zoo_lightning.comparing.plots import plot_learning_curves, plot_quality_against_cost
+from zoo_lightning.comparing.plots import plot_learning_curves, plot_quality_against_compute
 from zoo_lightning.comparing.report import (
     BY_VALIDATION,
     HINDSIGHT,
@@ -26,9 +28,11 @@ from zoo_lightning.comparing.report import (
     verdict,
     write_tables,
 )
+from zoo_lightning.comparing.statistics import image_differences
 from zoo_lightning.comparing.tuning import check_untuned, choose, rates, trials_of
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.methods.recipes import find_recipes
+from zoo_lightning.methods.recipe import FinishedRun, Setting
+from zoo_lightning.methods.recipes import RECIPES, find_recipes
 
 OPTIONS = {
     "seed_everything": 0,
@@ -143,7 +147,7 @@ def test_without_costs_a_table_has_no_columns_for_them(comparison, cells):
     [table] = make_tables(comparison, cells)
     write_tables(comparison, [table])
     written = (comparison.folder / "table.md").read_text()
-    assert "multiply-adds" not in written
+    assert "multiply-adds, M" not in written
     assert "Times" not in written
     assert len({line.count("|") for line in format_table(table).splitlines()}) == 1
 
@@ -163,27 +167,121 @@ def test_unfinished_cells_are_left_out(comparison, cells):
     assert make_tables(comparison, [cells[0]])[0].rows == []
 
 
-def test_figures_are_drawn_of_costs_and_curves(comparison, cells):
+def test_quality_is_drawn_over_compute_with_a_line_for_each_method(comparison, cells):
     [table] = make_tables(comparison, cells)
-    with pytest.raises(ValueError, match="no method's costs"):
-        plot_quality_against_cost(table)
+    with pytest.raises(ValueError, match="no method's training costs"):
+        plot_quality_against_compute([table])
     for k, row in enumerate(table.rows):
-        row.cost = Cost(10.0 * (k + 1), 1.0, 1.0, 1000)
-    quality, cost = plot_quality_against_cost(table).axes
-    assert quality.get_xlabel() == "test NME, %"
-    drawn = [label.get_text() for label in quality.get_yticklabels()]
-    means = {row.label: row.interval.mean for row in table.rows}
-    assert [means[label] for label in drawn] == sorted((means[k] for k in drawn), reverse=True)
-    assert [line.get_xdata()[0] for line in cost.get_lines()] == [
-        table.row(label).cost.multiply_adds for label in drawn
-    ]
-    curves = learning_curves(comparison, cells, 1.0)
+        row.multiply_adds |= dict.fromkeys(row.figures, 1000 * (k + 1))
+        row.cost = Cost(50.0 if row.label == "scratch" else 10.0, 1.0, 1.0, 1000)
+    figure = plot_quality_against_compute([table])
+    [axes] = figure.axes
+    assert axes.get_ylabel() == "test NME, %"
+    assert axes.get_xlabel().endswith("multiply-adds")
+    low, high = axes.get_ylim()
+    assert low > high  # the better, the higher
+    [legend] = figure.legends
+    names = {text.get_text() for text in legend.get_texts()}
+    assert names == {HINDSIGHT, BY_VALIDATION, "scratch (inference of 5 networks)", "lite", "full"}
+
+
+def test_budgets_are_joined_to_lines_in_units_of_one_training(comparison, cells):
+    tables = []
+    for budget in (1.0, 4.0):
+        [table] = make_tables(comparison, cells)
+        for row in table.rows:
+            row.units |= dict.fromkeys(row.figures, budget)
+        tables.append(replace(table, budget=budget))
+    figure = plot_quality_against_compute(tables)
+    [axes] = figure.axes
+    assert axes.get_xlabel().endswith("trainings of one network")
+    lines = [container.lines[0] for container in axes.containers]
+    assert [list(line.get_xdata()) for line in lines] == [[1.0, 4.0]] * 5
+    black = [line.get_color() for line in lines].count("#000000")
+    assert black == 2  # the zoos
+
+
+def test_learning_curves_are_those_of_the_seeds(comparison, cells):
+    [table] = make_tables(comparison, cells)
+    curves = learning_curves(comparison, cells, table)
     assert len(curves["lite"]) == 3
     assert curves["lite"][0] == {4: 7.5, 8: 6.5}
     [axes] = plot_learning_curves(curves, "val/nme").axes
     assert len(axes.get_lines()) == 5
     with pytest.raises(ValueError, match="no learning curves"):
         plot_learning_curves({}, "val/nme")
+
+
+COMPUTE = {"training": 600, "validation": 30, "teachers": 5000}
+
+
+def with_compute(comparison, cell, unit=None):
+    """Let a finished cell say what it has cost."""
+    path = comparison.run(cell) / "summary.json"
+    compute = {"multiply_adds": sum(COMPUTE.values()), "seconds": 1.0, "parts": COMPUTE}
+    compute |= {"unit": unit} if unit else {}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"compute": compute}))
+
+
+def test_a_method_costs_what_all_that_it_needed_has_cost(comparison, cells):
+    for cell in cells:
+        with_compute(comparison, cell)
+    ensemble = Cell("ensemble", seed=1)
+    finish(comparison, ensemble, 6.0, 6.0)
+    with_compute(comparison, ensemble)
+    # Two members and its own validation; teachers of a run are among the cells it is made from.
+    assert comparison.cost(ensemble) == (3 * 630, 3 * 11.0, None)
+    assert comparison.cost(Cell("lite", seed=1)) == (630, 11.0, None)
+    [table] = make_tables(comparison, cells)
+    assert table.row(BY_VALIDATION).multiply_adds == dict.fromkeys(range(3), 2 * 630)
+    assert table.row(HINDSIGHT).multiply_adds == dict.fromkeys(range(3), 630)
+    assert table.row(BY_VALIDATION).seconds == {0: 20.0, 1: 22.0, 2: 24.0}
+    (comparison.run(Cell("single", "random-2", 1)) / "summary.json").write_text(
+        json.dumps({"seconds": 5.0, "validation": {"val/nme": 1.0}, "test": {"test/nme": 1.0}})
+    )
+    assert comparison.cost(ensemble) == (None, 11.0 + 5.0 + 11.0, None)
+
+
+def test_what_a_method_is_made_from_shares_its_budget(comparison):
+    recipes = find_recipes(["lite", "ensemble", "tried-single"], comparison.task, needed=False)
+    cells = cells_of(recipes, list(comparison.sources), [0], [1.0], [1.0, 4.0])
+    assert {cell.method for cell in cells} == {"lite", "ensemble", "tried-single"}
+    found = with_needed(comparison, cells)
+    paths = [str(cell.path) for cell in found]
+    assert len(paths) == len(set(paths)) == 6 + 2 * 4
+    # Of four trainings each of two members has two; half of them is for trying two sources.
+    assert "runs/data-1-budget-2/single-random-1/0" in paths
+    assert "runs/data-1-budget-1/single-random-1/0" in paths
+    assert "runs/data-1-budget-0.25/single-random-2/0" in paths
+    setting = Setting(comparison.sources, finished={"single": [FinishedRun(None, "random-2", 1.0)]})
+    own = {
+        cell.label: comparison.configured(cell, setting, RECIPES[cell.method], None)["budget"]
+        for cell in cells
+        if cell.budget == 4 and cell.method != "ensemble"
+    }
+    assert own == {"lite": 4.0, "tried-single": 2.0}
+    ensemble = next(cell for cell in cells if cell.method == "ensemble" and cell.budget == 4)
+    for cell in comparison.closure(ensemble):
+        finish(comparison, cell, 6.0, 6.0)
+        with_compute(comparison, cell, unit=315)
+    found = make_tables(comparison, [ensemble])[0].row("ensemble")
+    assert found.units == {0: 6.0}
+
+
+def test_intervals_contain_the_sampling_of_test_images(comparison, cells):
+    [table] = make_tables(comparison, cells)
+    seeds_only = table.row("lite").interval.half
+    for cell in cells:
+        errors = [6.0 + cell.seed + k % 5 for k in range(50)]
+        if cell.label == "full":
+            errors.pop()  # tested on other images
+        rows = "".join(f"{k // 2}.png,{error}\n" for k, error in enumerate(errors))
+        (comparison.run(cell) / "test_errors.csv").write_text(f"image,nme\n{rows}")
+    [table] = make_tables(comparison, cells)
+    assert len(table.row("lite").image_means()) == 50
+    assert table.row("lite").interval.half > seeds_only
+    assert table.between(table.row("lite"), table.row("scratch")).half > 0
+    assert image_differences(table.row("lite").images, table.row("full").images) == {}
 
 
 def test_a_comparison_goes_on_with_its_own_options_only(comparison):

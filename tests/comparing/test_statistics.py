@@ -54,3 +54,42 @@ def test_methods_without_a_common_seed_have_no_difference():
     found = paired({0: 1.0}, {1: 1.0})
     assert found.seeds == 0
     assert np.isnan(found.mean)
+
+
+def test_an_interval_over_seeds_and_images_adds_both_variances():
+    seeds = [70.0, 72.0, 71.0, 73.0]
+    images = {str(k): 100.0 * (k % 4 != 0) for k in range(400)}
+    found = interval(seeds, images)
+    by_seeds = np.var(seeds, ddof=1) / 4
+    by_images = np.var(list(images.values()), ddof=1) / 400
+    degrees = (by_seeds + by_images) ** 2 / (by_seeds**2 / 3 + by_images**2 / 399)
+    expected = stats.t.ppf(0.975, degrees) * np.sqrt(by_seeds + by_images)
+    assert found == (71.5, pytest.approx(expected), 4)
+    assert interval(seeds, {}) == interval(seeds)
+    # Welch's approximation is exact where only one of them varies.
+    same = dict.fromkeys(images, 5.0)
+    assert interval(seeds, same).half == pytest.approx(interval(seeds).half)
+
+
+def test_such_an_interval_covers_the_truth_on_other_images_and_seeds():
+    rng = np.random.default_rng(0)
+    covered = {"seeds": 0, "both": 0}
+    for _ in range(400):
+        hard, luck = rng.normal(0, 3, 100), rng.normal(0, 0.2, 3)
+        scores = hard + luck[:, None] + rng.normal(0, 1, (3, 100))
+        figures, images = scores.mean(axis=1), dict(enumerate(scores.mean(axis=0)))
+        for name, given in (("seeds", None), ("both", images)):
+            found = interval(figures, given)
+            covered[name] += abs(found.mean) < found.half
+    assert covered["both"] / 400 > 0.93
+    assert covered["seeds"] / 400 < 0.8
+
+
+def test_the_test_of_a_difference_belongs_to_its_interval():
+    first, second = {0: 72.0, 1: 74.0, 2: 73.0}, {0: 70.0, 1: 71.0, 2: 72.0}
+    images = {str(k): 2.0 + 30 * (k % 2 - 0.5) for k in range(100)}
+    found = paired(first, second, images)
+    assert found.half > paired(first, second).half * 0.5
+    assert (found.p < 0.05) == (abs(found.mean) > found.half)
+    alone = paired(first, second)
+    assert alone.p == pytest.approx(float(stats.ttest_1samp([2.0, 3.0, 1.0], 0).pvalue))

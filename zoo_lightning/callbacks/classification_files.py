@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from zoo_lightning.classification_plots import plot_confusion, plot_mistakes
 from zoo_lightning.exhibits import show_pictures, show_table
-from zoo_lightning.run_folder import PICTURES
+from zoo_lightning.run_folder import PICTURES, TEST_ERRORS
 
 LOOKED_AT = 12
 """Images in a picture of validation."""
@@ -121,7 +121,7 @@ class ClassificationFiles(Callback):
         show_table(
             trainer,
             pl_module,
-            self.folder / "test_errors.csv",
+            self.folder / TEST_ERRORS,
             ["image", "true", "predicted", "probability"],
             (
                 [names[index], classes[true], classes[pred], f"{probability:.4f}"]

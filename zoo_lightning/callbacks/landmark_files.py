@@ -28,6 +28,7 @@ from zoo_lightning.plots import (
     plot_landmarks,
     plot_ranked_faces,
 )
+from zoo_lightning.run_folder import TEST_ERRORS
 
 SHOWN = 12
 """Faces in a picture of validation."""
@@ -134,7 +135,7 @@ class LandmarkFiles(Callback):
         show_table(
             trainer,
             pl_module,
-            self.folder / "test_errors.csv",
+            self.folder / TEST_ERRORS,
             ["image", "nme", *subsets],
             results.rows(len(subsets)),
         )

@@ -22,9 +22,11 @@ from zoo_lightning.errors import ConfigError, ZooError, message_of
 from zoo_lightning.experiment_parts import plain_data
 from zoo_lightning.experiment_sources import ExperimentReader
 from zoo_lightning.gates.measuring import judge, measure_of, recalibrate
+from zoo_lightning.layers.multiply_adds import counting
 from zoo_lightning.memory import peak_memory_mb
 from zoo_lightning.methods.recipe import Derived, Setting
 from zoo_lightning.methods.recipes import RECIPES
+from zoo_lightning.run_callbacks import files_of
 from zoo_lightning.run_folder import SUMMARY, write_summary
 from zoo_lightning.tasks import BaseTask
 from zoo_lightning.tasks.loading import load_task
@@ -115,16 +117,18 @@ def derive(
         scores[id(task)] = judge(task, data)
         return scores[id(task)]
 
-    made, members = recipe.make(tasks, score, setting.higher_is_better)
+    with counting() as spent:
+        made, members = recipe.make(tasks, score, setting.higher_is_better)
+        validation = scores.get(id(made)) or judge(made, data)
     # Several models are asked one after the other; their parameters have to be stored.
     count = sum(p.numel() for p in made.parameters())
-    validation = scores.get(id(made)) or judge(made, data)
     seconds = time.monotonic() - start
     results: dict[str, float] = {}
     if not comparison.hold_out:
         trainer = pl.Trainer(
             accelerator="auto", devices=1, logger=False, enable_progress_bar=False,
             enable_model_summary=False, enable_checkpointing=False,
+            callbacks=files_of(made, folder),
         )  # fmt: skip
         [results] = trainer.test(made, datamodule=data, verbose=False)
     scale = 100 if measure_of(made).rises else 1
@@ -139,6 +143,11 @@ def derive(
             "seconds": round(seconds, 1),
             "parameters": {"training": count, "folded": count},
             "peak_memory_mb": peak_memory_mb(),
+            "compute": {
+                "multiply_adds": spent.multiply_adds,
+                "seconds": round(seconds, 1),
+                "parts": {"validation": spent.multiply_adds},
+            },
             "validation": {made.monitor: validation / scale},
             "test": {key: value for key, value in results.items() if key != "step"},
         },

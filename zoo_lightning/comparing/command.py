@@ -17,9 +17,10 @@ from zoo_lightning.comparing.grid import (
     cells_of,
     open_comparison,
     shared_options,
+    with_needed,
 )
 from zoo_lightning.comparing.joint import join
-from zoo_lightning.comparing.plots import plot_learning_curves, plot_quality_against_cost
+from zoo_lightning.comparing.plots import plot_learning_curves, plot_quality_against_compute
 from zoo_lightning.comparing.report import (
     FILES,
     Table,
@@ -74,12 +75,17 @@ def main(arguments: Sequence[str]) -> int:
     fractions = _numbers(options.fractions, float, "--fractions")
     if not all(0 < fraction <= 1 for fraction in fractions):
         raise ConfigError(f"--fractions {options.fractions}: expected numbers in (0, 1]")
+    budgets: list[float | None] = [None]
+    if options.budgets:
+        budgets = _numbers(options.budgets, float, "--budgets")
+        if not all(budget > 0 for budget in budgets):
+            raise ConfigError(f"--budgets {options.budgets}: expected numbers above 0")
     if options.workers < 1:
         raise ConfigError(f"--workers must be at least 1, got {options.workers}")
     if options.join:
         if rest:
             raise ConfigError(f"--join reads what there is; it takes no options of fit: {rest[0]}")
-        print(_joined(options, seeds, fractions), end="")
+        print(_joined(options, seeds, fractions, budgets), end="")
         print(f"wrote joint.md, joint.json to {options.run_dir}")
         return 0
     if rest:
@@ -89,23 +95,30 @@ def main(arguments: Sequence[str]) -> int:
         comparison = Comparison(options.run_dir, shared, options.hold_out)
     else:
         comparison = open_comparison(options.run_dir, None, options.hold_out)
-    recipes = find_recipes(options.methods.split(","), comparison.task)
+    # With a budget, what a method is made from has a part of it, not the same budget once more.
+    without = budgets == [None]
+    recipes = find_recipes(options.methods.split(","), comparison.task, needed=without)
     metric_of(comparison)
     if comparison.task == "PPOTask" and fractions != [1.0]:
         raise ConfigError(
             f"--fractions {options.fractions}: a game has no training data to take a part of; set "
             "data.total_steps in comparisons of their own"
         )
+    if comparison.task == "PPOTask" and not without:
+        raise ConfigError(
+            f"--budgets {options.budgets}: they are counted in optimizer steps over images; set "
+            "data.total_steps in comparisons of their own"
+        )
     if not comparison.sources and any(recipe.by_source for recipe in recipes):
         raise ConfigError("the experiment has no sources to compare; give --sources A,B")
-    cells = cells_of(recipes, list(comparison.sources), seeds, fractions)
+    cells = cells_of(recipes, list(comparison.sources), seeds, fractions, budgets)
     open_comparison(options.run_dir, comparison.options)
     failed: list[Cell] = []
     try:
         if options.tune and not _tune(comparison, recipes, fractions, options, failed):
             return 0
         if not options.report:
-            failed += _work(comparison, cells, options)
+            failed += _work(comparison, with_needed(comparison, cells), options)
     except WorkStopped as stop:
         print(f"{stop}; the same command goes on", file=sys.stderr)
         return 128 + stop.signal_number
@@ -133,6 +146,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", default="0,1,2", help="(default: %(default)s)")
     parser.add_argument(
         "--fractions", default="1", help="of the training data, for instance 0.1,1 (default: 1)"
+    )
+    parser.add_argument(
+        "--budgets",
+        metavar="B,B",
+        help="give every method these total training costs, in trainings of one ordinary network "
+        "of the experiment's length: single sources train longer, members of an ensemble share it "
+        "(default: every training has the experiment's length, whatever it costs)",
     )
     parser.add_argument("--workers", type=int, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--devices", default="", help="GPUs to give to the workers, such as 0,1")
@@ -177,6 +197,7 @@ FOREIGN = {
     "run_test": (True, "--hold_out leaves the test data alone"),
     "init_from": (None, "every method has its own start; a run can be a source"),
     "ckpt_path": (None, "what was stopped goes on by itself"),
+    "budget": (None, "--budgets gives every method its budget"),
     "samples": (2000, "it is of sources rank"),
     "json": (False, "tables are written as JSON, too"),
 }
@@ -199,13 +220,18 @@ def _check_given(options: Any) -> None:
         )
 
 
-def _joined(options: argparse.Namespace, seeds: list[int], fractions: list[float]) -> str:
+def _joined(
+    options: argparse.Namespace,
+    seeds: list[int],
+    fractions: list[float],
+    budgets: list[float | None],
+) -> str:
     """Table of several comparisons, all of policies or none."""
     methods = options.methods.split(",")
     comparisons = [open_comparison(folder, None, options.hold_out) for folder in options.join]
     if "PPOTask" in [each.task for each in comparisons]:  # one of another task is refused by name
         return join(comparisons, methods, seeds, options.run_dir)
-    return join_targets(comparisons, methods, seeds, fractions, options.run_dir)
+    return join_targets(comparisons, methods, seeds, fractions, options.run_dir, budgets)
 
 
 def _numbers(text: str, kind: Any, option: str) -> list:
@@ -272,20 +298,23 @@ def _report(
     if not tables:
         print(f"no run of {comparison.folder} has ended yet")
         return
+    folder = comparison.folder / "pictures"
     for table in tables:
         if costs:
             _add_costs(comparison, cells, table)
-        folder = comparison.folder / "pictures"
-        stem = f"data-{table.fraction:g}"
-        if any(row.cost for row in table.rows):
-            save_figure(plot_quality_against_cost(table), folder / f"{stem}-cost.png")
-        curves = learning_curves(comparison, cells, table.fraction)
+        curves = learning_curves(comparison, cells, table)
         if curves:
             name = table.metric.in_validation.name
-            steps = "agent steps" if comparison.task == "PPOTask" else "optimiser steps"
-            save_figure(plot_learning_curves(curves, name, steps), folder / f"{stem}-curves.png")
+            steps = "agent steps" if comparison.task == "PPOTask" else "optimizer steps"
+            figure = plot_learning_curves(curves, name, steps)
+            save_figure(figure, folder / f"{table.stem}-curves.png")
         if comparison.task == "PPOTask":
             _report_returns(comparison, cells)
+    for fraction in dict.fromkeys(table.fraction for table in tables):
+        alike = [table for table in tables if table.fraction == fraction]
+        if any(row.multiply_adds for table in alike for row in table.rows):
+            figure = plot_quality_against_compute(alike)
+            save_figure(figure, folder / f"data-{fraction:g}-compute.png")
     write_tables(comparison, tables)
     print((comparison.folder / "table.md").read_text(), end="")
     print(f"wrote {', '.join(FILES)} and pictures/ to {comparison.folder}")
@@ -307,7 +336,7 @@ def _add_costs(comparison: Comparison, cells: Sequence[Cell], table: Table) -> N
     """Measure one run of each method; choices among single sources cost what those do."""
     tasks: dict[str, BaseTask] = {}
     for cell in cells:
-        if cell.fraction != table.fraction or cell.label in tasks or not comparison.summary(cell):
+        if not table.holds(cell) or cell.label in tasks or not comparison.summary(cell):
             continue
         tasks[cell.label] = _task_of(comparison, cell)
     if not tasks:
@@ -331,7 +360,7 @@ def _task_of(comparison: Comparison, cell: Cell) -> BaseTask:
 
 def _input_size(comparison: Comparison, cells: Sequence[Cell], table: Table) -> tuple[int, ...]:
     """``(C, H, W)`` of what a finished run's network sees."""
-    for cell in cells:
+    for cell in with_needed(comparison, cells):
         path = comparison.run(cell) / "checkpoints" / "best.ckpt"
         if cell.fraction == table.fraction and path.is_file():
             if comparison.task == "PPOTask":

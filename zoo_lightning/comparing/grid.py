@@ -13,13 +13,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from zoo_lightning.architecture import vouch_for
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipe import FinishedRun, Recipe, Setting
+from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.run_folder import SUMMARY
 from zoo_lightning.sources.spec import parse_sources
 from zoo_lightning.whole_files import whole_file
@@ -35,6 +36,10 @@ SHARED = ("seed_everything", "trainer", "model", "data")
 OF_EVERY_RUN = {
     "gradient_norms": False,
     "on_nonfinite": "stop",
+    "average_weights": False,
+    "select": "auto",
+    "length": "default",
+    "length_from_data": None,
     "wandb": False,
     "wandb_project": None,
     "wandb_entity": None,
@@ -60,6 +65,8 @@ class Cell:
         seed: of the run.
         fraction: of the training data; 1 for all.
         lr: learning rate of a trial; ``None`` takes the one that was chosen, or the experiment's.
+        budget: what the run and all that it is made from may cost, in trainings of one ordinary
+            network of the experiment's length; ``None`` trains that length whatever it costs.
     """
 
     method: str
@@ -67,6 +74,7 @@ class Cell:
     seed: int = 0
     fraction: float = 1.0
     lr: float | None = None
+    budget: float | None = None
 
     @property
     def is_trial(self) -> bool:
@@ -84,7 +92,25 @@ class Cell:
         name = re.sub(r"[^\w.-]+", "-", self.label)
         kind = "trials" if self.is_trial else "runs"
         last = f"lr-{self.lr:g}" if self.is_trial else str(self.seed)
-        return Path(kind, f"data-{self.fraction:g}", name, last)
+        data = f"data-{self.fraction:g}"
+        if self.budget is not None:
+            data += f"-budget-{self.budget:g}"
+        return Path(kind, data, name, last)
+
+
+class Spent(NamedTuple):
+    """What a method has cost in training.
+
+    Attributes:
+        multiply_adds: of all that it needed; ``None`` if a run does not say.
+        seconds: of all that it needed.
+        unit: multiply-adds of one ordinary network trained for the experiment's length; ``None``
+            without a budget.
+    """
+
+    multiply_adds: int | None
+    seconds: float
+    unit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -150,13 +176,44 @@ class Comparison:
     def needed(self, recipe: Recipe, cell: Cell) -> list[Cell]:
         """Cells of a recipe that another cell is made from: of its seed and its data.
 
-        A trial is made from the trials of the rates that were chosen.
+        A trial is made from the trials of the rates that were chosen. Of a budget they get equal
+        parts of what the cell's method has for them.
         """
+        variants = recipe.variants(list(self.sources))
+        budget = None
+        if cell.budget is not None:
+            consumer = RECIPES[cell.method]
+            runs = len(variants) * len(consumer.needs)
+            budget = rounded(cell.budget * consumer.needs_share / runs)
         cells = [
-            Cell(recipe.name, variant, cell.seed, cell.fraction)
-            for variant in recipe.variants(list(self.sources))
+            Cell(recipe.name, variant, cell.seed, cell.fraction, budget=budget)
+            for variant in variants
         ]
         return [replace(c, lr=self.chosen_lr(c)) for c in cells] if cell.is_trial else cells
+
+    def closure(self, cell: Cell) -> list[Cell]:
+        """A cell and all cells that it is made from, each once, the cell itself last."""
+        found: dict[Cell, None] = {}
+        for name in RECIPES[cell.method].needs:
+            for other in self.needed(RECIPES[name], cell):
+                found |= dict.fromkeys(self.closure(other))
+        return [*found, cell]
+
+    def cost(self, cell: Cell) -> Spent:
+        """What a trained cell has cost in training, with all that it is made from."""
+        summaries = [each for c in self.closure(cell) if (each := self.trained(c)) is not None]
+        computes = [each.get("compute") for each in summaries]
+        counted: int | None = None
+        if all(computes):  # versions before 0.2 wrote none
+            counted = sum(
+                multiply_adds
+                for compute in computes
+                for part, multiply_adds in compute["parts"].items()
+                if part != "teachers"  # they are among the cells
+            )
+        units = [compute["unit"] for compute in computes if compute and "unit" in compute]
+        seconds = sum(each["seconds"] + each.get("start_seconds", 0.0) for each in summaries)
+        return Spent(counted, seconds, units[0] if units else None)
 
     def missing(self, needs: Sequence[Recipe], cell: Cell) -> list[Cell]:
         """Those of the cells a cell is made from that are not trained yet."""
@@ -176,10 +233,17 @@ class Comparison:
         options["seed_everything"] = cell.seed
         if cell.fraction != 1:
             options["data"].setdefault("init_args", {})["train_fraction"] = cell.fraction
+        if cell.budget is not None:
+            options["budget"] = rounded(cell.budget * (1 - recipe.needs_share))
         recipe.configure(options, setting)
         if lr is not None:
             options["model"]["init_args"]["lr"] = lr
         return options
+
+
+def rounded(budget: float) -> float:
+    """A budget as it stands in the names of folders."""
+    return float(f"{budget:g}")
 
 
 def tuning_key(cell: Cell) -> str:
@@ -188,16 +252,29 @@ def tuning_key(cell: Cell) -> str:
 
 
 def cells_of(
-    recipes: Sequence[Recipe], sources: Sequence[str], seeds: Sequence[int], fractions: Sequence
+    recipes: Sequence[Recipe],
+    sources: Sequence[str],
+    seeds: Sequence[int],
+    fractions: Sequence[float],
+    budgets: Sequence[float | None] = (None,),
 ) -> list[Cell]:
     """All cells, seed by seed: what is stopped has whole seeds, and what is needed comes first."""
     return [
-        Cell(recipe.name, variant, seed, fraction)
+        Cell(recipe.name, variant, seed, fraction, budget=budget)
         for seed in seeds
         for fraction in fractions
+        for budget in budgets
         for recipe in recipes
         for variant in recipe.variants(sources)
     ]
+
+
+def with_needed(comparison: Comparison, cells: Sequence[Cell]) -> list[Cell]:
+    """Cells and all that they are made from, each once, those that others need first."""
+    found: dict[Cell, None] = {}
+    for cell in cells:
+        found |= dict.fromkeys(comparison.closure(cell))
+    return list(found)
 
 
 def shared_options(options: Any) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from zoo_lightning.comparing.report import Table
+from zoo_lightning.comparing.report import Row, Table
 from zoo_lightning.comparing.similarity import Similarity
 from zoo_lightning.plots import new_figure
 
@@ -23,46 +24,72 @@ Their yellow is left out, which is hardly seen on white.
 """
 
 
-def plot_quality_against_cost(table: Table) -> Figure:
-    """Test figure of every method with its 95 % interval, beside the cost of inference.
+def plot_quality_against_compute(tables: Sequence[Table]) -> Figure:
+    """Test figure of every method with its 95 % interval over the compute of its whole training.
 
-    A line for each method, the best one on top: most methods end as one ordinary network, so that
-    over their costs they would lie upon each other. Zoo-Tuning is black.
+    A line for each method through its budgets, Zoo-Tuning in black. Methods whose inference costs
+    several networks, such as an ensemble, are dashed and say so in the legend.
 
     Args:
-        table: with costs.
+        tables: of one fraction of the training data, one for each budget.
 
     Returns:
-        The figure: on the left the test figure, on the right multiply-adds of one image.
+        The figure. Compute is in trainings of one ordinary network where all tables have budgets,
+        else in multiply-adds; its axis is logarithmic.
 
     Raises:
-        ValueError: no row has costs.
+        ValueError: no row says what its training has cost.
     """
-    rows = [row for row in table.rows if row.cost and row.figures and not row.chosen]
+    in_units = all(row.units for table in tables for row in table.rows if row.figures)
+    spent = "units" if in_units else "multiply_adds"
+    found = [row for table in tables for row in table.rows if row.figures and getattr(row, spent)]
+    # Of many single sources only those that a choice would take are worth a line.
+    choices = {row.label for row in found if row.chosen}
+    rows = [row for row in found if not (choices and row.label.startswith("single "))]
     if not rows:
-        raise ValueError("no method's costs were measured; expected at least one")
-    rows.sort(key=lambda row: row.interval.mean, reverse=not table.metric.rises)
-    figure = new_figure(7.5, 1.2 + 0.28 * len(rows))
-    quality, cost = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
-    for place, row in enumerate(rows):
-        half = row.interval.half
-        look = {"color": "black" if row.zoo else "0.55", "mfc": "black" if row.zoo else "white"}
-        error = None if np.isnan(half) else half
-        quality.errorbar(row.interval.mean, place, xerr=error, fmt="o", capsize=3, **look)
-        cost.plot(row.cost.multiply_adds, place, "o", **look)
-    quality.set_yticks(range(len(rows)), [row.label for row in rows])
-    quality.set(xlabel=table.metric.unit)
-    cost.set(xlabel="multiply-adds, M")
-    cost.set_xlim(0, 1.1 * max(row.cost.multiply_adds for row in rows))
-    for axes in (quality, cost):
-        axes.grid(alpha=0.3)
+        raise ValueError("no method's training costs are known; expected at least one")
+    lines: dict[str, list[Row]] = {}
+    for row in rows:
+        lines.setdefault(row.label, []).append(row)
+    one = min((row.cost.multiply_adds for row in rows if row.cost), default=None)
+    figure = new_figure(8.0, 5.0)
+    axes = figure.subplots()
+    for index, (label, points) in enumerate(lines.items()):
+        points.sort(key=lambda row: mean(getattr(row, spent).values()))
+        times = max((row.cost.multiply_adds / one for row in points if row.cost), default=1.0)
+        look = _look(index, zoo=points[0].zoo)
+        if times > ONE_NETWORK:
+            label, look = f"{label} (inference of {times:.0f} networks)", {**look, "linestyle": ":"}
+        axes.errorbar(
+            [mean(getattr(row, spent).values()) for row in points],
+            [row.interval.mean for row in points],
+            yerr=[np.nan_to_num(row.interval.half) for row in points],
+            label=label,
+            capsize=2,
+            elinewidth=0.6,
+            **look,
+        )
+    unit = "trainings of one network" if in_units else "multiply-adds"
+    axes.set_xscale("log", base=2 if in_units else 10)
+    axes.set(xlabel=f"compute of the whole training, {unit}", ylabel=tables[0].metric.unit)
+    if in_units:
+        axes.xaxis.set_major_formatter(lambda value, position: f"{value:g}")
+    if not tables[0].metric.rises:
+        axes.invert_yaxis()  # better is higher in all pictures of quality
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8, handlelength=4)
     return figure
+
+
+ONE_NETWORK = 1.5
+"""Multiple of the cheapest method's inference above which a method is more than one network; gates
+of a full zoo add a few per cent."""
 
 
 def plot_learning_curves(
     curves: Mapping[str, Sequence[Mapping[int, float]]],
     ylabel: str,
-    xlabel: str = "optimiser steps",
+    xlabel: str = "optimizer steps",
 ) -> Figure:
     """Mean validation figure of the seeds over steps, with its 95 % interval by the bootstrap.
 
@@ -92,10 +119,16 @@ def plot_learning_curves(
     return figure
 
 
-def _look(index: int) -> dict[str, Any]:
-    """Of one of many lines; colours and dashes have no common divisor, so that few look alike."""
+def _look(index: int, zoo: bool | None = None) -> dict[str, Any]:
+    """Of one of many lines; colours and dashes have no common divisor, so that few look alike.
+
+    Args:
+        index: of the line.
+        zoo: whether it is Zoo-Tuning, which is black and nothing else is; ``None`` for neither.
+    """
+    colours = COLOURS if zoo is None else COLOURS[:1] if zoo else COLOURS[1:]
     return {
-        "color": COLOURS[index % len(COLOURS)],
+        "color": colours[index % len(colours)],
         "linestyle": DASHES[index % len(DASHES)],
         "marker": MARKS[index % len(MARKS)],
         "markersize": 4,

@@ -7,15 +7,23 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isnan
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from zoo_lightning.comparing.costs import Cost
 from zoo_lightning.comparing.grid import Cell, Comparison
-from zoo_lightning.comparing.statistics import Difference, Interval, interval, paired, with_half
+from zoo_lightning.comparing.statistics import (
+    Difference,
+    Interval,
+    image_differences,
+    interval,
+    paired,
+    with_half,
+)
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import RECIPES
-from zoo_lightning.run_folder import METRICS, metric_by_step
+from zoo_lightning.run_folder import METRICS, TEST_ERRORS, metric_by_step
 from zoo_lightning.whole_files import whole_file
 
 HINDSIGHT, BY_VALIDATION = "best single (hindsight)", "best single (validation)"
@@ -72,7 +80,10 @@ class Row:
         label: of the method and its variant.
         zoo: whether it is Zoo-Tuning.
         figures: test figure by seed.
-        seconds: of training and of what an informed start took before it, by seed.
+        seconds: of training and of all that it needed, by seed.
+        multiply_adds: of training and of all that it needed, by seed, where the runs say it.
+        units: the same in trainings of one ordinary network, where there is a budget.
+        images: figure of each test image by its name, by seed, where the runs have written them.
         memory: most memory in training, MiB, by seed.
         cost: in evaluation, where it was measured.
         chosen: whether it is a choice among other rows, not a method by itself.
@@ -82,31 +93,61 @@ class Row:
     zoo: bool
     figures: dict[int, float] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
+    multiply_adds: dict[int, int] = field(default_factory=dict)
+    units: dict[int, float] = field(default_factory=dict)
+    images: dict[int, dict[str, float]] = field(default_factory=dict)
     memory: dict[int, float] = field(default_factory=dict)
     cost: Cost | None = None
     chosen: bool = False
 
     @property
     def interval(self) -> Interval:
-        """Over the seeds."""
-        return interval(list(self.figures.values()))
+        """Over the seeds and, where they are known, the test images."""
+        return interval(list(self.figures.values()), self.image_means())
+
+    def image_means(self) -> dict[str, float]:
+        """Figure of each test image, averaged over the seeds; empty if a seed does not have it."""
+        if not self.figures or set(self.images) != set(self.figures):
+            return {}
+        first, *others = self.images.values()
+        if any(other.keys() != first.keys() for other in others):
+            return {}
+        return {name: mean(each[name] for each in self.images.values()) for name in first}
+
+    def put(self, seed: int, found: Mapping[str, Any]) -> None:
+        """Note a seed's figures by the names of attributes; ``None`` is left out."""
+        for name, value in found.items():
+            if value is not None:
+                getattr(self, name)[seed] = value
 
 
 @dataclass(frozen=True)
 class Table:
-    """All methods on one fraction of the training data.
+    """All methods on one fraction of the training data and with one budget.
 
     Attributes:
-        fraction: of it.
+        fraction: of the training data.
+        budget: as :class:`~zoo_lightning.comparing.grid.Cell` has it.
         metric: that they are compared by.
         rows: in the order of the methods, the two choices among single sources first.
         reference: label of the baseline whose mean is best; ``None`` without one.
     """
 
     fraction: float
+    budget: float | None
     metric: Metric
     rows: list[Row]
     reference: str | None
+
+    def holds(self, cell: Cell) -> bool:
+        """Whether a cell is one of its runs."""
+        return (cell.fraction, cell.budget) == (self.fraction, self.budget)
+
+    @property
+    def stem(self) -> str:
+        """Of its files' names."""
+        budget = "" if self.budget is None else f"-budget-{self.budget:g}"
+        return f"data-{self.fraction:g}{budget}"
 
     @property
     def has_costs(self) -> bool:
@@ -121,7 +162,12 @@ class Table:
         """A row minus the reference; ``None`` of the reference itself."""
         if self.reference in (None, row.label):
             return None
-        return paired(row.figures, self.row(self.reference).figures)
+        return self.between(row, self.row(self.reference))
+
+    @staticmethod
+    def between(first: Row, second: Row) -> Difference:
+        """A row minus another one, seed by seed and image by image."""
+        return paired(first.figures, second.figures, image_differences(first.images, second.images))
 
 
 def metric_of(comparison: Comparison) -> Metric:
@@ -139,33 +185,64 @@ def metric_of(comparison: Comparison) -> Metric:
 
 
 def make_tables(comparison: Comparison, cells: Sequence[Cell]) -> list[Table]:
-    """Tables of the finished cells, one for each fraction of the training data."""
+    """Tables of the finished cells, one for each fraction of the training data and each budget."""
     metric = metric_of(comparison)
     tables = []
-    for fraction in dict.fromkeys(cell.fraction for cell in cells):
+    for fraction, budget in dict.fromkeys((cell.fraction, cell.budget) for cell in cells):
         rows: dict[str, Row] = {}
         validation: dict[str, dict[int, float]] = {}
         for cell in cells:
             summary = comparison.summary(cell)
-            if cell.fraction != fraction or summary is None:
+            if (cell.fraction, cell.budget) != (fraction, budget) or summary is None:
                 continue
-            label = cell.label
-            row = rows.setdefault(label, Row(label, RECIPES[cell.method].zoo))
-            row.figures[cell.seed] = metric.of(summary)
-            row.seconds[cell.seed] = summary["seconds"] + summary.get("start_seconds", 0.0)
-            row.memory[cell.seed] = summary.get("peak_memory_mb") or float("nan")
-            found = comparison.validation(cell)
-            validation.setdefault(label, {})[cell.seed] = found
+            label, spent = cell.label, comparison.cost(cell)
+            units = spent.multiply_adds / spent.unit if spent.multiply_adds and spent.unit else None
+            found = {
+                "figures": metric.of(summary),
+                "seconds": spent.seconds,
+                "multiply_adds": spent.multiply_adds,
+                "units": units,
+                "images": image_figures(comparison.run(cell), metric),
+                "memory": summary.get("peak_memory_mb") or float("nan"),
+            }
+            rows.setdefault(label, Row(label, RECIPES[cell.method].zoo)).put(cell.seed, found)
+            validation.setdefault(label, {})[cell.seed] = comparison.validation(cell)
         chosen = choices_among(rows, validation, metric)
         everything = [*chosen, *rows.values()]
-        tables.append(Table(fraction, metric, everything, best_baseline(everything, metric)))
+        reference = best_baseline(everything, metric)
+        tables.append(Table(fraction, budget, metric, everything, reference))
     return tables
+
+
+def image_figures(run: Path, metric: Metric) -> dict[str, float] | None:
+    """Figure of each test image of a run, whose mean is that of the test.
+
+    Returns:
+        By the image's name; ``None`` where the run has not written them, or where the test's figure
+        is no mean over images.
+    """
+    path = run / TEST_ERRORS
+    if metric.name not in ("test/acc", "test/nme") or not path.is_file():
+        return None
+    with path.open(newline="") as stream:
+        # A photograph of several faces has a row for each: all runs have the same order.
+        rows = {
+            f"{number} {row['image']}": row for number, row in enumerate(csv.DictReader(stream))
+        }
+    if metric.name == "test/acc":
+        return {name: 100.0 * (row["true"] == row["predicted"]) for name, row in rows.items()}
+    errors = {name: float(row["nme"]) for name, row in rows.items()}
+    return {name: error for name, error in errors.items() if not isnan(error)}
 
 
 def choices_among(
     rows: Mapping[str, Row], validation: Mapping[str, Mapping[int, float]], metric: Metric
 ) -> list[Row]:
-    """The best single source, by hindsight over all seeds, and by validation in each seed."""
+    """The best single source, by hindsight over all seeds, and by validation in each seed.
+
+    Whoever chooses by validation has trained all of them; what hindsight would have chosen has the
+    cost of one.
+    """
     singles = [row for label, row in rows.items() if label.startswith("single ")]
     if len(singles) < 2:
         return []
@@ -174,10 +251,12 @@ def choices_among(
     by_validation = Row(BY_VALIDATION, False, chosen=True)
     for seed in common:
         pick = max(singles, key=lambda row: metric.sign * validation[row.label][seed])
-        for name in ("figures", "seconds", "memory"):
-            getattr(by_validation, name)[seed] = getattr(pick, name)[seed]
-    by_hindsight = Row(HINDSIGHT, False, best.figures, best.seconds, best.memory, chosen=True)
-    return [by_hindsight, by_validation]
+        for name in ("figures", "images", "memory"):
+            by_validation.put(seed, {name: getattr(pick, name).get(seed)})
+        for name in ("seconds", "multiply_adds", "units"):
+            each = [getattr(row, name).get(seed) for row in singles]
+            by_validation.put(seed, {name: None if None in each else sum(each)})
+    return [replace(best, label=HINDSIGHT, zoo=False, chosen=True, cost=None), by_validation]
 
 
 def with_most_seeds(rows: Sequence[Row]) -> list[Row]:
@@ -199,7 +278,7 @@ def format_table(table: Table) -> str:
     """Markdown."""
     heads = [
         "method", table.metric.unit, "seeds", f"minus {table.reference}", "bootstrap", "p",
-        "training s", "peak MiB",
+        "total s", "peak MiB", "total compute",
     ]  # fmt: skip
     if table.has_costs:
         heads += ["multiply-adds, M", "time, relative", "parameters stored"]
@@ -220,6 +299,7 @@ def _cells(table: Table, row: Row) -> list[str]:
         "" if found is None or isnan(found.p) else f"{found.p:.3f}",
         f"{mean(row.seconds.values()):.0f}",
         f"{mean(row.memory.values()):.0f}",
+        _compute(row),
     ]
     if table.has_costs:
         cost = row.cost
@@ -229,6 +309,13 @@ def _cells(table: Table, row: Row) -> list[str]:
             else [f"{cost.multiply_adds:.1f}", f"{cost.relative:.2f}", f"{cost.parameters:,}"]
         )
     return cells
+
+
+def _compute(row: Row) -> str:
+    """Total training cost: in trainings of one network if there is a budget, else multiply-adds."""
+    if row.units:
+        return f"{mean(row.units.values()):.2f}"
+    return f"{mean(row.multiply_adds.values()) / 1e12:.2f} T" if row.multiply_adds else ""
 
 
 def verdict(table: Table) -> list[str]:
@@ -262,16 +349,23 @@ def write_tables(comparison: Comparison, tables: Sequence[Table]) -> None:
     for table in tables:
         lines = verdict(table)
         words = "\n".join(f"- {line}" for line in lines)
-        alone = (
-            ""
-            if len(tables) == 1 and table.fraction == 1
-            else (f"## {table.fraction:g} of the training data\n\n")
-        )
+        alone = "" if table.budget is None else f"## Budget {table.budget:g}\n\n"
+        if table.fraction != 1 or len({each.fraction for each in tables}) > 1:
+            alone = f"## {table.fraction:g} of the training data\n\n"
+            if table.budget is not None:
+                alone = alone.replace("\n", f", budget {table.budget:g}\n", 1)
         parts.append(f"{alone}{format_table(table)}\n{words}\n")
     head = (
-        f"# {comparison.folder.resolve().name}\n\nMean ± half of the 95 % interval (Student's t "
-        "over seeds); differences seed by seed, with a bootstrap over seeds and a paired t-test."
+        f"# {comparison.folder.resolve().name}\n\nMean ± half of the 95 % interval over seeds and, "
+        "where each image's result is known, over test images (Student's t with Satterthwaite's "
+        "degrees of freedom); differences seed by seed and image by image, with a bootstrap over "
+        "seeds and a t-test. Total s and total compute are those of training and of all that it "
+        "needed, such as sources that were tried, teachers and informed starts; "
     )
+    if any(table.budget is not None for table in tables):
+        head += "compute in trainings of one ordinary network of the experiment's length."
+    else:
+        head += "compute in multiply-adds."
     if any(table.has_costs for table in tables):
         head += " Times were taken alternately."
     head += "\n\n"
@@ -281,16 +375,21 @@ def write_tables(comparison: Comparison, tables: Sequence[Table]) -> None:
         part.write_text(head + "\n".join(parts))
     with whole_file(comparison.folder / "table.csv") as part, part.open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["fraction", "method", "seed", table.metric.name, "seconds", "memory_mb"])
+        names = ["seconds", "memory_mb", "multiply_adds", "units"]
+        writer.writerow(["fraction", "budget", "method", "seed", table.metric.name, *names])
         for table in tables:
             for row in table.rows:
                 writer.writerows(
-                    [table.fraction, row.label, seed, value, row.seconds[seed], row.memory[seed]]
+                    [
+                        table.fraction, table.budget, row.label, seed, value, row.seconds[seed],
+                        row.memory[seed], row.multiply_adds.get(seed), row.units.get(seed),
+                    ]
                     for seed, value in sorted(row.figures.items())
-                )
+                )  # fmt: skip
     content = [
         {
             "fraction": table.fraction,
+            "budget": table.budget,
             "metric": table.metric.name,
             "reference": table.reference,
             "rows": [_plain(table, row) for row in table.rows],
@@ -308,6 +407,8 @@ def _plain(table: Table, row: Row) -> dict[str, Any]:
         "zoo": row.zoo,
         "figures": row.figures,
         "seconds": row.seconds,
+        "multiply_adds": row.multiply_adds,
+        "units": row.units,
         "cost": None if row.cost is None else row.cost._asdict(),
         "difference": None if found is None else found._asdict(),
         **{f"mean_{k}": v for k, v in row.interval._asdict().items()},
@@ -315,14 +416,14 @@ def _plain(table: Table, row: Row) -> dict[str, Any]:
 
 
 def learning_curves(
-    comparison: Comparison, cells: Sequence[Cell], fraction: float
+    comparison: Comparison, cells: Sequence[Cell], table: Table
 ) -> dict[str, list[dict[int, float]]]:
-    """Validation figures by step of every trained run, by label."""
+    """Validation figures by step of a table's trained runs, by label."""
     curves: dict[str, list[dict[int, float]]] = {}
     monitor = metric_of(comparison).name.replace("test/", "val/")
     for cell in cells:
         path = comparison.run(cell) / METRICS
-        if cell.fraction != fraction or not path.is_file():
+        if not table.holds(cell) or not path.is_file():
             continue
         curve = metric_by_step(path.parent, monitor)
         if curve:

@@ -21,6 +21,7 @@ def join_targets(
     seeds: Sequence[int],
     fractions: Sequence[float],
     output: Path,
+    budgets: Sequence[float | None] = (None,),
 ) -> str:
     """Write ``joint.md`` and ``joint.json`` of comparisons on several data sets.
 
@@ -30,6 +31,7 @@ def join_targets(
         seeds: likewise.
         fractions: of the training data, likewise; each is a target of its own.
         output: folder for the files.
+        budgets: of the methods; each is a target of its own.
 
     Returns:
         The tables, Markdown.
@@ -41,13 +43,14 @@ def join_targets(
     tables: dict[str, Table] = {}
     for comparison in comparisons:
         folder = comparison.folder
-        recipes = find_recipes(methods, comparison.task)
-        cells = cells_of(recipes, list(comparison.sources), seeds, fractions)
+        recipes = find_recipes(methods, comparison.task, needed=None in budgets)
+        cells = cells_of(recipes, list(comparison.sources), seeds, fractions, budgets)
         finished = [table for table in make_tables(comparison, cells) if table.rows]
         if not finished:
             raise ConfigError(f"--join: no run of {folder} has ended by these methods and seeds")
         for table in finished:
             name = folder.resolve().name + ("" if table.fraction == 1 else f" {table.fraction:g}")
+            name += "" if table.budget is None else f", budget {table.budget:g}"
             if name in tables:
                 raise ConfigError(f"--join: two folders are called {name}; rename one of them")
             tables[name] = table
@@ -169,7 +172,7 @@ def format_targets(tables: Mapping[str, Table], labels: Sequence[str]) -> str:
 
 
 def _outcome(table: Table, zoo: str, label: str) -> int:
-    return outcome(table.metric, paired(table.row(zoo).figures, table.row(label).figures))
+    return outcome(table.metric, table.between(table.row(zoo), table.row(label)))
 
 
 def _counts(outcomes: Sequence[int]) -> str:

@@ -9,6 +9,9 @@ from zoo_lightning.methods.ensembles import greedy_soup, joint_task
 from zoo_lightning.methods.recipe import Derived, Options, Setting, Trained, plain
 from zoo_lightning.tasks import BaseTask
 
+HALF = 0.5
+"""Of a budget: as much for trying the sources, or for teachers, as for the training itself."""
+
 
 class Scratch(Trained):
     """Random weights: no transfer at all."""
@@ -55,6 +58,22 @@ class Single(Trained):
         plain(options, [setting.sources[setting.variant]])
 
 
+class TriedSingle(Trained):
+    """The source that is best by validation after short trainings of all, fine-tuned for longer.
+
+    With a budget, half of it is for trying; without one, every source is trained for the
+    experiment's length and the best one once more.
+    """
+
+    name = "tried-single"
+    needs = ("single",)
+    needs_share = HALF
+
+    def configure(self, options: Options, setting: Setting) -> None:
+        """The best source alone."""
+        plain(options, [setting.sources[setting.best("single").variant]])
+
+
 class L2SPRecipe(Trained):
     """The source that is best by validation, fine-tuned with L2-SP.
 
@@ -63,6 +82,7 @@ class L2SPRecipe(Trained):
 
     name = "l2-sp"
     needs = ("single",)
+    needs_share = HALF
     tasks = ("ClassificationTask", "LandmarkTask", "SegmentationTask")
 
     def configure(self, options: Options, setting: Setting) -> None:
@@ -110,6 +130,7 @@ class Distilled(Trained):
 
     name = "distillation"
     needs = ("single",)
+    needs_share = HALF
     tasks = ("ClassificationTask", "LandmarkTask")
 
     def configure(self, options: Options, setting: Setting) -> None:
@@ -127,6 +148,7 @@ class KnowledgeFlowRecipe(Trained):
 
     name = "knowledge-flow"
     needs = ("single",)
+    needs_share = HALF
     tasks = ("ClassificationTask", "LandmarkTask")
 
     def configure(self, options: Options, setting: Setting) -> None:

@@ -61,6 +61,8 @@ class Recipe(ABC):
         name: on the command line and in tables.
         zoo: whether it is Zoo-Tuning; the others are baselines.
         needs: methods whose runs it is made from.
+        needs_share: share of a budget that these runs get together, in [0, 1]; the rest is for the
+            method's own training.
         tasks: that it is for; empty for all.
         by_source: whether it is one run for each source.
     """
@@ -69,6 +71,7 @@ class Recipe(ABC):
     zoo: ClassVar[bool] = False
     by_source: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
+    needs_share: ClassVar[float] = 0.0
     tasks: ClassVar[tuple[str, ...]] = ()
 
     def variants(self, sources: Sequence[str]) -> list[str]:
@@ -86,6 +89,8 @@ class Trained(Recipe):
 
 class Derived(Recipe):
     """A method that makes a model of finished runs."""
+
+    needs_share: ClassVar[float] = 1.0
 
     @abstractmethod
     def make(

@@ -15,6 +15,7 @@ from zoo_lightning.methods.baselines import (
     Single,
     Soup,
     Start,
+    TriedSingle,
 )
 from zoo_lightning.methods.recipe import Recipe
 from zoo_lightning.methods.zoo_recipes import (
@@ -38,6 +39,7 @@ RECIPES: dict[str, Recipe] = {
     for kind in (
         Scratch,
         Single,
+        TriedSingle,
         L2SPRecipe,
         Soup,
         Start,
@@ -62,12 +64,13 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def find_recipes(names: Sequence[str], task: str) -> list[Recipe]:
+def find_recipes(names: Sequence[str], task: str, needed: bool = True) -> list[Recipe]:
     """Recipes by name, with those that they need, these first.
 
     Args:
         names: of the methods; ``single:SOURCE`` is one source of ``single``.
         task: class of the task that is compared on.
+        needed: whether to add the recipes that others need.
 
     Raises:
         ConfigError: an unknown method, or one that is not for the task.
@@ -78,7 +81,8 @@ def find_recipes(names: Sequence[str], task: str) -> list[Recipe]:
         recipe = _find(name, task)
         if source and not recipe.by_source:
             raise ConfigError(f"method {text!r}: {name} is no training of one source; give {name}")
-        found |= {needed: RECIPES[needed] for needed in recipe.needs}
+        if needed:
+            found |= {name: RECIPES[name] for name in recipe.needs}
         found[text] = Single(source) if source else recipe
     if Single.name in found:  # it has all sources already
         found = {text: recipe for text, recipe in found.items() if ":" not in text}

@@ -115,8 +115,8 @@ class BaseTask(pl.LightningModule):
         described = {"class_path": type(backbone).__name__, "init_args": backbone.config}
         self.hparams["backbone"] = described
         self.backbone = backbone
-        self.start_seconds: float | None = None
-        """That the search for the start of the gates took, if there was one."""
+        self.start_cost: dict[str, float] = {}
+        """``seconds`` and ``multiply_adds`` of the search for the start, if there was one."""
         self.weights_given = False
         """Whether a trained model's weights were put in, head included."""
         self.teacher: Callable[[BaseTask, Tensor, Tensor, Tensor], Tensor] | None = None
@@ -272,7 +272,7 @@ class BaseTask(pl.LightningModule):
             "data": data.facts() if hasattr(data, "facts") else {},
             # For those who go on with the run.
             "data_options": training_options(data),
-            **({"start_seconds": self.start_seconds} if self.start_seconds else {}),
+            **({"start_cost": dict(self.start_cost)} if self.start_cost else {}),
         }
 
     def _total_steps(self) -> int | None:

@@ -1,0 +1,148 @@
+"""Averaged weights: the average itself, norm statistics, checkpoints, tests, resuming."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+from typing_extensions import override
+
+from zoo_lightning import load_task
+from zoo_lightning.callbacks.averaged_weights import AveragedWeights
+from zoo_lightning.data import DrawnFaces
+from zoo_lightning.errors import ConfigError
+from zoo_lightning.methods import PlainBackbone
+from zoo_lightning.run_folder import read_checkpoint
+from zoo_lightning.tasks import LandmarkTask
+
+FIT = ("fit", "--experiment", "tiny", "--run_dir", "run", "--average_weights", "true")
+KEY = "backbone.net.conv1.0.weight"
+
+
+class Keep(Callback):
+    """Keeps the weight after every step, and the one that is validated."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.validated, self.norms = [], [], []
+
+    @override
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        self.steps.append(pl_module.state_dict()[KEY].clone())
+
+    @override
+    def on_validation_batch_start(self, trainer, pl_module, *args):
+        self.validated.append(pl_module.state_dict()[KEY].clone())
+        norm = next(each for each in pl_module.modules() if isinstance(each, nn.BatchNorm2d))
+        self.norms.append(norm.running_mean.clone())
+
+
+def fit(callbacks, **options):
+    import lightning.pytorch as pl
+
+    data = DrawnFaces(
+        train_size=24, val_size=4, test_size=4, image_size=32, batch_size=8, num_workers=0
+    )
+    task = LandmarkTask(PlainBackbone("test_resnet"), schedule="constant", lr=0.01)
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, num_sanity_val_steps=0,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=callbacks,
+        **{"max_steps": 6, "val_check_interval": 3, "check_val_every_n_epoch": None, **options},
+    )  # fmt: skip
+    trainer.fit(task, data)
+    return task, trainer, data
+
+
+def test_the_average_looks_back_over_a_quarter_of_the_training():
+    keep = Keep()
+    task, _, _ = fit([AveragedWeights(), keep])
+    decay, average = 1 - 4 / 6, keep.steps[0]
+    expected = []
+    for k, weights in enumerate(keep.steps):
+        average = weights if k == 0 else decay * average + (1 - decay) * weights
+        expected.append(average)
+    torch.testing.assert_close(keep.validated[0], expected[2])
+    torch.testing.assert_close(keep.validated[-1], expected[5])
+    # Training went on from the weights themselves, and ends with the average.
+    assert not torch.allclose(keep.steps[3], expected[2], atol=1e-4)
+    torch.testing.assert_close(task.state_dict()[KEY], expected[5])
+
+
+def test_norm_statistics_are_those_of_training_images_under_the_average():
+    keep = Keep()
+    task, _, data = fit([AveragedWeights(norm_images=16), keep])
+    outputs = []
+    stem = task.backbone.net.conv1[0]
+    hook = stem.register_forward_hook(lambda m, i, y: outputs.append(y.detach().mean((0, 2, 3))))
+    from zoo_lightning.ranking import training_batches
+
+    for batch in training_batches(data, 16):
+        task(data.on_after_batch_transfer(dict(batch), 0)["image"])
+    hook.remove()
+    torch.testing.assert_close(keep.norms[-1], torch.stack(outputs).mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_random_numbers_of_the_training_are_left_alone():
+    plain, averaged = Keep(), Keep()
+    torch.manual_seed(0)
+    fit([plain])
+    torch.manual_seed(0)
+    fit([AveragedWeights(), averaged])
+    for ours, theirs in zip(averaged.steps, plain.steps, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_training_without_an_end_is_refused():
+    with pytest.raises(ConfigError, match="training's length"):
+        fit([AveragedWeights()], max_steps=-1, max_epochs=-1, max_time={"seconds": 5})
+    with pytest.raises(ConfigError, match="norm_images must be at least 2"):
+        AveragedWeights(norm_images=1)
+
+
+def test_a_run_saves_tests_and_exports_the_average(tiny, command):
+    done = command(*FIT, "--select", "final")
+    assert done.status == 0, done.err
+    best, last = (read_checkpoint(Path("run/checkpoints", f"{n}.ckpt")) for n in ("best", "last"))
+    assert best["global_step"] == last["global_step"] == 8
+    average, current = best["state_dict"][KEY], best["current_model_state"][KEY]
+    assert not torch.allclose(average, current, atol=1e-5)
+    torch.testing.assert_close(load_task("run").state_dict()[KEY], average)
+    summary = json.loads(Path("run/summary.json").read_text())
+    again = command(
+        "test", "--experiment", "tiny", "--ckpt_path", "run", "--run_dir", "tested",
+    )  # fmt: skip
+    assert again.status == 0, again.err
+    tested = json.loads(Path("tested/summary.json").read_text())["test"]
+    # What a fit tests is the average, too, and not the weights that training resumes from.
+    assert tested == pytest.approx(summary["test"])
+    assert summary["validation"].keys() == {"val/nme"}
+    assert math.isfinite(summary["validation"]["val/nme"])
+
+
+@pytest.mark.parametrize(
+    ("options", "final"),
+    [
+        ((), True),  # few validation images
+        (("--select", "best"), False),
+        (("--average_weights", "false"), False),
+        (("--average_weights", "false", "--select", "final"), True),
+    ],
+)
+def test_few_validation_images_do_not_choose_among_averages(tiny, command, options, final):
+    assert command(*FIT, *options).status == 0
+    content = read_checkpoint(Path("run/checkpoints/best.ckpt"))
+    [keeper] = [v for k, v in content["callbacks"].items() if k.startswith("ModelCheckpoint")]
+    assert (keeper["monitor"] == "step") is final
+
+
+def test_a_run_resumes_with_or_without_averages_as_it_began(tiny, command):
+    assert command(*FIT).status == 0
+    without = ("fit", "--experiment", "tiny", "--run_dir", "run", "--ckpt_path", "last")
+    command(*without).refused("average_weights is False", "had True")
+    # Its average is a start for others, and a source.
+    assert command(*FIT[:3], "--run_dir", "new", "--init_from", "run").status == 0
+    with_it = ("--run_dir", "new", "--ckpt_path", "last", "--average_weights", "true")
+    command(*FIT[:3], *with_it).refused("average_weights is True", "had False")

@@ -1,0 +1,117 @@
+"""Multiply-adds of a whole training: what ``summary.json`` reports as its compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.utils.flop_counter import FlopCounterMode
+from typing_extensions import override
+
+PARTS = ("preparation", "training", "validation")
+"""What happens before the first step (a probed head, norm statistics), in steps, and between."""
+
+
+class TrainingCompute(Callback):
+    """Counts the multiply-adds of a training: of its preparation, its steps and its validations.
+
+    The first step and the first validation are counted operation by operation, as
+    :mod:`zoo_lightning.layers.multiply_adds` does; every further one is taken to cost as much. The
+    counts are those of this process. Compiled models are not counted, because torch hides
+    their operations from the counter. Put it before callbacks that compute in ``on_train_start``.
+
+    Hooks: ``on_train_start`` until the first epoch begins is the preparation; then each batch and
+    each validation but the sanity check. State: the multiply-adds so far, so that a resumed run
+    knows its whole cost.
+
+    Attributes:
+        parts: multiply-adds of this process so far, by the names in :data:`PARTS`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: dict[str, int] = dict.fromkeys(PARTS, 0)
+        self._each: dict[str, int] = {}
+        self._counter: FlopCounterMode | None = None
+
+    def _begin(self, pl_module: pl.LightningModule) -> None:
+        if self._counter is None and not _is_compiled(pl_module):
+            self._counter = FlopCounterMode(display=False)
+            self._counter.__enter__()
+
+    def _end(self) -> int:
+        """Multiply-adds since the beginning; 0 where nothing was counted."""
+        if self._counter is None:
+            return 0
+        self._counter.__exit__(None, None, None)
+        found = self._counter.get_total_flops() // 2
+        self._counter = None
+        return found
+
+    def _begin_one(self, part: str, pl_module: pl.LightningModule) -> None:
+        if part not in self._each:
+            self._begin(pl_module)
+
+    def _end_one(self, part: str) -> None:
+        if part not in self._each:
+            self._each[part] = self._end()
+        self.parts[part] += self._each[part]
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == 0:
+            self._begin(pl_module)
+
+    @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.parts["preparation"] += self._end()
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._begin_one("training", pl_module)
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        self._end_one("training")
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._begin_one("validation", pl_module)
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._end_one("validation")
+
+    @override
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._end()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": dict(self.parts)}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.parts = dict(state_dict["parts"])
+
+
+def _is_compiled(module: pl.LightningModule) -> bool:
+    return any(
+        getattr(each, "_compiled_call_impl", None) is not None or hasattr(each, "_orig_mod")
+        for each in module.modules()
+    )

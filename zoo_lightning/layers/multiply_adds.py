@@ -1,0 +1,62 @@
+"""Multiply-adds of a piece of work, counted from the operations that torch carries out.
+
+What counts is what :class:`torch.utils.flop_counter.FlopCounterMode` knows: convolutions, matrix
+products and attention, forward and backward. Elementwise operations, norm layers and optimizers are
+left out, as in most published figures. One multiply-add is two of torch's floating-point
+operations.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass
+class Count:
+    """Multiply-adds that were counted.
+
+    Attributes:
+        multiply_adds: at least 0; 0 until the counting has ended.
+    """
+
+    multiply_adds: int = 0
+
+
+@contextmanager
+def counting() -> Iterator[Count]:
+    """Count the multiply-adds of all operations inside the block, backward passes included.
+
+    Yields:
+        The count, which has its value after the block.
+    """
+    found = Count()
+    with FlopCounterMode(display=False) as counter:
+        yield found
+    found.multiply_adds = counter.get_total_flops() // 2
+
+
+def step_multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
+    """Multiply-adds of one training step: forward and backward pass of one batch.
+
+    The pass is real, since the way in which an aggregated layer computes depends on the batch. It
+    runs on a copy, on a GPU if there is one; the network and the random number generators stay as
+    they were.
+
+    Args:
+        network: of images, with one tensor as its output.
+        shape: of the batch, ``(B, C, H, W)``.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        trained = copy.deepcopy(network).to(device).train()
+        images = torch.rand(*shape, device=device)
+        with counting() as found:
+            trained(images).float().square().mean().backward()
+    return found.multiply_adds

@@ -1,0 +1,1 @@
+"""What a run is made of: its length and what it costs."""

@@ -1,0 +1,208 @@
+"""How long a training lasts: from the experiment, from the size of the data, or from a budget."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from zoo_lightning.backbone import Headed
+from zoo_lightning.errors import ConfigError
+from zoo_lightning.layers.multiply_adds import counting, step_multiply_adds
+from zoo_lightning.tasks import BaseTask, PPOTask
+
+Scale = Literal["short", "default", "long"]
+
+FACTORS: dict[str, float] = {"short": 0.25, "default": 1.0, "long": 4.0}
+"""By which ``--length`` multiplies an experiment's own length."""
+
+
+@dataclass
+class LengthFromData:
+    """Length of a training by the number of training images, with a floor and a ceiling.
+
+    Args:
+        epochs: passes over the training images, above 0.
+        min_steps: fewest optimizer steps; a few images have to be seen more often.
+        max_steps: most optimizer steps; of many images each is seen less often.
+        validations: evenly spaced over the training, at least 1, where
+            ``trainer.val_check_interval`` does not say how often.
+    """
+
+    epochs: float
+    min_steps: int
+    max_steps: int
+    validations: int = 8
+
+    def __post_init__(self) -> None:
+        if self.epochs <= 0 or self.validations < 1 or not 1 <= self.min_steps <= self.max_steps:
+            raise ConfigError(
+                "length_from_data needs epochs above 0, at least 1 validation, and min_steps from "
+                f"1 to max_steps; got {vars(self)}"
+            )
+
+    def steps(self, batches: int) -> int:
+        """Optimizer steps for data of so many batches an epoch."""
+        return min(max(math.ceil(self.epochs * batches), self.min_steps), self.max_steps)
+
+
+@dataclass(frozen=True)
+class Length:
+    """A training's length, resolved.
+
+    Attributes:
+        steps: optimizer steps.
+        val_check_interval: batches between validations; ``None`` leaves the Trainer's.
+        line: what a run prints of it.
+        unit: multiply-adds of one ordinary network trained for the experiment's own length, in
+            whose multiples a budget is given; ``None`` without a budget.
+    """
+
+    steps: int
+    val_check_interval: int | None
+    line: str
+    unit: int | None = None
+
+
+def check_length_options(options: Any, arguments: Sequence[str]) -> None:
+    """Refuse lengths that contradict each other, before any data are read.
+
+    Args:
+        options: the parsed options of ``fit``.
+        arguments: the words of the command line.
+
+    Raises:
+        ConfigError: naming both options.
+    """
+    if options.budget is not None and not options.budget > 0:
+        raise ConfigError(f"budget must be above 0, got {options.budget}")
+    fixed = next((w for w in arguments if w.partition("=")[0] in FIXED), None)
+    if fixed and options.length != "default":
+        raise ConfigError(
+            f"--length {options.length} multiplies the experiment's length, and {fixed} sets "
+            "another one; give one of them"
+        )
+    game = options.model.class_path.rpartition(".")[2] == PPOTask.__name__
+    if game and (options.budget is not None or options.length != "default"):
+        raise ConfigError(
+            "--length and --budget count optimizer steps over images; the length of a policy's "
+            "training is data.total_steps: set that"
+        )
+
+
+FIXED = ("--trainer.max_steps", "--trainer.max_epochs")
+
+
+def resolve_length(
+    options: Any, task: BaseTask, data: LightningDataModule, spent: int = 0
+) -> Length | None:
+    """Decide how long to train.
+
+    The experiment's own length is ``trainer.max_steps`` or ``trainer.max_epochs``, or where neither
+    is set ``length_from_data``. ``--length`` multiplies it. A budget then says what the run may
+    cost in multiply-adds of training steps, in units of one ordinary network trained for that
+    length: what a start has cost is subtracted, and the rest is divided by what a step of this
+    method costs.
+
+    Args:
+        options: the parsed options of ``fit``.
+        task: to be trained.
+        data: of this package; set up for ``fit`` if its size matters.
+        spent: multiply-adds that have gone into the start.
+
+    Returns:
+        ``None`` where the Trainer's own options say it all.
+
+    Raises:
+        ConfigError: there is no length to multiply, or a budget that the start has used up.
+        DataError: as the data raise it.
+    """
+    trainer, from_data = options.trainer, None
+    if options.length_from_data is not None:
+        from_data = LengthFromData(**vars(options.length_from_data))
+    fixed = trainer.max_steps not in (None, -1)
+    by_epochs = trainer.max_epochs not in (None, -1)
+    scale, budget = FACTORS[options.length], options.budget
+    own = from_data is not None and not fixed and not by_epochs
+    if not own and scale == 1 and budget is None:
+        return None
+    if not (own or fixed or by_epochs):
+        raise ConfigError(
+            "--length and --budget multiply the experiment's length, and it has none; set "
+            "trainer.max_steps, trainer.max_epochs or length_from_data"
+        )
+    data.prepare_data()
+    data.setup("fit")
+    batches, micro = len(data.train_dataloader()), trainer.accumulate_grad_batches or 1
+    if fixed:
+        steps = trainer.max_steps
+    elif own:
+        steps = from_data.steps(math.ceil(batches / micro))
+    else:
+        steps = math.ceil(trainer.max_epochs * batches / micro)
+    usual, unit = max(round(steps * scale), 1), None
+    steps = usual
+    if budget is not None:
+        shape = _batch_shape(task, data)
+        plain, each = _costs(task, shape)
+        unit = usual * plain * micro
+        steps = math.floor((budget * unit - spent) / (each * micro))
+        if steps < 1:
+            raise ConfigError(
+                f"budget {budget:g} pays for {budget * usual:.0f} steps of one network, and the "
+                f"informed start alone has cost {spent / plain / micro:.0f}; give a larger budget, "
+                "or gate_init and weights as numbers"
+            )
+    return Length(
+        steps,
+        _interval(trainer.val_check_interval, from_data if own else None, steps, usual, scale)
+        if trainer.val_check_interval is not None or own
+        else None,
+        _describe(steps, usual, batches, micro, budget),
+        unit,
+    )
+
+
+def _interval(
+    given: int | float | None, own: LengthFromData | None, steps: int, usual: int, scale: float
+) -> int | float:
+    """Batches between validations, so that longer trainings have as many."""
+    if isinstance(given, int):
+        return max(round(given * scale * steps / usual), 1)
+    if given is None and own is not None:
+        return max(math.ceil(steps / own.validations), 1)
+    return given
+
+
+def _batch_shape(task: BaseTask, data: LightningDataModule) -> tuple[int, int, int, int]:
+    batch = min(data.batch_size, len(data.train_set))
+    return batch, task.backbone.architecture.in_chans, data.image_size, data.image_size
+
+
+def _costs(task: BaseTask, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Multiply-adds of one step: of the ordinary network, and of the task with its teachers."""
+    architecture = task.backbone.architecture
+    ordinary = Headed(architecture, architecture.build(), copy.deepcopy(task.head))
+    plain = step_multiply_adds(ordinary, shape)
+    prepared = copy.deepcopy(task)
+    prepared.backbone.prepare()
+    each = step_multiply_adds(prepared, shape)
+    if teachers := task.hparams["teachers"]:
+        # Teachers are of the student's kind: they predict the same classes or points.
+        with torch.no_grad(), counting() as forward:
+            ordinary(torch.zeros(shape))
+        each += len(teachers) * forward.multiply_adds
+    return plain, each
+
+
+def _describe(steps: int, usual: int, batches: int, micro: int, budget: float | None) -> str:
+    epochs = steps * micro / batches
+    line = f"length        {steps:,} steps: {epochs:.3g} epochs of {batches} batches"
+    if budget is None:
+        return f"{line} (--length short for a quarter of the default, long for four times)"
+    return f"{line}, for a budget of {budget:g} trainings of one network of {usual:,} steps"
