@@ -113,7 +113,7 @@ class Target:
 
 _LANDMARKS = ("--experiment", "landmarks-faces68", "--experiment", "heads/coordinates")
 _PLAIN_TEST = ("--model.flip_test", "false")
-_CLASSES = ("--experiment", "classification-folders")
+_CLASSES = ("--experiment", "classification-folders", "--experiment", "methods/lite")
 _NME = ("test/nme", "val/nme")
 _ACCURACY = ("test/acc", "val/acc")
 TARGETS = {

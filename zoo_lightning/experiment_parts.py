@@ -89,6 +89,9 @@ def resolve_start(
     if not named:
         return None
     [option] = named  # no backbone has both
+    if option == "weights" and len(init_args.get("sources") or []) < 2:
+        init_args[option] = "uniform"  # there is nothing to average
+        return None
     if checkpoint is not None:
         found = checkpoint["hyper_parameters"]["backbone"]["init_args"].get(option)
         if isinstance(found, list) and len(found) == len(init_args["sources"]):

@@ -23,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 # data and methods are imported so that short class names in YAML and on the command line resolve.
 from zoo_lightning import __version__, data, methods  # noqa: F401
+from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.callbacks.config_file import ConfigFile
 from zoo_lightning.callbacks.training_compute import TrainingCompute
 from zoo_lightning.checkpoint_files import write_whole_checkpoints
@@ -74,7 +75,7 @@ from zoo_lightning.runs.length import (
 from zoo_lightning.short_form import add_short_form, apply_short_form
 from zoo_lightning.sources.zoo import check_normalisation, without_weights
 from zoo_lightning.strategies import check_strategy_option, check_sync
-from zoo_lightning.tasks import BaseTask
+from zoo_lightning.tasks import BaseTask, PPOTask
 from zoo_lightning.yaml_files import check_files
 
 COUNTS = ("num_points", "num_classes", "num_actions")
@@ -323,6 +324,7 @@ class ZooCLI(LightningCLI):
         if self.trainer.is_global_zero:
             remove_leftovers(self.run_dir)
         lines = ["", self.model.backbone.describe()]
+        lines += one_network_note(self.model)
         lines += [self.length.line] if self.length else []
         lines += [f"run folder    {self.run_dir}", ""]
         noted = self._preprocessing()
@@ -465,6 +467,29 @@ class ZooCLI(LightningCLI):
         log_table(self.trainer, step, "test", ["metric", "value"], [*summary["test"].items()])
         if self.subcommand == "fit" and self.config["fit"].wandb_checkpoint:
             log_checkpoint(loggers, checkpoint, summary)
+
+
+ADAMS = ("adam", "adamw")
+"""Optimizers whose step does not depend on the gradient's scale, of those in common use here."""
+
+
+def one_network_note(task: BaseTask) -> list[str]:
+    """Say of a lite zoo that trains like one network that it does, and how to have that one.
+
+    Args:
+        task: to be trained.
+
+    Returns:
+        A line, or none. See ``docs/lite_is_one_network.md``.
+    """
+    zoo = task.backbone
+    alike = isinstance(zoo, ZooBackbone) and zoo.mode == "lite" and zoo.align == "none"
+    if not alike or task.hparams["optimizer"] not in ADAMS or isinstance(task, PPOTask):
+        return []
+    return [
+        "note          lite without alignment trains as one network does (docs/"
+        "lite_is_one_network.md); --experiment methods/start is that network, at the cost of one"
+    ]
 
 
 def _data_seed(seed: bool | int) -> int:

@@ -93,13 +93,50 @@ def test_budgets_are_shared_by_what_a_method_is_made_from_and_are_kept(tiny, com
         spent = {row["method"]: row["units"]["3"] for row in table["rows"]}
         assert spent.keys() == {"scratch", "ensemble", "lite"}
         # Training steps keep to the budget; validations come on top.
-        for name, units in spent.items():
+        for name in ("scratch", "lite"):
             run = Path("out/runs", f"data-1-budget-{table['budget']:g}", name, "3", "summary.json")
-            compute = json.loads(run.read_text())["compute"]
-            extra = compute["parts"]["validation"] / compute.get("unit", float("inf"))
-            assert units - extra == pytest.approx(table["budget"], rel=0.5)
+            found = json.loads(run.read_text())
+            compute = found["compute"]
+            budget, training = table["budget"] * compute["unit"], compute["parts"]["training"]
+            assert budget - training / found["steps"] < training <= budget
+            assert spent[name] == pytest.approx(compute["multiply_adds"] / compute["unit"])
+        assert spent["ensemble"] > table["budget"]
     assert Path("out/pictures/data-1-compute.png").is_file()
     assert "## Budget 2" in Path("out/table.md").read_text()
+
+
+RECORDING = """
+from hashlib import sha256
+from pathlib import Path
+from lightning.pytorch.callbacks import Callback
+
+
+class Record(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, *args) -> None:
+        folder = Path(trainer.default_root_dir)
+        with (folder / "batches.txt").open("a") as stream:
+            print(sha256(batch["image"].numpy().tobytes()).hexdigest(), file=stream)
+"""
+"""A callback that writes down what each step is trained on."""
+
+
+def test_all_methods_of_a_seed_see_the_same_images_in_the_same_variations(
+    tiny, command, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    (tmp_path / "recording.py").write_text(RECORDING)
+    callbacks = [{"class_path": "recording.Record"}]
+    tiny(**SMALL, **{"data.init_args.augment": True, "trainer.callbacks": callbacks})
+    words = ("--experiment", "tiny", "--methods", "scratch,soup,lite", "--seeds", "0,1")
+    done = command(*COMPARE, *words, "--no_costs")
+    assert done.status == 0, done.out + done.err
+    seen = {seed: set() for seed in "01"}
+    for path in Path("out").rglob("batches.txt"):
+        seen[path.parent.name].add(path.read_text())
+    assert [len(batches) for batches in seen.values()] == [1, 1]
+    assert seen["0"] != seen["1"]
+    assert len(list(Path("out").rglob("batches.txt"))) == 6
 
 
 def test_what_is_finished_is_not_repeated_and_a_failure_stops_nothing_else(quick, command):

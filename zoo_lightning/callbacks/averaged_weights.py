@@ -15,7 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from typing_extensions import override
 
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.layers.norm_statistics import estimate_norms
+from zoo_lightning.layers.norm_statistics import estimate_norms, mixed
 from zoo_lightning.ranking import training_batches
 
 SHARE = 4.0
@@ -84,7 +84,7 @@ class AveragedWeights(WeightAveraging):
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def _training_images(self, trainer: pl.Trainer) -> list[Tensor]:
-        """Batches of uint8 training images, read once."""
+        """Batches of uint8 training images of all classes, read once."""
         if not self._images:
             data = trainer.datamodule
             if data is None:
@@ -94,8 +94,7 @@ class AveragedWeights(WeightAveraging):
                     "zoo_lightning"
                 )
             batches = [each["image"] for each in training_batches(data, self.norm_images)]
-            # One image alone has no deviation where a feature map is down to one place.
-            self._images = [each for each in batches if len(each) > 1]
+            self._images = mixed(batches)
         return self._images
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,3 +34,26 @@ def estimate_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
     for layer, (momentum, training) in zip(layers, before, strict=True):
         layer.momentum = momentum
         layer.train(training)
+
+
+def mixed(batches: Sequence[Tensor], most: int | None = None) -> list[Tensor]:
+    """Batches of the same images in which images that were far apart are neighbors.
+
+    Images often come class by class. The deviation within batches of one class each is smaller than
+    that of all images together.
+
+    Args:
+        batches: ``(B, C, H, W)`` each, all but the last of one size.
+        most: images to take, evenly spread over all; ``None`` for all.
+
+    Returns:
+        Batches of at least two images, one image less than there are where a single one would be
+        left over.
+    """
+    images = torch.cat(list(batches))
+    size = max(len(batches[0]), 2)
+    count = len(images) if most is None else min(most, len(images))
+    chosen = torch.linspace(0, len(images) - 1, count).round().long()
+    parts = math.ceil(count / size)
+    # Each part takes every so many images: of all classes, and of nearly equal numbers.
+    return [images[chosen[part::parts]] for part in range(parts) if len(chosen[part::parts]) > 1]

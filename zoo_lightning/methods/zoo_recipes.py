@@ -13,7 +13,8 @@ def zoo(options: Options, setting: Setting, **changes: Any) -> None:
     if described["class_path"].rpartition(".")[2] != "ZooBackbone":
         plain(options, list(setting.sources.values()))
         kept = options["model"]["init_args"]["backbone"]["init_args"]
-        found = {"gate_init": "greedy", "norm_weights": "gates"}
+        # As experiments/methods/lite.yaml has it.
+        found = {"gate_init": "greedy", "norm_weights": "gates", "align": "none"}
         if options["model"]["class_path"].rpartition(".")[2] == "PPOTask":
             found = {}  # there is nothing to rank sources by before a policy has played
         described = {"class_path": "ZooBackbone", "init_args": {**kept, **found}}

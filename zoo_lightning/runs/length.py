@@ -57,14 +57,14 @@ class Length:
 
     Attributes:
         steps: optimizer steps.
-        val_check_interval: batches between validations; ``None`` leaves the Trainer's.
+        val_check_interval: batches between validations, or as the Trainer's option was.
         line: what a run prints of it.
         unit: multiply-adds of one ordinary network trained for the experiment's own length, in
             whose multiples a budget is given; ``None`` without a budget.
     """
 
     steps: int
-    val_check_interval: int | None
+    val_check_interval: int | float | None
     line: str
     unit: int | None = None
 
@@ -158,25 +158,12 @@ def resolve_length(
                 f"informed start alone has cost {spent / plain / micro:.0f}; give a larger budget, "
                 "or gate_init and weights as numbers"
             )
-    return Length(
-        steps,
-        _interval(trainer.val_check_interval, from_data if own else None, steps, usual, scale)
-        if trainer.val_check_interval is not None or own
-        else None,
-        _describe(steps, usual, batches, micro, budget),
-        unit,
-    )
-
-
-def _interval(
-    given: int | float | None, own: LengthFromData | None, steps: int, usual: int, scale: float
-) -> int | float:
-    """Batches between validations, so that longer trainings have as many."""
-    if isinstance(given, int):
-        return max(round(given * scale * steps / usual), 1)
-    if given is None and own is not None:
-        return max(math.ceil(steps / own.validations), 1)
-    return given
+    interval = trainer.val_check_interval
+    if interval is None and own:
+        interval = max(math.ceil(steps * micro / from_data.validations), 1)
+    elif isinstance(interval, int):  # so that longer trainings have as many validations
+        interval = max(round(interval * scale * steps / usual), 1)
+    return Length(steps, interval, _describe(steps, usual, batches, micro, budget), unit)
 
 
 def _batch_shape(task: BaseTask, data: LightningDataModule) -> tuple[int, int, int, int]:
