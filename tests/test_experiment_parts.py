@@ -53,6 +53,26 @@ def test_a_word_becomes_numbers_in_all_that_a_run_leaves(greedy, command, caplog
     assert all(torch.equal(left[key], right[key]) for key in right)
 
 
+def test_one_network_starts_from_the_weights_that_the_data_suggest(tiny, command, monkeypatch):
+    backbone = {"architecture": "test_resnet", "sources": ["random:1", "random:2"]}
+    described = {"class_path": "PlainBackbone", "init_args": {**backbone, "weights": "greedy"}}
+    tiny(**{"model.init_args.backbone": described, "trainer.max_steps": 2})
+    assert command(*FIT, "--run_dir", "run").status == 0
+    config = yaml.safe_load(Path("run", "config.yaml").read_text())
+    weights = config["model"]["init_args"]["backbone"]["init_args"]["weights"]
+    assert sum(weights) == pytest.approx(1, abs=1e-3)
+    summary = json.loads(Path("run", "summary.json").read_text())
+    assert summary["method"] == "start"
+    assert summary["compute"]["parts"]["start"] > 0
+    assert load_task("run").backbone.weights == weights
+    # One source or none leaves nothing to average, and no data are looked at.
+    monkeypatch.setattr("zoo_lightning.experiment_parts.find_start", None)
+    for sources, method in (("[random:1]", "single:random-1"), ("null", "scratch")):
+        done = command(*FIT, "--run_dir", method, f"--{BACKBONE}.sources", sources)
+        assert done.status == 0, done.err
+        assert json.loads(Path(method, "summary.json").read_text())["method"] == method
+
+
 def test_going_on_and_testing_with_the_experiments_word_find_nothing_anew(
     greedy, command, caplog, monkeypatch
 ):

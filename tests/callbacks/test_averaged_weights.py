@@ -138,6 +138,42 @@ def test_few_validation_images_do_not_choose_among_averages(tiny, command, optio
     assert (keeper["monitor"] == "step") is final
 
 
+TASKS = {
+    "ClassificationTask": {
+        "experiment": "classification", "data.train_fraction": 0.02, "data.num_workers": 0,
+        "trainer.max_steps": 8, "trainer.limit_test_batches": 1,
+    },
+    "PPOTask": {
+        "experiment": "rl", "data.num_envs": 2, "data.rollout_steps": 8, "data.total_steps": 128,
+        "data.val_games": 1, "data.test_games": 1, "data.max_frames": 80,
+    },
+}  # fmt: skip
+"""Small runs of other tasks than landmarks, by their options."""
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_other_tasks_average_their_weights_and_know_their_costs(
+    task, tmp_path, monkeypatch, command
+):
+    if task == "PPOTask":
+        pytest.importorskip("ale_py")
+    monkeypatch.chdir(tmp_path)
+    options = TASKS[task] | {
+        "sources": "random:1,random:2", "run_dir": "run", "average_weights": "true",
+        "trainer.accelerator": "cpu",
+    }  # fmt: skip
+    done = command("fit", *(f"--{name}={value}" for name, value in options.items()))
+    assert done.status == 0, done.err
+    content = read_checkpoint(Path("run/checkpoints/last.ckpt"))
+    assert content["zoo_lightning"]["task"] == task
+    average, current = content["state_dict"], content["current_model_state"]
+    heads = [key for key in average if key.startswith("head.")]
+    assert not all(torch.equal(average[key], current[key]) for key in heads)
+    compute = json.loads(Path("run/summary.json").read_text())["compute"]
+    assert compute["parts"]["training"] > 0
+    assert compute["parts"]["validation"] > 0
+
+
 def test_a_run_resumes_with_or_without_averages_as_it_began(tiny, command):
     assert command(*FIT).status == 0
     without = ("fit", "--experiment", "tiny", "--run_dir", "run", "--ckpt_path", "last")

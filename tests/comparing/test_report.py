@@ -317,6 +317,18 @@ def test_every_method_tries_the_same_number_of_rates_and_the_best_is_kept(compar
         rates(comparison, 1)
 
 
+def test_what_tuning_took_is_said_and_not_added(comparison, cells):
+    trials = trials_of(comparison, find_recipes(["lite"], comparison.task), [1.0], 3)
+    for cell in trials:
+        finish(comparison, cell, 7.0, 1.0)
+    tables = make_tables(comparison, cells)
+    assert tables[0].row("lite").tuning_seconds == 3 * 1010
+    assert tables[0].row("lite").seconds == {0: 10.0, 1: 11.0, 2: 12.0}
+    write_tables(comparison, tables)
+    written = (comparison.folder / "table.md").read_text()
+    assert "choosing learning rates took seconds that the totals leave out: lite 3030" in written
+
+
 def test_a_task_without_a_figure_is_refused(comparison):
     options = {**OPTIONS, "model": {**OPTIONS["model"], "class_path": "Poetry"}}
     with pytest.raises(ConfigError, match="Poetry cannot be compared"):

@@ -215,6 +215,12 @@ class Comparison:
         seconds = sum(each["seconds"] + each.get("start_seconds", 0.0) for each in summaries)
         return Spent(counted, seconds, units[0] if units else None)
 
+    def tuning_seconds(self, cell: Cell) -> float:
+        """Seconds of all trials from which the rate of a cell's method and variant was chosen."""
+        trials = self.run(replace(cell, lr=0.0, budget=None)).parent
+        summaries = [json.loads(path.read_text()) for path in trials.glob(f"*/{SUMMARY}")]
+        return sum(each["seconds"] + each.get("start_seconds", 0.0) for each in summaries)
+
     def missing(self, needs: Sequence[Recipe], cell: Cell) -> list[Cell]:
         """Those of the cells a cell is made from that are not trained yet."""
         return [c for need in needs for c in self.needed(need, cell) if self.trained(c) is None]

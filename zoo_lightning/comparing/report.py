@@ -85,6 +85,7 @@ class Row:
         units: the same in trainings of one ordinary network, where there is a budget.
         images: figure of each test image by its name, by seed, where the runs have written them.
         memory: most memory in training, MiB, by seed.
+        tuning_seconds: of the trials from which the learning rate was chosen, 0 without tuning.
         cost: in evaluation, where it was measured.
         chosen: whether it is a choice among other rows, not a method by itself.
     """
@@ -97,6 +98,7 @@ class Row:
     units: dict[int, float] = field(default_factory=dict)
     images: dict[int, dict[str, float]] = field(default_factory=dict)
     memory: dict[int, float] = field(default_factory=dict)
+    tuning_seconds: float = 0.0
     cost: Cost | None = None
     chosen: bool = False
 
@@ -205,7 +207,9 @@ def make_tables(comparison: Comparison, cells: Sequence[Cell]) -> list[Table]:
                 "images": image_figures(comparison.run(cell), metric),
                 "memory": summary.get("peak_memory_mb") or float("nan"),
             }
-            rows.setdefault(label, Row(label, RECIPES[cell.method].zoo)).put(cell.seed, found)
+            row = rows.setdefault(label, Row(label, RECIPES[cell.method].zoo))
+            row.put(cell.seed, found)
+            row.tuning_seconds = comparison.tuning_seconds(cell)
             validation.setdefault(label, {})[cell.seed] = comparison.validation(cell)
         chosen = choices_among(rows, validation, metric)
         everything = [*chosen, *rows.values()]
@@ -333,6 +337,15 @@ def verdict(table: Table) -> list[str]:
     return lines
 
 
+def tuning_line(table: Table) -> list[str]:
+    """What choosing learning rates has cost, if any were chosen: a line, or none."""
+    tuned = {row.label: row.tuning_seconds for row in table.rows if row.tuning_seconds}
+    if not tuned:
+        return []
+    words = ", ".join(f"{label} {seconds:.0f}" for label, seconds in tuned.items())
+    return [f"choosing learning rates took seconds that the totals leave out: {words}"]
+
+
 def outcome(metric: Metric, found: Difference) -> int:
     """Whether the first of two methods wins (1), ties (0) or loses (-1).
 
@@ -347,7 +360,7 @@ def write_tables(comparison: Comparison, tables: Sequence[Table]) -> None:
     """Write ``table.md``, ``table.csv`` and ``runs.json`` into the comparison's folder."""
     parts = []
     for table in tables:
-        lines = verdict(table)
+        lines = verdict(table) + tuning_line(table)
         words = "\n".join(f"- {line}" for line in lines)
         alone = "" if table.budget is None else f"## Budget {table.budget:g}\n\n"
         if table.fraction != 1 or len({each.fraction for each in tables}) > 1:
