@@ -45,6 +45,7 @@ within noise of the best for the zoo (``results/zoo``; seed 10, which the table 
 PROBED = ("--model.head_init", "probe")
 
 QUIET = (
+    *("--average_weights", "false"),
     *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
     *("--data.num_workers", "0"),
 )

@@ -287,3 +287,14 @@ def test_plain_backbones_name_their_method():
     assert soup.method == "soup"
     singles = [PlainBackbone("test_resnet", [s]).net.conv1[0].weight for s in RANDOM]
     torch.testing.assert_close(soup.net.conv1[0].weight, (singles[0] + singles[1]) / 2)
+
+
+def test_the_released_alignment_is_that_of_stem_and_last_two_stages():
+    zoo = ZooBackbone("test_resnet", ["random:1", "random:2"], align="released")
+    layers = zoo.aggregated_layers()
+    aligned = {name for name, layer in layers.items() if layer.alignment is not None}
+    spatial = {name for name, layer in layers.items() if layer.weight.shape[-1] > 1}
+    assert aligned == {name for name in spatial if name[:6] not in ("layer1", "layer2")}
+    assert {name.partition(".")[0] for name in aligned} == {"conv1", "layer3", "layer4"}
+    with pytest.raises(ConfigError, match="'released' is that of the authors' ResNets"):
+        ZooBackbone("test_efficientnet", ["random:1"], align="released")

@@ -11,7 +11,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,10 @@ from zoo_lightning.sources.adapting import Adapted
 from zoo_lightning.sources.spec import Source, parse_sources
 from zoo_lightning.sources.zoo import check_preprocessing, load_sources, weights_wanted
 
-Align = Literal["none", "spatial", "all"]
+Align = Literal["none", "released", "spatial", "all"]
+
+UNALIGNED = ("layer1.", "layer2.")
+"""Stages of a ResNet that the authors' code does not align."""
 
 
 class Backbone(nn.Module):
@@ -206,7 +209,8 @@ class ZooBackbone(Backbone):
         mode: ``full`` for one kernel per sample, ``lite`` for one per batch in training and one
             for all afterwards.
         align: which layers have a channel alignment: ``none``, ``spatial`` (kernels larger than
-            1×1) or ``all``.
+            1×1), ``released`` (of these the stem's and those of ``layer3`` and ``layer4``, as in
+            the authors' code for ResNets: 10 of ResNet-50's 53 convolutions) or ``all``.
         gate_init: start of the gates. ``released`` as in the authors' code, scattered around 0.5;
             ``sum_to_one``, 1/m for every source; ``auto``, ``released`` in layers that a norm layer
             follows and ``sum_to_one`` in the others; or a number in (0, 1) for each source. On the
@@ -249,7 +253,7 @@ class ZooBackbone(Backbone):
                 "a zoo needs at least one source, got none; for random weights use PlainBackbone"
             )
         check_choice("mode", mode, ("full", "lite"))
-        check_choice("align", align, ("none", "spatial", "all"))
+        check_choice("align", align, get_args(Align))
         check_choice("plan", plan, PLANS)
         check_choice("gating", gating, tuple(GATES))
         self.mode: Mode = mode
@@ -271,6 +275,11 @@ class ZooBackbone(Backbone):
         networks = self._source_networks()
         check_network(networks[0])
         seen = trace(self.architecture, networks[0])
+        if align == "released" and not any(name.startswith("layer4.") for name in seen.called):
+            raise ConfigError(
+                "align 'released' is that of the authors' ResNets, whose stages are layer1 to "
+                f"layer4; {self.architecture.label} has none of these names: use align 'spatial'"
+            )
         self.feature_shapes, self.reductions = seen.shapes, seen.reductions
         self.net = self._aggregate(networks, seen, shares)
 
@@ -295,7 +304,7 @@ class ZooBackbone(Backbone):
             if not isinstance(module, (nn.Conv2d, nn.Linear)) or not calls[name]:
                 continue
             layers = [by_name[name] for by_name in modules]
-            aggregated = self._aggregate_layer(layers, name in seen.before_norm)
+            aggregated = self._aggregate_layer(layers, name, name in seen.before_norm)
             if not name:
                 raise ArchitectureError(
                     f"architecture {self.architecture.label!r} is a single layer; wrap it in a "
@@ -308,14 +317,21 @@ class ZooBackbone(Backbone):
             share_gate([named[n] for n in order if isinstance(named[n], AggregatedLayer)])
         return net
 
-    def _aggregate_layer(self, layers: list[nn.Module], norm_follows: bool) -> AggregatedLayer:
+    def _aggregate_layer(
+        self, layers: list[nn.Module], name: str, norm_follows: bool
+    ) -> AggregatedLayer:
         like = layers[0]
         weight = torch.stack([layer.weight.detach() for layer in layers])
         bias = None
         if like.bias is not None:
             bias = torch.stack([layer.bias.detach() for layer in layers])
         spatial = weight.dim() == 5 and weight.shape[-2:] != (1, 1)
-        aligned = self.align == "all" or (self.align == "spatial" and spatial)
+        aligned = {
+            "none": False,
+            "released": spatial and not name.startswith(UNALIGNED),
+            "spatial": spatial,
+            "all": True,
+        }[self.align]
         kind = ZooConv2d if isinstance(like, nn.Conv2d) else ZooLinear
         start = gate_start(self.gate_init, len(layers), norm_follows)
         options = {"mode": self.mode, "gate_start": start, "plan": self.plan}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser
 
 from zoo_lightning.backbone import ZooBackbone
@@ -84,7 +84,8 @@ def check_callback_options(options: Any, checkpoint: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: the run averaged its weights and shall no longer, or the other way round.
     """
-    before = "averaging_state" in checkpoint
+    name = AveragedWeights.__qualname__
+    before = any(key.startswith(name) for key in checkpoint.get("callbacks", {}))
     if options.average_weights != before:
         raise ConfigError(
             f"average_weights is {options.average_weights}, and the checkpoint's run had "
@@ -118,7 +119,7 @@ def run_callbacks(
     callbacks += files_of(model, run_dir)
     if isinstance(model.backbone, ZooBackbone):
         callbacks.append(GatePictures(str(run_dir)))
-    if options.average_weights:
+    if options.average_weights and not any(isinstance(each, WeightAveraging) for each in given):
         callbacks.append(AveragedWeights())
     checkpoints = str(run_dir / CHECKPOINTS)
     if not any(map(chooses_best, given)):

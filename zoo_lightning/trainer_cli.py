@@ -59,6 +59,7 @@ from zoo_lightning.run_folder import (
     SUMMARY,
     compute_of,
     find_checkpoint,
+    metric_by_step,
     new_run_folder,
     read_checkpoint,
     remove_leftovers,
@@ -196,7 +197,7 @@ class ZooCLI(LightningCLI):
             self.logged_until = content["zoo_lightning"].get("logged_until", self.steps_before)
             options.ckpt_path = str(ckpt)
             if self.subcommand == "fit":
-                self.start_cost = content["zoo_lightning"].get("start_cost") or {}
+                self.start_cost = start_cost(content["zoo_lightning"])
                 check_callback_options(options, content)
             if options.run_dir is None and self.subcommand == "fit":
                 options.run_dir = str(run_of(ckpt) or "") or None
@@ -378,7 +379,9 @@ class ZooCLI(LightningCLI):
         score, monitor = keeper.best_model_score, keeper.monitor
         if monitor == FINAL:  # kept for being the newest, whatever its figure
             monitor = self.model.monitor
-            score = self.trainer.callback_metrics.get(monitor)
+            # A resumed run that had no step left has logged it before.
+            logged = metric_by_step(self.run_dir, monitor)
+            score = self.trainer.callback_metrics.get(monitor, logged.get(max(logged, default=0)))
         validation = {} if score is None else {monitor: float(score)}
         results: Any = [{}]
         if self._tests():
@@ -443,20 +446,28 @@ class ZooCLI(LightningCLI):
     def _compute(self, seconds: float) -> dict[str, Any]:
         """What the training has cost: multiply-adds and seconds, of it and of what it needed."""
         counter = next(c for c in self.trainer.callbacks if isinstance(c, TrainingCompute))
-        parts = {k: v * self.trainer.world_size for k, v in counter.parts.items()}
+        parts: dict[str, int | None] = dict(counter.parts)
         spent = seconds
         if self.start_cost:
-            parts["start"] = self.start_cost["multiply_adds"]
+            parts["start"] = int(self.start_cost["multiply_adds"])
             spent += self.start_cost["seconds"]
-        for teacher in self.model.hparams["teachers"] or []:
-            cost = compute_of(Path(teacher))
-            parts["teachers"] = parts.get("teachers", 0) + cost.get("multiply_adds", 0)
-            spent += cost.get("seconds", 0.0)
+        processes = self.trainer.world_size  # which all do the same amount of work
+        parts = {name: each * processes for name, each in parts.items()}
+        before = {"teachers": self.model.hparams["teachers"] or []}
+        if self.config["fit"].init_from:
+            before["init_from"] = [self.config["fit"].init_from]
+        for part, runs in before.items():
+            costs = [compute_of(Path(run)) for run in runs]
+            each = [cost.get("multiply_adds") for cost in costs]
+            if runs:  # older versions did not count
+                parts[part] = None if None in each else sum(each)
+            spent += sum(cost.get("seconds", 0.0) for cost in costs)
+        unit = self.length.unit if self.length else None
         return {
-            "multiply_adds": sum(parts.values()),
+            "multiply_adds": None if None in parts.values() else sum(parts.values()),
             "seconds": round(spent, 1),
             "parts": parts,
-            **({"unit": self.length.unit} if self.length and self.length.unit else {}),
+            **({"unit": unit * processes} if unit else {}),
         }
 
     def _log_results(self, checkpoint: Path, summary: dict[str, Any]) -> None:
@@ -469,8 +480,15 @@ class ZooCLI(LightningCLI):
             log_checkpoint(loggers, checkpoint, summary)
 
 
-ADAMS = ("adam", "adamw")
-"""Optimizers whose step does not depend on the gradient's scale, of those in common use here."""
+def start_cost(content: Mapping[str, Any]) -> dict[str, float]:
+    """What the informed start of a checkpoint's run has cost; empty if it had none.
+
+    Args:
+        content: what the checkpoint has of this package. Before 0.2 it had the seconds alone.
+    """
+    seconds = content.get("start_seconds")
+    old = {"seconds": seconds, "multiply_adds": 0} if seconds else {}
+    return dict(content.get("start_cost") or old)
 
 
 def one_network_note(task: BaseTask) -> list[str]:
@@ -482,13 +500,21 @@ def one_network_note(task: BaseTask) -> list[str]:
     Returns:
         A line, or none. See ``docs/lite_is_one_network.md``.
     """
-    zoo = task.backbone
-    alike = isinstance(zoo, ZooBackbone) and zoo.mode == "lite" and zoo.align == "none"
-    if not alike or task.hparams["optimizer"] not in ADAMS or isinstance(task, PPOTask):
+    zoo, options = task.backbone, task.hparams
+    if not isinstance(zoo, ZooBackbone) or isinstance(task, PPOTask):
+        return []
+    lite = zoo.mode == "lite" and zoo.align == "none"
+    # Gates that begin at a sum of one: numbers from the data, or equal parts.
+    summing = isinstance(zoo.gate_init, list) or zoo.gate_init == "sum_to_one"
+    adam = options["optimizer"] == "adamw" or (
+        options["optimizer"] == "adam" and not options["weight_decay"]
+    )
+    if not (lite and summing and adam):
         return []
     return [
-        "note          lite without alignment trains as one network does (docs/"
-        "lite_is_one_network.md); --experiment methods/start is that network, at the cost of one"
+        "note          a lite zoo without alignment learns what one network learns, but for its "
+        "gates (docs/lite_is_one_network.md); --experiment methods/start trains that network, at "
+        "the cost of one"
     ]
 
 

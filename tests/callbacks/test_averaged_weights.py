@@ -85,14 +85,43 @@ def test_norm_statistics_are_those_of_training_images_under_the_average():
     torch.testing.assert_close(keep.norms[-1], torch.stack(outputs).mean(0), rtol=1e-4, atol=1e-5)
 
 
-def test_random_numbers_of_the_training_are_left_alone():
+def test_training_is_the_same_with_and_without_an_average():
     plain, averaged = Keep(), Keep()
     torch.manual_seed(0)
     fit([plain])
+    after = torch.rand(3)
     torch.manual_seed(0)
     fit([AveragedWeights(), averaged])
+    torch.testing.assert_close(torch.rand(3), after, rtol=0, atol=0)
     for ours, theirs in zip(averaged.steps, plain.steps, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_resumed_run_that_had_no_step_left_keeps_its_validation(tiny, command):
+    assert command(*FIT).status == 0
+    summary = json.loads(Path("run/summary.json").read_text())
+    Path("run/summary.json").unlink()  # stopped in its test
+    assert command(*FIT, "--ckpt_path", "last").status == 0
+    again = json.loads(Path("run/summary.json").read_text())
+    assert again["validation"] == pytest.approx(summary["validation"])
+
+
+def test_averages_of_ones_own_take_the_place_of_ours(tiny, command):
+    own = [{"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}]
+    tiny(**{"trainer.callbacks": own})
+    assert command(*FIT).status == 0
+    content = read_checkpoint(Path("run/checkpoints/last.ckpt"))
+    assert [key for key in content["callbacks"] if "Averag" in key] == ["EMAWeightAveraging"]
+    going_on = ("fit", "--experiment", "tiny", "--run_dir", "run", "--ckpt_path", "last")
+    assert command(*going_on).status == 0  # it is none of ours that is missing
+    ours = [{"class_path": "zoo_lightning.callbacks.averaged_weights.AveragedWeights",
+             "init_args": {"norm_images": 8}}]  # fmt: skip
+    tiny(**{"trainer.callbacks": ours})
+    assert command(*FIT[:3], "--run_dir", "second", "--average_weights", "true").status == 0
+
+
+def test_without_validations_weights_are_not_averaged(tiny, command):
+    command(*FIT, "--trainer.limit_val_batches", "0").refused("limit_val_batches 0")
 
 
 def test_a_training_without_an_end_is_refused():
@@ -126,12 +155,17 @@ def test_a_run_saves_tests_and_exports_the_average(tiny, command):
     ("options", "final"),
     [
         ((), True),  # few validation images
+        (("--select", "auto"), False),  # enough of them
         (("--select", "best"), False),
         (("--average_weights", "false"), False),
         (("--average_weights", "false", "--select", "final"), True),
     ],
 )
-def test_few_validation_images_do_not_choose_among_averages(tiny, command, options, final):
+def test_few_validation_images_do_not_choose_among_averages(
+    tiny, command, monkeypatch, options, final
+):
+    if options == ("--select", "auto"):
+        monkeypatch.setattr("zoo_lightning.trainer_cli.FEW_IMAGES", 6)  # as many as there are
     assert command(*FIT, *options).status == 0
     content = read_checkpoint(Path("run/checkpoints/best.ckpt"))
     [keeper] = [v for k, v in content["callbacks"].items() if k.startswith("ModelCheckpoint")]

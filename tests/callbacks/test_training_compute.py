@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.callbacks.training_compute import TrainingCompute
 from zoo_lightning.data import DrawnFaces
 from zoo_lightning.layers.multiply_adds import counting, step_multiply_adds
@@ -57,6 +58,15 @@ def test_micro_batches_of_a_step_are_all_counted():
     task = LandmarkTask(PlainBackbone("test_resnet"))
     one = step_multiply_adds(task, (8, 3, 32, 32))
     assert fit(task, max_steps=2, accumulate_grad_batches=3)["training"] == 6 * one
+
+
+def test_ways_that_a_layer_tries_first_are_not_counted():
+    backbone = ZooBackbone("test_resnet", ["random:1", "random:2"], plan="benchmark", align="none")
+    task = LandmarkTask(backbone)
+    one = step_multiply_adds(task, (8, 3, 32, 32))
+    planned = ZooBackbone("test_resnet", ["random:1", "random:2"], plan="grouped", align="none")
+    assert one < 2 * step_multiply_adds(LandmarkTask(planned), (8, 3, 32, 32))
+    assert fit(task)["training"] == 6 * one
 
 
 def test_counting_changes_nothing_and_ends_with_an_error(monkeypatch):

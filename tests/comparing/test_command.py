@@ -204,6 +204,7 @@ def test_held_out_test_data_are_read_only_when_all_is_chosen(tiny, command, land
     assert summary["test"].keys() >= {"test/nme"}
     assert summary["validation"].keys() == {"val/nme"}
     assert (folder / "metrics.csv").read_text() == before  # it was not trained again
+    assert (folder / "test_errors.csv").is_file()  # intervals contain the test images
 
 
 def comparison_process(program, folder, *words):
@@ -297,6 +298,17 @@ def test_fractions_and_trials_have_cells_of_their_own(quick, command):
     assert chosen["scratch on 0.5 of the data"]["lr"] == 0.00025
 
 
+def test_with_budgets_all_that_a_method_is_made_from_is_tuned(quick, command):
+    words = ("--experiment", "tiny", "--methods", "ensemble,l2-sp", "--seeds", "0")
+    done = command(*COMPARE, *words, "--budgets", "2", "--tune", 2, "--no_costs")
+    assert done.status == 0, done.err
+    chosen = json.loads(Path("out/tuning.json").read_text())
+    assert {key.partition(" on ")[0] for key in chosen} == {
+        "single random-1", "single random-2", "l2-sp"
+    }  # fmt: skip
+    assert not list(Path("out/runs/data-1").rglob("summary.json"))
+
+
 def test_options_that_cannot_be_right_are_refused(quick, command, monkeypatch):
     tiny = ("--experiment", "tiny")
     command(*COMPARE).refused("out is no comparison", "give --experiment")
@@ -309,6 +321,8 @@ def test_options_that_cannot_be_right_are_refused(quick, command, monkeypatch):
     command(*COMPARE, *tiny, "--seeds", "a").refused("--seeds 'a'")
     command(*COMPARE, *tiny, "--fractions", "2").refused("in (0, 1]")
     command(*COMPARE, *tiny, "--budgets", "0").refused("--budgets 0: expected numbers above 0")
+    longer = ("--length", "long", "--trainer.max_steps", 3)
+    command(*COMPARE, *tiny, *longer).refused("--length long", "give one of them")
     command(*COMPARE, *tiny, "--budget", "2").refused("--budget: no option of compare")
     command(*COMPARE, *tiny, "--workers", 0).refused("--workers must be at least 1")
     command(*COMPARE, *tiny, "--trainer.max_stepz", 3).refused("unknown option")

@@ -93,3 +93,14 @@ def test_the_test_of_a_difference_belongs_to_its_interval():
     assert (found.p < 0.05) == (abs(found.mean) > found.half)
     alone = paired(first, second)
     assert alone.p == pytest.approx(float(stats.ttest_1samp([2.0, 3.0, 1.0], 0).pvalue))
+
+
+def test_equal_seeds_say_nothing_of_other_images():
+    equal = {0: 70.0, 1: 70.0}
+    images = {str(k): 100.0 * ((k % 10 == 0) - (k % 10 == 1)) for k in range(200)}
+    found = paired(equal, equal, images)
+    assert found.mean == 0
+    assert found.half > 1
+    assert paired(equal, equal, dict.fromkeys(images, 0.0)).half == 0
+    constant = paired({0: 71.0, 1: 71.0}, equal, {k: 1.0 + v for k, v in images.items()})
+    assert constant.half > 1

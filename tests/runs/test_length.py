@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from zoo_lightning.errors import ConfigError
+from zoo_lightning.runs import length
 from zoo_lightning.runs.length import LengthFromData
 
 FIT = ("fit", "--experiment", "tiny", "--run_dir", "run")
@@ -26,6 +28,36 @@ def test_lengths_that_cannot_be_are_refused(wrong):
         LengthFromData(**FROM_DATA | wrong)
 
 
+@pytest.mark.parametrize(
+    ("options", "processes"),
+    [
+        ({}, 1),
+        ({"devices": 4}, 4),
+        ({"devices": "4", "num_nodes": 2}, 8),
+        ({"devices": "0,1"}, 2),
+        ({"devices": [0, 2, 3]}, 3),
+        ({"devices": -1}, 1),
+    ],
+)
+def test_an_epoch_is_shared_by_all_processes(options, processes):
+    usual = {"devices": "auto", "num_nodes": 1, "accelerator": "cpu", "limit_train_batches": None}
+    data = SimpleNamespace(train_dataloader=lambda: range(80))
+    assert length._batches(SimpleNamespace(**usual | options), data) == 80 // processes
+
+
+@pytest.mark.parametrize(("limit", "batches"), [(30, 30), (0.5, 40), (100, 80), (1.0, 80)])
+def test_an_epoch_is_as_long_as_the_trainer_lets_it(limit, batches):
+    options = {"devices": 1, "num_nodes": 1, "accelerator": "cpu", "limit_train_batches": limit}
+    data = SimpleNamespace(train_dataloader=lambda: range(80))
+    assert length._batches(SimpleNamespace(**options), data) == batches
+
+
+def test_of_two_limits_the_nearer_one_is_multiplied(tiny, command):
+    tiny(**{"trainer.max_steps": 20, "trainer.max_epochs": 1})
+    assert command(*FIT, "--length", "long").status == 0
+    assert summary()["steps"] == 24  # four epochs of six batches
+
+
 def summary():
     return json.loads(Path("run/summary.json").read_text())
 
@@ -41,26 +73,23 @@ def config():
         (("--length", "short"), 4, 2),
         (("--data.train_size", "80"), 60, 3),
         (("--trainer.accumulate_grad_batches", "3"), 6, 3),
-        (("--trainer.max_steps", "5"), 5, 2),  # the user's own length
-        (("--trainer.max_epochs", "2"), 12, 3),
+        (("--trainer.max_steps", "5"), 5, 3),  # the user's own length
+        (("--trainer.max_epochs", "2", "--trainer.val_check_interval", "4"), 12, 3),
     ],
 )
 def test_an_experiment_takes_its_length_from_the_data(tiny, command, options, steps, validations):
     tiny(
         length_from_data=FROM_DATA, **{"trainer.max_steps": -1, "trainer.val_check_interval": None}
     )
-    if "5" in options or "--trainer.max_epochs" in options:
-        options = (*options, "--trainer.val_check_interval", "4")
     done = command(*FIT, *options)
     assert done.status == 0, done.err
     assert summary()["steps"] == steps
     rows = Path("run/metrics.csv").read_text().splitlines()
     column = rows[0].split(",").index("val/nme")
     assert sum(bool(row.split(",")[column]) for row in rows[1:]) == validations
-    assert config()["trainer"]["max_steps"] in (steps, -1)
-    assert (config()["length_from_data"] is None) == (config()["trainer"]["max_epochs"] == -1) or (
-        "5" in options
-    )
+    if "--trainer.max_epochs" not in options:
+        assert config()["trainer"]["max_steps"] == steps
+        assert config()["length_from_data"] is None
 
 
 def test_the_saved_configuration_is_of_the_same_length(tiny, command):

@@ -44,7 +44,8 @@ class AveragedWeights(WeightAveraging):
         norm_images: training images for norm statistics, at least 2.
 
     Raises:
-        ConfigError: fewer; or at the start of a training that has no end.
+        ConfigError: fewer; or at the start of a training without an end, a validation or a data
+            module.
     """
 
     def __init__(self, norm_images: int = NORM_IMAGES) -> None:
@@ -53,6 +54,20 @@ class AveragedWeights(WeightAveraging):
             raise ConfigError(f"norm_images must be at least 2, got {norm_images}")
         self.norm_images = norm_images
         self._images: list[Tensor] = []
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and trainer.limit_val_batches == 0:
+            raise ConfigError(
+                "averaged weights get their norm statistics at validations; leave out "
+                "trainer.limit_val_batches 0, or give average_weights: false"
+            )
+        if stage == "fit" and _has_norms(pl_module) and trainer.datamodule is None:
+            raise ConfigError(
+                "averaged weights draw images for norm statistics from a data module's training "
+                "set, got loaders alone; give trainer.fit a data module of zoo_lightning"
+            )
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -70,7 +85,7 @@ class AveragedWeights(WeightAveraging):
         super().on_validation_epoch_start(trainer, pl_module)
         if self._average_model is None or trainer.sanity_checking:
             return
-        if any(isinstance(each, _BatchNorm) for each in pl_module.modules()):
+        if _has_norms(pl_module):
             images = [each.to(pl_module.device) for each in self._training_images(trainer)]
             with torch.random.fork_rng(devices=[]):
                 estimate_norms(pl_module, _normalized(trainer, images))
@@ -86,16 +101,14 @@ class AveragedWeights(WeightAveraging):
     def _training_images(self, trainer: pl.Trainer) -> list[Tensor]:
         """Batches of uint8 training images of all classes, read once."""
         if not self._images:
-            data = trainer.datamodule
-            if data is None:
-                raise ConfigError(
-                    "averaged weights draw images for norm statistics from a data module's "
-                    "training set, got loaders alone; give trainer.fit a data module of "
-                    "zoo_lightning"
-                )
-            batches = [each["image"] for each in training_batches(data, self.norm_images)]
+            found = training_batches(trainer.datamodule, self.norm_images)
+            batches = [each["image"] for each in found]
             self._images = mixed(batches)
         return self._images
+
+
+def _has_norms(module: pl.LightningModule) -> bool:
+    return any(isinstance(each, _BatchNorm) for each in module.modules())
 
 
 def _normalized(trainer: pl.Trainer, images: list[Tensor]) -> Any:

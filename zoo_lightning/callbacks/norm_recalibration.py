@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.layers.norm_statistics import estimate_norms
+from zoo_lightning.layers.norm_statistics import estimate_norms, mixed
 from zoo_lightning.ranking import training_batches
 
 
@@ -55,7 +55,6 @@ class NormRecalibration(Callback):
 
     def _images(self, trainer: pl.Trainer, device: torch.device) -> Iterator[Tensor]:
         data = trainer.datamodule
-        for batch in training_batches(data, self.batches * getattr(data, "batch_size", 1)):
-            if len(batch["image"]) > 1:
-                images = {"image": batch["image"].to(device)}
-                yield data.on_after_batch_transfer(images, 0)["image"]
+        found = training_batches(data, self.batches * getattr(data, "batch_size", 1))
+        for images in mixed([batch["image"] for batch in found]):
+            yield data.on_after_batch_transfer({"image": images.to(device)}, 0)["image"]

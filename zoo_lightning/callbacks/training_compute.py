@@ -14,12 +14,17 @@ PARTS = ("preparation", "training", "validation")
 """What happens before the first step (a probed head, norm statistics), in steps, and between."""
 
 
+COUNTED = 2
+"""Steps, and validations, that are counted operation by operation."""
+
+
 class TrainingCompute(Callback):
     """Counts the multiply-adds of a training: of its preparation, its steps and its validations.
 
-    The first step and the first validation are counted operation by operation, as
-    :mod:`zoo_lightning.layers.multiply_adds` does; every further one is taken to cost as much. The
-    counts are those of this process. Compiled models are not counted, because torch hides
+    The first two steps and validations are counted operation by operation, as
+    :mod:`zoo_lightning.layers.multiply_adds` does; every one is taken to cost as much as the
+    cheaper of these, since layers may try several ways to compute in the first. The counts are
+    those of this process. Compiled models are not counted, because torch hides
     their operations from the counter. Put it before callbacks that compute in ``on_train_start``.
 
     Hooks: ``on_train_start`` until the first epoch begins is the preparation; then each batch and
@@ -33,7 +38,7 @@ class TrainingCompute(Callback):
     def __init__(self) -> None:
         super().__init__()
         self.parts: dict[str, int] = dict.fromkeys(PARTS, 0)
-        self._each: dict[str, int] = {}
+        self._each: dict[str, list[int]] = {"training": [], "validation": []}
         self._counter: FlopCounterMode | None = None
 
     def _begin(self, pl_module: pl.LightningModule) -> None:
@@ -51,13 +56,17 @@ class TrainingCompute(Callback):
         return found
 
     def _begin_one(self, part: str, pl_module: pl.LightningModule) -> None:
-        if part not in self._each:
+        if len(self._each[part]) < COUNTED:
             self._begin(pl_module)
 
     def _end_one(self, part: str) -> None:
-        if part not in self._each:
-            self._each[part] = self._end()
-        self.parts[part] += self._each[part]
+        counts = self._each[part]
+        if len(counts) < COUNTED:
+            self.parts[part] -= len(counts) * min(counts, default=0)
+            counts.append(self._end())
+            self.parts[part] += len(counts) * min(counts)
+        else:
+            self.parts[part] += min(counts)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

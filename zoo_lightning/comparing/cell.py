@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ from zoo_lightning.memory import peak_memory_mb
 from zoo_lightning.methods.recipe import Derived, Setting
 from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.run_callbacks import files_of
-from zoo_lightning.run_folder import SUMMARY, write_summary
+from zoo_lightning.run_folder import SUMMARY, TEST_ERRORS, write_summary
 from zoo_lightning.tasks import BaseTask
 from zoo_lightning.tasks.loading import load_task
 from zoo_lightning.trainer_cli import run
@@ -89,6 +90,8 @@ def add_test(folder: Path) -> int:
     )  # fmt: skip
     if status == 0 and is_first_rank():
         tested = json.loads((aside / SUMMARY).read_text())["test"]
+        if (aside / TEST_ERRORS).is_file():
+            shutil.copyfile(aside / TEST_ERRORS, folder / TEST_ERRORS)
         write_summary(folder, {**summary, "test": tested})
     return status
 

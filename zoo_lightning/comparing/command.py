@@ -45,6 +45,7 @@ from zoo_lightning.methods.recipe import Derived, Recipe
 from zoo_lightning.methods.recipes import RECIPES, find_recipes
 from zoo_lightning.plots import save_figure
 from zoo_lightning.run_folder import read_checkpoint
+from zoo_lightning.runs.length import check_length_options
 from zoo_lightning.stopping import WorkStopped
 from zoo_lightning.tasks import BaseTask
 from zoo_lightning.tasks.loading import load_task
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if rest:
         given = run(["fit", *rest], ExperimentReader).options
-        _check_given(given)
+        _check_given(given, rest)
         shared = shared_options(given)
         comparison = Comparison(options.run_dir, shared, options.hold_out)
     else:
@@ -115,7 +116,7 @@ def main(arguments: Sequence[str]) -> int:
     open_comparison(options.run_dir, comparison.options)
     failed: list[Cell] = []
     try:
-        if options.tune and not _tune(comparison, recipes, fractions, options, failed):
+        if options.tune and not _tune(comparison, fractions, options, failed):
             return 0
         if not options.report:
             failed += _work(comparison, with_needed(comparison, cells), options)
@@ -204,8 +205,12 @@ FOREIGN = {
 """Options of ``fit`` that a comparison cannot have: their defaults, and what to do instead."""
 
 
-def _check_given(options: Any) -> None:
-    """Refuse options that would have no effect.
+def _check_given(options: Any, arguments: Sequence[str]) -> None:
+    """Refuse options that would have no effect, and lengths that contradict each other.
+
+    Args:
+        options: the resolved options of ``fit``.
+        arguments: the words that they were given by.
 
     Raises:
         ConfigError: with the option's name.
@@ -213,6 +218,7 @@ def _check_given(options: Any) -> None:
     for name, (default, instead) in FOREIGN.items():
         if options.get(name, default) != default:
             raise ConfigError(f"--{name}: no option of compare; {instead}: leave it out")
+    check_length_options(options, arguments)
     if options.trainer.limit_val_batches == 0 or options.trainer.fast_dev_run:
         raise ConfigError(
             "compare keeps each run's best checkpoint by validation: leave out "
@@ -244,7 +250,6 @@ def _numbers(text: str, kind: Any, option: str) -> list:
 
 def _tune(
     comparison: Comparison,
-    recipes: Sequence[Recipe],
     fractions: Sequence[float],
     options: argparse.Namespace,
     failed: list[Cell],
@@ -255,7 +260,9 @@ def _tune(
         Whether all that could be tried has been: jobs on a cluster, and trials that another command
         works on, have to end first.
     """
-    trials = trials_of(comparison, recipes, fractions, options.tune)
+    # Also of what others are made from, which with budgets is not among the recipes.
+    everything = find_recipes(options.methods.split(","), comparison.task)
+    trials = trials_of(comparison, everything, fractions, options.tune)
     check_untuned(comparison, trials)
     if options.report:
         return True

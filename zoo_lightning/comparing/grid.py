@@ -165,7 +165,7 @@ class Comparison:
     def validation(self, cell: Cell) -> float | None:
         """Best validation figure of a trained cell; ``None`` of others."""
         summary = self.trained(cell)
-        return None if summary is None else next(iter(summary["validation"].values()))
+        return None if summary is None else next(iter(summary.get("validation", {}).values()), None)
 
     def chosen_lr(self, cell: Cell) -> float | None:
         """The rate that tuning chose for a cell's method and variant; ``None`` without tuning."""
@@ -205,12 +205,11 @@ class Comparison:
         computes = [each.get("compute") for each in summaries]
         counted: int | None = None
         if all(computes):  # versions before 0.2 wrote none
-            counted = sum(
-                multiply_adds
-                for compute in computes
-                for part, multiply_adds in compute["parts"].items()
-                if part != "teachers"  # they are among the cells
-            )
+            # Teachers that a recipe chose are among the cells; others come on top.
+            left_out = ("teachers",) if RECIPES[cell.method].needs else ()
+            parts = [compute["parts"] for compute in computes]
+            known = [v for each in parts for part, v in each.items() if part not in left_out]
+            counted = None if None in known else sum(known)
         units = [compute["unit"] for compute in computes if compute and "unit" in compute]
         seconds = sum(each["seconds"] + each.get("start_seconds", 0.0) for each in summaries)
         return Spent(counted, seconds, units[0] if units else None)

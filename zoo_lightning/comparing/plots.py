@@ -28,7 +28,7 @@ def plot_quality_against_compute(tables: Sequence[Table]) -> Figure:
     """Test figure of every method with its 95 % interval over the compute of its whole training.
 
     A line for each method through its budgets, Zoo-Tuning in black. Methods whose inference costs
-    several networks, such as an ensemble, are dashed and say so in the legend.
+    several networks, such as an ensemble, have hollow marks and say so in the legend.
 
     Args:
         tables: of one fraction of the training data, one for each budget.
@@ -59,7 +59,7 @@ def plot_quality_against_compute(tables: Sequence[Table]) -> Figure:
         times = max((row.cost.multiply_adds / one for row in points if row.cost), default=1.0)
         look = _look(index, zoo=points[0].zoo)
         if times > ONE_NETWORK:
-            label, look = f"{label} (inference of {times:.0f} networks)", {**look, "linestyle": ":"}
+            label, look = f"{label} (inference of {times:.0f} networks)", {**look, "mfc": "white"}
         axes.errorbar(
             [mean(getattr(row, spent).values()) for row in points],
             [row.interval.mean for row in points],

@@ -204,7 +204,7 @@ def make_tables(comparison: Comparison, cells: Sequence[Cell]) -> list[Table]:
                 "seconds": spent.seconds,
                 "multiply_adds": spent.multiply_adds,
                 "units": units,
-                "images": image_figures(comparison.run(cell), metric),
+                "images": image_figures(comparison.run(cell), metric, metric.of(summary)),
                 "memory": summary.get("peak_memory_mb") or float("nan"),
             }
             row = rows.setdefault(label, Row(label, RECIPES[cell.method].zoo))
@@ -218,12 +218,17 @@ def make_tables(comparison: Comparison, cells: Sequence[Cell]) -> list[Table]:
     return tables
 
 
-def image_figures(run: Path, metric: Metric) -> dict[str, float] | None:
+def image_figures(run: Path, metric: Metric, figure: float) -> dict[str, float] | None:
     """Figure of each test image of a run, whose mean is that of the test.
 
+    Args:
+        run: its folder.
+        metric: that methods are compared by.
+        figure: of the whole test.
+
     Returns:
-        By the image's name; ``None`` where the run has not written them, or where the test's figure
-        is no mean over images.
+        By the image's name; ``None`` where the run has not written them all, as of several
+        processes each has a part, or where the test's figure is no mean over images.
     """
     path = run / TEST_ERRORS
     if metric.name not in ("test/acc", "test/nme") or not path.is_file():
@@ -234,9 +239,16 @@ def image_figures(run: Path, metric: Metric) -> dict[str, float] | None:
             f"{number} {row['image']}": row for number, row in enumerate(csv.DictReader(stream))
         }
     if metric.name == "test/acc":
-        return {name: 100.0 * (row["true"] == row["predicted"]) for name, row in rows.items()}
-    errors = {name: float(row["nme"]) for name, row in rows.items()}
-    return {name: error for name, error in errors.items() if not isnan(error)}
+        found = {name: 100.0 * (row["true"] == row["predicted"]) for name, row in rows.items()}
+    else:
+        errors = {name: float(row["nme"]) for name, row in rows.items()}
+        found = {name: error for name, error in errors.items() if not isnan(error)}
+    whole = found and abs(mean(found.values()) - figure) <= ROUNDED * max(abs(figure), 1.0)
+    return found if whole else None
+
+
+ROUNDED = 1e-3
+"""Share of a figure by which the mean of its images' rounded figures may differ from it."""
 
 
 def choices_among(

@@ -106,10 +106,11 @@ def paired(
     unknown = float("nan")
     if count < 2:
         return Difference(mean, unknown, unknown, unknown, unknown, count)
-    if not np.any(differences):
-        return Difference(0.0, 0.0, 0.0, 0.0, 1.0, count)
-    if np.ptp(differences) <= ROUNDING * max(abs(first[seed]) for seed in seeds):
-        return Difference(mean, unknown, unknown, unknown, unknown, count)
+    if not any((images or {}).values()):
+        if not np.any(differences):
+            return Difference(0.0, 0.0, 0.0, 0.0, 1.0, count)
+        if np.ptp(differences) <= ROUNDING * max(abs(first[seed]) for seed in seeds):
+            return Difference(mean, unknown, unknown, unknown, unknown, count)
     draws = np.random.default_rng(0).choice(differences, (RESAMPLES, count)).mean(axis=1)
     low, high = np.percentile(draws, [2.5, 97.5])
     error, degrees = _error(differences, images)

@@ -47,7 +47,10 @@ def join_targets(
         cells = cells_of(recipes, list(comparison.sources), seeds, fractions, budgets)
         finished = [table for table in make_tables(comparison, cells) if table.rows]
         if not finished:
-            raise ConfigError(f"--join: no run of {folder} has ended by these methods and seeds")
+            raise ConfigError(
+                f"--join: no run of {folder} has ended by these methods, seeds and budgets; give "
+                "--methods, --seeds and --budgets as there"
+            )
         for table in finished:
             name = folder.resolve().name + ("" if table.fraction == 1 else f" {table.fraction:g}")
             name += "" if table.budget is None else f", budget {table.budget:g}"

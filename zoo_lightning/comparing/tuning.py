@@ -90,6 +90,8 @@ def choose(comparison: Comparison, cells: Sequence[Cell], higher_is_better: bool
 
 
 def _runs_like(comparison: Comparison, cell: Cell) -> list[Path]:
-    """Summaries of the runs, of any seed, of a cell's method, variant and fraction."""
-    run = comparison.run(replace(cell, lr=None))
-    return sorted(run.parent.glob(f"*/{SUMMARY}"))
+    """Summaries of the runs, of any seed and budget, of a cell's method, variant and fraction."""
+    method = comparison.run(replace(cell, lr=None)).parent
+    data = method.parent
+    folders = [data, *data.parent.glob(f"{data.name}-budget-*")]
+    return sorted(path for each in folders for path in each.glob(f"{method.name}/*/{SUMMARY}"))

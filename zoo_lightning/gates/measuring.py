@@ -27,7 +27,7 @@ from zoo_lightning.gates.removing import (
     norms_restored,
     recorded_gates,
 )
-from zoo_lightning.layers.norm_statistics import estimate_norms
+from zoo_lightning.layers.norm_statistics import estimate_norms, mixed
 from zoo_lightning.metrics.functional import per_image_nme
 from zoo_lightning.ranking import training_batches
 from zoo_lightning.tasks import BaseTask, ClassificationTask, LandmarkTask
@@ -187,10 +187,8 @@ class Trial:
 
     def _images(self, number: int | None) -> Iterator[Tensor]:
         for images in self.images[:number]:
-            # One image alone has no deviation where a map is down to one place.
-            if len(images) > 1 or len(self.images) == 1:
-                batch: Mapping[str, Any] = {"image": images.to(self.task.device)}
-                yield self.data.on_after_batch_transfer(batch, 0)["image"]
+            batch: Mapping[str, Any] = {"image": images.to(self.task.device)}
+            yield self.data.on_after_batch_transfer(batch, 0)["image"]
 
 
 def trial_of(
@@ -207,7 +205,7 @@ def trial_of(
     """
     task = task.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     batches = list(some_batches(data, getattr(data, f"{split}_set"), samples))
-    images = [batch["image"] for batch in training_batches(data, calibration)]
+    images = mixed([batch["image"] for batch in training_batches(data, calibration)])
     return Trial(task, data, batches, images)
 
 
@@ -222,8 +220,9 @@ def recalibrate(task: BaseTask, data: LightningDataModule) -> None:
         task: on any device.
         data: set up for ``fit``.
     """
-    batches = ({"image": batch["image"]} for batch in training_batches(data, CALIBRATION))
-    estimate_norms(task, (_on_device(task, data, batch)["image"] for batch in batches))
+    images = mixed([batch["image"] for batch in training_batches(data, CALIBRATION)])
+    batches = (_on_device(task, data, {"image": each}) for each in images)
+    estimate_norms(task, (batch["image"] for batch in batches))
 
 
 @torch.no_grad()

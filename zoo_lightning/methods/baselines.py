@@ -115,7 +115,7 @@ class Start(Trained):
     """
 
     name = "start"
-    tasks = ("ClassificationTask", "LandmarkTask", "SegmentationTask")
+    tasks = ("ClassificationTask", "LandmarkTask")
 
     def configure(self, options: Options, setting: Setting) -> None:
         """All sources, in the shares that the training data suggest."""

@@ -129,7 +129,9 @@ def resolve_length(
     by_epochs = trainer.max_epochs not in (None, -1)
     scale, budget = FACTORS[options.length], options.budget
     own = from_data is not None and not fixed and not by_epochs
-    if not own and scale == 1 and budget is None:
+    # An experiment says how often to validate, also in a length of the user's own.
+    spread = from_data is not None and not by_epochs and trainer.val_check_interval is None
+    if not own and not spread and scale == 1 and budget is None:
         return None
     if not (own or fixed or by_epochs):
         raise ConfigError(
@@ -138,13 +140,14 @@ def resolve_length(
         )
     data.prepare_data()
     data.setup("fit")
-    batches, micro = len(data.train_dataloader()), trainer.accumulate_grad_batches or 1
-    if fixed:
-        steps = trainer.max_steps
-    elif own:
-        steps = from_data.steps(math.ceil(batches / micro))
+    batches, micro = _batches(trainer, data), trainer.accumulate_grad_batches or 1
+    each_epoch = math.ceil(batches / micro)
+    if own:
+        steps = from_data.steps(each_epoch)
     else:
-        steps = math.ceil(trainer.max_epochs * batches / micro)
+        limits = [trainer.max_steps] if fixed else []
+        limits += [trainer.max_epochs * each_epoch] if by_epochs else []
+        steps = min(limits)
     usual, unit = max(round(steps * scale), 1), None
     steps = usual
     if budget is not None:
@@ -153,17 +156,45 @@ def resolve_length(
         unit = usual * plain * micro
         steps = math.floor((budget * unit - spent) / (each * micro))
         if steps < 1:
+            start = (
+                f", and the informed start alone has cost {spent / plain / micro:.0f}; give a "
+                "larger budget, or gate_init and weights as numbers"
+            )
             raise ConfigError(
-                f"budget {budget:g} pays for {budget * usual:.0f} steps of one network, and the "
-                f"informed start alone has cost {spent / plain / micro:.0f}; give a larger budget, "
-                "or gate_init and weights as numbers"
+                f"budget {budget:g} pays for {budget * usual:.2g} steps of one network"
+                f"{start if spent else '; give a larger one'}"
             )
     interval = trainer.val_check_interval
-    if interval is None and own:
+    if spread:
         interval = max(math.ceil(steps * micro / from_data.validations), 1)
     elif isinstance(interval, int):  # so that longer trainings have as many validations
         interval = max(round(interval * scale * steps / usual), 1)
     return Length(steps, interval, _describe(steps, usual, batches, micro, budget), unit)
+
+
+def _batches(trainer: Any, data: LightningDataModule) -> int:
+    """Batches an epoch of each process."""
+    # Before there is a Trainer the data know of one process only.
+    found = max(len(data.train_dataloader()) // _processes(trainer), 1)
+    limit = trainer.limit_train_batches
+    if limit is None:
+        return found
+    return min(found, limit) if isinstance(limit, int) else max(int(found * limit), 1)
+
+
+def _processes(trainer: Any) -> int:
+    """Processes that the Trainer's options ask for, on all nodes."""
+    devices = trainer.devices
+    if devices in ("auto", "-1", -1, None):
+        on_gpus = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        here = torch.cuda.device_count() if on_gpus else 1
+    elif isinstance(devices, (list, tuple)):
+        here = len(devices)
+    elif isinstance(devices, str) and not devices.isdigit():
+        here = len([word for word in devices.split(",") if word.strip()])
+    else:
+        here = int(devices)
+    return max(here, 1) * max(trainer.num_nodes or 1, 1)
 
 
 def _batch_shape(task: BaseTask, data: LightningDataModule) -> tuple[int, int, int, int]:

@@ -198,8 +198,7 @@ def read_experiment(
         except ConfigError as error:
             raise ConfigError(f"{sweep.file}: {error}") from error
     kept = shared_options(options)
-    if options.init_from:
-        kept["init_from"] = options.init_from
+    kept |= {name: options[name] for name in ("init_from", "budget") if options[name]}
     return Experiment(kept, kept["model"]["class_path"].rpartition(".")[2])
 
 
