@@ -73,7 +73,9 @@ def plot_quality_against_compute(tables: Sequence[Table]) -> Figure:
     axes.set_xscale("log", base=2 if in_units else 10)
     axes.set(xlabel=f"compute of the whole training, {unit}", ylabel=tables[0].metric.unit)
     if in_units:
-        axes.xaxis.set_major_formatter(lambda value, position: f"{value:g}")
+        budgets = sorted({table.budget for table in tables if table.budget})
+        axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets], minor=False)
+        axes.set_xticks([], minor=True)
     if not tables[0].metric.rises:
         axes.invert_yaxis()  # better is higher in all pictures of quality
     axes.grid(alpha=0.3)
