@@ -45,6 +45,7 @@ def test_fit_leaves_all_that_a_run_folder_holds(finished, tiny):
         "parameters",
         "preprocessing",
         "peak_memory_mb",
+        "compute",
         "validation",
         "test",
     ]

@@ -67,8 +67,10 @@ def test_one_network_starts_from_the_weights_that_the_data_suggest(tiny, command
     assert load_task("run").backbone.weights == weights
     # One source or none leaves nothing to average, and no data are looked at.
     monkeypatch.setattr("zoo_lightning.experiment_parts.find_start", None)
-    for sources, method in (("[random:1]", "single:random-1"), ("null", "scratch")):
-        done = command(*FIT, "--run_dir", method, f"--{BACKBONE}.sources", sources)
+    for sources, method in (([], "scratch"), (["random:1"], "single:random-1")):
+        described["init_args"]["sources"] = sources
+        tiny(**{"model.init_args.backbone": described, "trainer.max_steps": 2})
+        done = command(*FIT, "--run_dir", method)
         assert done.status == 0, done.err
         assert json.loads(Path(method, "summary.json").read_text())["method"] == method
 
