@@ -86,8 +86,9 @@ class AveragedWeights(WeightAveraging):
         if self._average_model is None or trainer.sanity_checking:
             return
         if _has_norms(pl_module):
-            images = [each.to(pl_module.device) for each in self._training_images(trainer)]
+            # Loaders draw from the generator of the training, too.
             with torch.random.fork_rng(devices=[]):
+                images = [each.to(pl_module.device) for each in self._training_images(trainer)]
                 estimate_norms(pl_module, _normalized(trainer, images))
 
     @override
