@@ -164,3 +164,10 @@ def test_maps_of_labels_are_refused_before_anything_is_trained(tiny, command, cl
     assert "have a map of labels; expected points with visible, or label" in refused
     assert "give gate_init a number for each source" in refused
     assert not Path("run").exists()
+
+
+def test_a_zoos_option_for_one_network_says_how_to_train_a_zoo(command):
+    words = ("fit", "--experiment", "classification-folders", f"--{BACKBONE}.mode", "full")
+    command(*words).refused("unknown option 'mode'", "--experiment methods/lite")
+    typo = (*words[:3], f"--{BACKBONE}.weight", "uniform")
+    command(*typo).refused("unknown option 'weight'", "Did you mean 'weights'?")

@@ -115,7 +115,10 @@ def one_line(message: str, options: list[str]) -> str:
 def _fault(line: str, owner: str | None) -> str:
     """One leaf of the tree, with a suggestion where something is mistyped."""
     if found := re.match(r"Option '(.+)' is not accepted", line):
-        return f"unknown option {found[1]!r}.{nearest(found[1], parameters_of(owner))}"
+        hint = nearest(found[1], parameters_of(owner))
+        if owner == "PlainBackbone" and found[1] in parameters_of("ZooBackbone"):
+            hint = " It is one of zoos; put --experiment methods/lite or methods/full before it."
+        return f"unknown option {found[1]!r}.{hint}"
     if found := re.match(r"Expected a dot import path string: (.+)", line):
         return f"unknown class {found[1]!r}.{nearest(found[1], list(known_classes()))}"
     if found := re.match(r"Expected a (.+?)\. Got value: (.*)", line):

@@ -484,7 +484,7 @@ def start_cost(content: Mapping[str, Any]) -> dict[str, float]:
     """What the informed start of a checkpoint's run has cost; empty if it had none.
 
     Args:
-        content: what the checkpoint has of this package. Before 0.2 it had the seconds alone.
+        content: what the checkpoint has of this package. Older versions noted the seconds alone.
     """
     seconds = content.get("start_seconds")
     old = {"seconds": seconds, "multiply_adds": 0} if seconds else {}

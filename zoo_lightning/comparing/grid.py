@@ -204,7 +204,7 @@ class Comparison:
         summaries = [each for c in self.closure(cell) if (each := self.trained(c)) is not None]
         computes = [each.get("compute") for each in summaries]
         counted: int | None = None
-        if all(computes):  # versions before 0.2 wrote none
+        if all(computes):  # older versions wrote none
             # Teachers that a recipe chose are among the cells; others come on top.
             left_out = ("teachers",) if RECIPES[cell.method].needs else ()
             parts = [compute["parts"] for compute in computes]
