@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
-from torch.utils.flop_counter import FlopCounterMode
 from typing_extensions import override
+
+from zoo_lightning.layers.multiply_adds import Count, counting
 
 PARTS = ("preparation", "training", "validation")
 """What happens before the first step (a probed head, norm statistics), in steps, and between."""
-
 
 COUNTED = 2
 """Steps, and validations, that are counted operation by operation."""
@@ -24,8 +25,8 @@ class TrainingCompute(Callback):
     The first two steps and validations are counted operation by operation, as
     :mod:`zoo_lightning.layers.multiply_adds` does; every one is taken to cost as much as the
     cheaper of these, since layers may try several ways to compute in the first. The counts are
-    those of this process. Compiled models are not counted, because torch hides
-    their operations from the counter. Put it before callbacks that compute in ``on_train_start``.
+    those of this process. Compiled models are not counted, because torch hides their operations
+    from the counter. Put it before callbacks that compute in ``on_train_start``.
 
     Hooks: ``on_train_start`` until the first epoch begins is the preparation; then each batch and
     each validation but the sanity check. State: the multiply-adds so far, so that a resumed run
@@ -39,21 +40,21 @@ class TrainingCompute(Callback):
         super().__init__()
         self.parts: dict[str, int] = dict.fromkeys(PARTS, 0)
         self._each: dict[str, list[int]] = {"training": [], "validation": []}
-        self._counter: FlopCounterMode | None = None
+        self._counter: AbstractContextManager[Count] | None = None
+        self._count = Count()
 
     def _begin(self, pl_module: pl.LightningModule) -> None:
         if self._counter is None and not _is_compiled(pl_module):
-            self._counter = FlopCounterMode(display=False)
-            self._counter.__enter__()
+            self._counter = counting()
+            self._count = self._counter.__enter__()
 
     def _end(self) -> int:
         """Multiply-adds since the beginning; 0 where nothing was counted."""
         if self._counter is None:
             return 0
         self._counter.__exit__(None, None, None)
-        found = self._counter.get_total_flops() // 2
         self._counter = None
-        return found
+        return self._count.multiply_adds
 
     def _begin_one(self, part: str, pl_module: pl.LightningModule) -> None:
         if len(self._each[part]) < COUNTED:

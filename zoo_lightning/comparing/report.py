@@ -374,12 +374,12 @@ def write_tables(comparison: Comparison, tables: Sequence[Table]) -> None:
     for table in tables:
         lines = verdict(table) + tuning_line(table)
         words = "\n".join(f"- {line}" for line in lines)
-        alone = "" if table.budget is None else f"## Budget {table.budget:g}\n\n"
-        if table.fraction != 1 or len({each.fraction for each in tables}) > 1:
-            alone = f"## {table.fraction:g} of the training data\n\n"
-            if table.budget is not None:
-                alone = alone.replace("\n", f", budget {table.budget:g}\n", 1)
-        parts.append(f"{alone}{format_table(table)}\n{words}\n")
+        names_fraction = table.fraction != 1 or len({each.fraction for each in tables}) > 1
+        titles = [f"{table.fraction:g} of the training data"] if names_fraction else []
+        titles += [] if table.budget is None else [f"budget {table.budget:g}"]
+        title = ", ".join(titles)
+        heading = f"## {title[:1].upper()}{title[1:]}\n\n" if title else ""
+        parts.append(f"{heading}{format_table(table)}\n{words}\n")
     head = (
         f"# {comparison.folder.resolve().name}\n\nMean ± half of the 95 % interval over seeds and, "
         "where each image's result is known, over test images (Student's t with Satterthwaite's "

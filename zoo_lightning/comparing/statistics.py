@@ -106,7 +106,7 @@ def paired(
     unknown = float("nan")
     if count < 2:
         return Difference(mean, unknown, unknown, unknown, unknown, count)
-    if not any((images or {}).values()):
+    if len(set((images or {}).values())) < 2:  # they say nothing of the spread
         if not np.any(differences):
             return Difference(0.0, 0.0, 0.0, 0.0, 1.0, count)
         if np.ptp(differences) <= ROUNDING * max(abs(first[seed]) for seed in seeds):

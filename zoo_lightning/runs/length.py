@@ -21,6 +21,9 @@ Scale = Literal["short", "default", "long"]
 FACTORS: dict[str, float] = {"short": 0.25, "default": 1.0, "long": 4.0}
 """By which ``--length`` multiplies an experiment's own length."""
 
+FIXED = ("--trainer.max_steps", "--trainer.max_epochs")
+"""Words of the command line that set a length of the user's own."""
+
 
 @dataclass
 class LengthFromData:
@@ -93,9 +96,6 @@ def check_length_options(options: Any, arguments: Sequence[str]) -> None:
             "--length and --budget count optimizer steps over images; the length of a policy's "
             "training is data.total_steps: set that"
         )
-
-
-FIXED = ("--trainer.max_steps", "--trainer.max_epochs")
 
 
 def resolve_length(
