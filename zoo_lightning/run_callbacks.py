@@ -74,24 +74,32 @@ def add_callback_options(parser: LightningArgumentParser) -> None:
     )
 
 
-def check_callback_options(options: Any, checkpoint: Mapping[str, Any]) -> None:
+def resume_callback_options(options: Any, checkpoint: Mapping[str, Any]) -> None:
     """Refuse to resume a run with other options of callbacks that its weights depend on.
 
     Args:
-        options: of ``fit``.
+        options: of ``fit``; ``select: auto`` becomes what the run had.
         checkpoint: content of the checkpoint to resume from.
 
     Raises:
-        ConfigError: the run averaged its weights and shall no longer, or the other way round.
+        ConfigError: the run averaged its weights and shall no longer, or the other way round, or
+            it shall end with other weights than it kept so far.
     """
-    name = AveragedWeights.__qualname__
-    before = any(key.startswith(name) for key in checkpoint.get("callbacks", {}))
-    if options.average_weights != before:
-        raise ConfigError(
-            f"average_weights is {options.average_weights}, and the checkpoint's run had "
-            f"{before}; resume a run with its own options, or start from its weights with "
-            "--init_from"
-        )
+    states = checkpoint.get("callbacks", {})
+    averaged = any(key.startswith(AveragedWeights.__qualname__) for key in states)
+    before: dict[str, Any] = {"average_weights": averaged}
+    keepers = [key for key in states if key.startswith(ModelCheckpoint.__qualname__)]
+    if keepers:
+        final = any(f"'monitor': '{FINAL}'" in key for key in keepers)
+        before["select"] = "final" if final else "best"
+        if options.select == "auto":
+            options.select = before["select"]
+    for name, value in before.items():
+        if options[name] != value:
+            raise ConfigError(
+                f"{name} is {options[name]}, and the checkpoint's run had {value}; resume a run "
+                "with its own options, or start from its weights with --init_from"
+            )
 
 
 def run_callbacks(

@@ -48,8 +48,8 @@ from zoo_lightning.run_callbacks import (
     FEW_IMAGES,
     FINAL,
     add_callback_options,
-    check_callback_options,
     chooses_best,
+    resume_callback_options,
     run_callbacks,
 )
 from zoo_lightning.run_folder import (
@@ -198,7 +198,7 @@ class ZooCLI(LightningCLI):
             options.ckpt_path = str(ckpt)
             if self.subcommand == "fit":
                 self.start_cost = start_cost(content["zoo_lightning"])
-                check_callback_options(options, content)
+                resume_callback_options(options, content)
             if options.run_dir is None and self.subcommand == "fit":
                 options.run_dir = str(run_of(ckpt) or "") or None
         elif self.subcommand != "fit":
@@ -275,7 +275,7 @@ class ZooCLI(LightningCLI):
             ),
             # First of all, for it counts what the others compute in their hooks.
             callbacks=[
-                TrainingCompute(),
+                TrainingCompute(self.length.unit if self.length else None),
                 *given,
                 *run_callbacks(self.model, options, self.run_dir, given, few),
             ],
@@ -462,12 +462,11 @@ class ZooCLI(LightningCLI):
             if runs:  # older versions did not count
                 parts[part] = None if None in each else sum(each)
             spent += sum(cost.get("seconds", 0.0) for cost in costs)
-        unit = self.length.unit if self.length else None
         return {
             "multiply_adds": None if None in parts.values() else sum(parts.values()),
             "seconds": round(spent, 1),
             "parts": parts,
-            **({"unit": unit * processes} if unit else {}),
+            **({"unit": counter.unit * processes} if counter.unit else {}),
         }
 
     def _log_results(self, checkpoint: Path, summary: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 from typing_extensions import override
@@ -216,3 +217,13 @@ def test_a_run_resumes_with_or_without_averages_as_it_began(tiny, command):
     assert command(*FIT[:3], "--run_dir", "new", "--init_from", "run").status == 0
     with_it = ("--run_dir", "new", "--ckpt_path", "last", "--average_weights", "true")
     command(*FIT[:3], *with_it).refused("average_weights is True", "had False")
+
+
+def test_a_run_resumes_with_the_selection_that_it_began_with(tiny, command):
+    alone = (*FIT[:5], "--average_weights", "false")
+    assert command(*alone, "--select", "final").status == 0
+    command(*alone, "--ckpt_path", "last", "--select", "best").refused(
+        "select is best", "had final"
+    )
+    assert command(*alone, "--ckpt_path", "last").status == 0
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["select"] == "final"

@@ -112,6 +112,9 @@ def test_a_budget_is_what_one_network_would_cost(tiny, command):
     assert summary()["steps"] == 12
     assert compute["parts"]["training"] == 1.5 * compute["unit"]
     assert config()["budget"] is None
+    again = ("--config", "run/config.yaml", "--run_dir", "run", "--ckpt_path", "last")
+    assert command("fit", *again).status == 0
+    assert summary()["compute"]["unit"] == compute["unit"]
 
 
 def test_a_zoo_pays_its_start_and_its_dearer_steps_from_its_budget(tiny, command):

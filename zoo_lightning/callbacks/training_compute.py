@@ -29,15 +29,21 @@ class TrainingCompute(Callback):
     from the counter. Put it before callbacks that compute in ``on_train_start``.
 
     Hooks: ``on_train_start`` until the first epoch begins is the preparation; then each batch and
-    each validation but the sanity check. State: the multiply-adds so far, so that a resumed run
-    knows its whole cost.
+    each validation but the sanity check. State: the multiply-adds so far and the unit, so that a
+    resumed run knows its whole cost, and in what its budget was counted.
+
+    Args:
+        unit: multiply-adds of this process in whose multiples the run's budget is given; ``None``
+            without a budget.
 
     Attributes:
         parts: multiply-adds of this process so far, by the names in :data:`PARTS`.
+        unit: as given, or as the checkpoint had it that the run resumes from.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unit: int | None = None) -> None:
         super().__init__()
+        self.unit = unit
         self.parts: dict[str, int] = dict.fromkeys(PARTS, 0)
         self._each: dict[str, list[int]] = {"training": [], "validation": []}
         self._counter: AbstractContextManager[Count] | None = None
@@ -113,11 +119,13 @@ class TrainingCompute(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"parts": dict(self.parts)}
+        return {"parts": dict(self.parts), "unit": self.unit}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.parts = dict(state_dict["parts"])
+        if self.unit is None:
+            self.unit = state_dict.get("unit")  # which older versions did not keep
 
 
 def _is_compiled(module: pl.LightningModule) -> bool:
