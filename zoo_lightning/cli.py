@@ -37,6 +37,7 @@ USAGE = """\
 usage: python -m zoo_lightning SUBCOMMAND ...
 
   fit        --experiment NAME [--key value ...]   train, then test the best checkpoint
+  fit        --experiment NAME --method METHOD     train by a transfer method, in stages
   validate   --experiment NAME --ckpt_path PATH    measure on the validation data
   test       --experiment NAME --ckpt_path PATH    measure on the test data
   predict    --experiment NAME --ckpt_path PATH    write predictions for the test data
@@ -201,12 +202,22 @@ def _carry_out(given: Sequence[str] | None) -> int:
         from zoo_lightning.sweeping import command as sweeping
 
         return sweeping.main(arguments[1:])
+    if arguments[0] == "fit" and _names_method(arguments):
+        _quieten()
+        from zoo_lightning.pipelines import command as pipelines
+
+        return pipelines.main(arguments[1:])
     if arguments[0] == "predict" and _names_images(arguments):
         _quieten()
         from zoo_lightning.predicting import command as predicting
 
         return predicting.main(arguments[1:])
     return _train(given)
+
+
+def _names_method(arguments: Sequence[str]) -> bool:
+    """Whether ``fit`` is for a transfer method, which may take several trainings."""
+    return any(word.partition("=")[0] == "--method" for word in arguments)
 
 
 def _names_images(arguments: Sequence[str]) -> bool:

@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 
 from zoo_lightning.comparing import command as comparing
-from zoo_lightning.comparing import running
-from zoo_lightning.comparing.cell import claimed
+from zoo_lightning.runs.claims import claimed
 from zoo_lightning.comparing.grid import Cell, open_comparison
+from zoo_lightning.comparing.running import CellJob
 
 COMPARE = ("compare", "--run_dir", "out")
 SMALL = {"trainer.max_steps": 2, "trainer.val_check_interval": 2}
 
 
-def finish_at_once(comparison, cell, device):
+def finish_at_once(job, device):
     """Start a process that leaves a summary, or fails for the seed 1 of ``lite``."""
-    folder = comparison.run(cell)
+    cell, folder = job.cell, job.folder
     folder.mkdir(parents=True, exist_ok=True)
     summary = {"seconds": 1.0, "peak_memory_mb": 1, "validation": {"val/nme": 5.0},
                "test": {"test/nme": 5.0 + cell.seed}}  # fmt: skip
@@ -41,7 +41,7 @@ def finish_at_once(comparison, cell, device):
 def quick(tiny, monkeypatch):
     """The experiment ``tiny`` whose cells end at once."""
     tiny(**SMALL)
-    monkeypatch.setattr(running, "start", finish_at_once)
+    monkeypatch.setattr(CellJob, "start", finish_at_once)
 
 
 def test_methods_are_trained_and_compared(tiny, command):
@@ -168,12 +168,12 @@ def test_a_cell_that_another_process_works_on_is_left_to_it(tiny, command):
 
 
 def test_what_is_made_of_runs_that_failed_is_left_out(quick, command, monkeypatch):
-    def single_fails(comparison, cell, device):
-        if cell.label == "single random-2":
+    def single_fails(job, device):
+        if job.cell.label == "single random-2":
             return subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(1)"])
-        return finish_at_once(comparison, cell, device)
+        return finish_at_once(job, device)
 
-    monkeypatch.setattr(running, "start", single_fails)
+    monkeypatch.setattr(CellJob, "start", single_fails)
     words = ("--experiment", "tiny", "--methods", "ensemble", "--seeds", "0", "--no_costs")
     done = command(*COMPARE, *words)
     assert done.status == 1

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import yaml
-from filelock import FileLock, Timeout
 
 from zoo_lightning.cli import main as zoo_lightning
 from zoo_lightning.comparing.grid import Cell, Comparison, open_comparison
@@ -27,17 +25,17 @@ from zoo_lightning.layers.multiply_adds import counting
 from zoo_lightning.memory import peak_memory_mb
 from zoo_lightning.methods.recipe import Derived, Setting
 from zoo_lightning.methods.recipes import RECIPES
+from zoo_lightning.methods.saving import save_ensemble, save_task
 from zoo_lightning.run_callbacks import files_of
 from zoo_lightning.run_folder import SUMMARY, TEST_ERRORS, write_summary
+from zoo_lightning.runs.claims import claimed, is_first_rank
+from zoo_lightning.runs.pool import TAKEN
 from zoo_lightning.tasks import BaseTask
 from zoo_lightning.tasks.loading import load_task
 from zoo_lightning.trainer_cli import run
 from zoo_lightning.whole_files import whole_file
 
 CONFIG = "cell.yaml"
-
-TAKEN = 75
-"""Exit status of a process that found another at work on its cell: ``EX_TEMPFAIL``."""
 
 
 def run_cell(comparison: Comparison, cell: Cell) -> int:
@@ -106,7 +104,15 @@ def higher_is_better(comparison: Comparison) -> bool:
 def derive(
     recipe: Derived, setting: Setting, comparison: Comparison, folder: Path, cell: Cell
 ) -> None:
-    """Make a model of finished runs, test it, and write its summary."""
+    """Make a model of finished runs, keep it, test it, and write its summary.
+
+    Args:
+        recipe: by which it is made.
+        setting: with the finished runs.
+        comparison: of the cell.
+        folder: of the cell; it gets ``checkpoints/best.ckpt`` and ``summary.json``.
+        cell: that is made.
+    """
     start = time.monotonic()
     runs = [each for name in recipe.needs for each in setting.finished[name]]
     tasks = [load_task(each.folder) for each in runs]
@@ -123,6 +129,10 @@ def derive(
     with counting() as spent:
         made, members = recipe.make(tasks, score, setting.higher_is_better)
         validation = scores.get(id(made)) or judge(made, data)
+    if made.ensemble is not None:
+        checkpoint = save_ensemble([runs[i].folder for i in members], folder)
+    else:
+        checkpoint = save_task(made, runs[members[0]].folder, folder, recipe.name)
     # Several models are asked one after the other; their parameters have to be stored.
     count = sum(p.numel() for p in made.parameters())
     seconds = time.monotonic() - start
@@ -144,7 +154,9 @@ def derive(
             "steps": 0,
             "members": [runs[i].variant for i in members],
             "seconds": round(seconds, 1),
+            "checkpoint": str(checkpoint.relative_to(folder)),
             "parameters": {"training": count, "folded": count},
+            "preprocessing": {"mean": list(data.mean), "std": list(data.std)},
             "peak_memory_mb": peak_memory_mb(),
             "compute": {
                 "multiply_adds": spent.multiply_adds,
@@ -155,30 +167,6 @@ def derive(
             "test": {key: value for key, value in results.items() if key != "step"},
         },
     )
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """Whether this process may work on a cell: no other does.
-
-    The lock is the system's, so that it is free again when the process dies in whatever way.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
-
-
-def is_first_rank() -> bool:
-    """Whether this process claims the cell and writes its files; further ranks work with it."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def arguments_of(comparison: Comparison, cell: Cell) -> list[str]:

@@ -16,7 +16,6 @@ from zoo_lightning.comparing.grid import (
     Comparison,
     cells_of,
     open_comparison,
-    shared_options,
     with_needed,
 )
 from zoo_lightning.comparing.joint import join
@@ -32,7 +31,7 @@ from zoo_lightning.comparing.report import (
 from zoo_lightning.comparing.returns import format_returns, training_curves
 from zoo_lightning.comparing.running import (
     has_failed,
-    run_here,
+    run_cells,
     run_on_cluster,
     startable,
 )
@@ -46,6 +45,7 @@ from zoo_lightning.methods.recipes import RECIPES, find_recipes
 from zoo_lightning.plots import save_figure
 from zoo_lightning.run_folder import read_checkpoint
 from zoo_lightning.runs.length import check_length_options
+from zoo_lightning.runs.options import shared_options
 from zoo_lightning.stopping import WorkStopped
 from zoo_lightning.tasks import BaseTask
 from zoo_lightning.tasks.loading import load_task
@@ -295,7 +295,7 @@ def _work(comparison: Comparison, cells: Sequence[Cell], options: argparse.Names
         return []
     devices = [word for word in options.devices.split(",") if word]
     workers = max(options.workers, len(devices))
-    return run_here(comparison, cells, workers, devices, lambda line: print(line, flush=True))
+    return run_cells(comparison, cells, workers, devices, lambda line: print(line, flush=True))
 
 
 def _report(

@@ -22,6 +22,7 @@ from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipe import FinishedRun, Recipe, Setting
 from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.run_folder import SUMMARY
+from zoo_lightning.runs.options import differences
 from zoo_lightning.sources.spec import parse_sources
 from zoo_lightning.whole_files import whole_file
 
@@ -29,30 +30,6 @@ EXPERIMENT, CHOSEN = "experiment.yaml", "tuning.json"
 
 TRIAL_SEED = 1000
 """Of all trials of tuning; none of the comparison's own, so that no seed is chosen for."""
-
-SHARED = ("seed_everything", "trainer", "model", "data")
-"""Options of ``fit`` that a comparison keeps."""
-
-OF_EVERY_RUN = {
-    "gradient_norms": False,
-    "on_nonfinite": "stop",
-    "average_weights": False,
-    "select": "auto",
-    "length": "default",
-    "length_from_data": None,
-    "wandb": False,
-    "wandb_project": None,
-    "wandb_entity": None,
-    "wandb_group": None,
-    "wandb_tags": None,
-    "wandb_notes": None,
-    "wandb_checkpoint": True,
-    "wandb_sources": False,
-}
-"""Options with their defaults that it keeps where they are others."""
-
-FROM_DATA = ("num_points", "num_classes", "num_actions")
-"""Options of the task that come from the data."""
 
 
 @dataclass(frozen=True)
@@ -282,17 +259,6 @@ def with_needed(comparison: Comparison, cells: Sequence[Cell]) -> list[Cell]:
     return list(found)
 
 
-def shared_options(options: Any) -> dict[str, Any]:
-    """Of resolved options of ``fit`` those that a comparison keeps, in plain types."""
-    content = json.loads(json.dumps(options.as_dict(), default=str))
-    kept = {key: content[key] for key in SHARED}
-    kept |= {k: content[k] for k, default in OF_EVERY_RUN.items() if content[k] != default}
-    kept["data"].setdefault("init_args", {}).pop("seed", None)  # the run's
-    for name in FROM_DATA:
-        kept["model"]["init_args"].pop(name, None)
-    return kept
-
-
 def open_comparison(
     folder: Path, options: dict[str, Any] | None, hold_out: bool = False
 ) -> Comparison:
@@ -310,7 +276,7 @@ def open_comparison(
     if path.is_file():
         before = yaml.safe_load(path.read_text())
         if options is not None and before != options:
-            changed = ", ".join(sorted(_differences(before, options)))
+            changed = ", ".join(sorted(differences(before, options)))
             raise ConfigError(
                 f"{folder} was begun with other options: {changed}; leave them out to go on with "
                 f"those of {path}, or give another --run_dir"
@@ -321,16 +287,3 @@ def open_comparison(
     with whole_file(path) as part:
         part.write_text(yaml.safe_dump(options, sort_keys=False))
     return Comparison(folder, options, hold_out)
-
-
-def _differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Dotted names of what differs."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        return [
-            found
-            for key in {**before, **now}
-            for found in _differences(
-                before.get(key), now.get(key), f"{name}.{key}".removeprefix(".")
-            )
-        ]
-    return [] if before == now else [f"{name} ({before!r}, now {now!r})"]

@@ -184,8 +184,8 @@ def read_experiment(
         ConfigError: the command is no fit of this package, or options that do not exist.
     """
     # Slow to import, and not needed to refuse a file.
-    from zoo_lightning.comparing.grid import shared_options
     from zoo_lightning.experiment_sources import ExperimentReader
+    from zoo_lightning.runs.options import shared_options
     from zoo_lightning.trainer_cli import run
 
     content = nested(values)

@@ -1,12 +1,13 @@
-"""Processes for cells that begin with everything imported.
+"""Processes for runs that begin with everything imported.
 
 Importing torch, Lightning and the rest takes longer than many a small training. Where the system
-can fork, one process imports them once and every cell is a fork of it; elsewhere each cell starts
-anew.
+can fork, one process imports them once and every run is a fork of it; elsewhere each run starts a
+process of its own from the beginning.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import multiprocessing
 import os
@@ -17,26 +18,32 @@ from pathlib import Path
 
 from zoo_lightning.stopping import STOPPING
 
-MODULE = "zoo_lightning.comparing.cell"
+PRELOADED = ["zoo_lightning.comparing.cell"]
+"""What is imported before the first fork."""
 
 
-class CellProcess:
-    """A process that carries out a cell's command line.
+class ForkedProcess:
+    """A process that carries out the command line of a module: ``python -m MODULE ARGUMENTS``.
 
     Args:
-        arguments: of :func:`zoo_lightning.comparing.cell.main`.
+        module: whose ``main`` takes the arguments and returns the exit status.
+        arguments: of that function.
         log: file that gets what it prints, after what is there.
         device: number of the GPU to use; ``None`` leaves the choice to Lightning.
     """
 
-    def __init__(self, arguments: Sequence[str], log: Path, device: str | None) -> None:
+    def __init__(
+        self, module: str, arguments: Sequence[str], log: Path, device: str | None
+    ) -> None:
         kinds = multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
         if "forkserver" in kinds:
-            context.set_forkserver_preload([MODULE])
+            context.set_forkserver_preload(PRELOADED)
             _start_fork_server()
         # Not a daemon: its loaders have processes of their own.
-        self._process = context.Process(target=_carry_out, args=(list(arguments), log, device))
+        self._process = context.Process(
+            target=_carry_out, args=(module, list(arguments), log, device)
+        )
         self._process.start()
 
     def wait(self) -> int:
@@ -65,7 +72,7 @@ def _start_fork_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _carry_out(arguments: list[str], log: Path, device: str | None) -> None:
+def _carry_out(module: str, arguments: list[str], log: Path, device: str | None) -> None:
     """Become what ``python -m MODULE ARGUMENTS`` would be."""
     if hasattr(os, "setsid"):
         os.setsid()  # a terminal's SIGINT reaches it through the command, and once
@@ -77,10 +84,7 @@ def _carry_out(arguments: list[str], log: Path, device: str | None) -> None:
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     # Lightning starts further ranks by repeating the command line.
-    spec = importlib.util.find_spec(MODULE)
+    spec = importlib.util.find_spec(module)
     sys.modules["__main__"].__spec__ = spec
     sys.argv = [str(spec.origin), *arguments]
-
-    from zoo_lightning.comparing.cell import main
-
-    sys.exit(main(arguments))
+    sys.exit(importlib.import_module(module).main(arguments))

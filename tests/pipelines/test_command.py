@@ -1,0 +1,103 @@
+"""``fit --method``: stages, what they cost, going on, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+FIT = ("fit", "--experiment", "tiny", "--run_dir", "run")
+
+
+def summary(folder="run"):
+    return json.loads(Path(folder, "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory, tiny_in):
+    """A finished pipeline of distillation with a budget of four trainings."""
+    from zoo_lightning.cli import main
+
+    folder = tmp_path_factory.mktemp("taught")
+    tiny_in(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main([*FIT, "--method", "distillation", "--budget", "4"]) == 0
+    return folder / "run"
+
+
+def test_what_a_method_is_made_from_is_trained_first_and_counted(taught):
+    stages = sorted(path.parent.name for path in taught.glob("stages/*/summary.json"))
+    assert stages == ["single-random-1", "single-random-2"]
+    teachers = yaml.safe_load((taught / "config.yaml").read_text())["model"]["init_args"][
+        "teachers"
+    ]
+    assert [Path(path).name for path in teachers] == stages
+    found = summary(taught)
+    assert found["pipeline"] == "distillation"
+    assert found["test"].keys() >= {"test/nme"}
+    assert all(not summary(taught / "stages" / each)["test"] for each in stages)
+    compute = found["compute"]
+    each = [summary(taught / "stages" / stage)["compute"] for stage in stages]
+    assert compute["parts"]["stages"] == sum(cost["multiply_adds"] for cost in each)
+    assert "teachers" not in compute["parts"]  # they are stages
+    trained = compute["parts"]["training"] + sum(cost["parts"]["training"] for cost in each)
+    assert 3.5 * compute["unit"] < trained <= 4.05 * compute["unit"]
+
+
+def test_a_finished_pipeline_is_an_ordinary_run(taught, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(taught.parent)
+    again = command(*FIT, "--method", "distillation", "--budget", "4")
+    assert again.status == 0
+    assert "finished" in again.out
+    output = tmp_path / "out"
+    tested = command("test", "--experiment", "tiny", "--config", "run/config.yaml",
+                     "--ckpt_path", "run", "--run_dir", str(output))  # fmt: skip
+    assert tested.status == 0, tested.err
+    assert summary(output)["test"] == summary()["test"]
+
+
+def test_what_was_stopped_goes_on_and_repeats_nothing(taught, tmp_path, monkeypatch, command, tiny):
+    shutil.copytree(taught, tmp_path / "run")
+    before = Path("run/stages/single-random-1/metrics.csv").stat().st_mtime_ns
+    Path("run/summary.json").unlink()  # as if it had been killed before its end
+    shutil.rmtree("run/stages/single-random-2")
+    done = command(*FIT, "--method", "distillation", "--budget", "4")
+    assert done.status == 0, done.err
+    assert Path("run/stages/single-random-1/metrics.csv").stat().st_mtime_ns == before
+    assert summary()["test"] == summary(taught)["test"]
+    assert summary()["compute"]["parts"] == summary(taught)["compute"]["parts"]
+    command(*FIT, "--method", "distillation").refused("budget (4.0, now None)", "to go on")
+
+
+def test_a_method_of_one_training_has_no_stages(tiny, command):
+    done = command(*FIT, "--method", "single:random-2", "--trainer.max_steps", "2")
+    assert done.status == 0, done.err
+    assert not list(Path("run").glob("stages/*/summary.json"))
+    assert summary()["method"] == "single:random-2"
+    command(*FIT[:-1], "run", "--method", "scratch").refused("run was begun with other options")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--method", "distilation"), ("distilation", "distillation")),
+        (("--method", "single"), ("single:random-1", "tried-single")),
+        (("--method", "lite", "--init_from", "x"), ("--init_from", "leave it out")),
+        (("--method", "lite", "--ckpt_path", "last"), ("--ckpt_path", "--run_dir")),
+        (("--method", "lite", "--workers", "0"), ("--workers", "at least 1")),
+        (("--method", "lite", "--trainer.fast_dev_run", "true"), ("fast_dev_run",)),
+        (("--method", "lite", "--budget", "-1"), ("budget", "above 0")),
+    ],
+)
+def test_options_that_cannot_be_right_are_refused(tiny, command, words, said):
+    command(*FIT, *words).refused(*said)
+    assert not Path("run").exists()
+
+
+def test_the_folder_of_another_run_is_left_alone(tiny, finished, command):
+    before = Path("done/summary.json").read_text()
+    words = ("fit", "--experiment", "tiny", "--run_dir", "done", "--method", "scratch")
+    command(*words).refused("done is the folder of another run")
+    assert Path("done/summary.json").read_text() == before
