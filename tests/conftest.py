@@ -44,6 +44,25 @@ NOWHERE = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.
 """Sends programs that are not Python, such as W&B's, to a port where nobody listens."""
 
 
+LONG = (
+    "test_notebooks.py",
+    "test_experiments.py",
+    "comparing/test_command.py",
+    "deployment/test_export.py",
+    "pipelines/test_command.py",
+    "test_resume.py",
+    "sweeping/test_command.py",
+)
+"""Modules that take longest, these first, so that no process is left with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of long modules first; the others stay in order."""
+    places = {name: place for place, name in enumerate(LONG)}
+    here = Path(__file__).parent
+    items.sort(key=lambda item: places.get(item.path.relative_to(here).as_posix(), len(LONG)))
+
+
 def without_network(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process that is to stay on this machine."""
     paths = environment.get("PYTHONPATH", "").split(os.pathsep)

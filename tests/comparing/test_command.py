@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from zoo_lightning.comparing import command as comparing
-from zoo_lightning.runs.claims import claimed
 from zoo_lightning.comparing.grid import Cell, open_comparison
 from zoo_lightning.comparing.running import CellJob
+from zoo_lightning.runs.claims import claimed
 
 COMPARE = ("compare", "--run_dir", "out")
 SMALL = {"trainer.max_steps": 2, "trainer.val_check_interval": 2}

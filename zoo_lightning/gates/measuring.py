@@ -226,8 +226,8 @@ def recalibrate(task: BaseTask, data: LightningDataModule) -> None:
 
 
 @torch.no_grad()
-def judge(task: BaseTask, data: LightningDataModule) -> float:
-    """A task's metric on the validation data, percent.
+def validation_scores(task: BaseTask, data: LightningDataModule) -> Scores:
+    """How wrong a task is on each validation image, in the same order for every task.
 
     Args:
         task: in evaluation mode, on any device.
@@ -235,9 +235,17 @@ def judge(task: BaseTask, data: LightningDataModule) -> float:
     """
     batches = some_batches(data, data.val_set, len(data.val_set))
     scores = [score_batch(task, _on_device(task, data, batch)) for batch in batches]
-    return measure_of(task).of(
-        Scores(*(torch.cat([getattr(s, k) for s in scores]) for k in ("error", "loss")))
-    )
+    return Scores(*(torch.cat([getattr(s, k) for s in scores]) for k in ("error", "loss")))
+
+
+def judge(task: BaseTask, data: LightningDataModule) -> float:
+    """A task's metric on the validation data, percent.
+
+    Args:
+        task: in evaluation mode, on any device.
+        data: set up for ``fit``.
+    """
+    return measure_of(task).of(validation_scores(task, data))
 
 
 def _on_device(task: BaseTask, data: LightningDataModule, batch: dict[str, Any]) -> dict[str, Any]:

@@ -14,13 +14,15 @@ from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiment_sources import ExperimentReader
 from zoo_lightning.faults import terminable
 from zoo_lightning.methods.recipes import RECIPES
+from zoo_lightning.pipelines.estimate import estimate
 from zoo_lightning.pipelines.plan import Plan, begin
-from zoo_lightning.pipelines.transfer import Hands, carry_out, find_method
+from zoo_lightning.pipelines.transfer import Hands, carry_out, find_method, trainings
 from zoo_lightning.refused_options import check_trainer_options
 from zoo_lightning.run_folder import SUMMARY, new_run_folder
 from zoo_lightning.runs.length import check_length_options
 from zoo_lightning.runs.options import shared_options
 from zoo_lightning.stopping import WorkStopped
+from zoo_lightning.tasks import PPOTask
 from zoo_lightning.trainer_cli import run
 
 ABOUT = f"""\
@@ -67,6 +69,8 @@ def main(arguments: Sequence[str]) -> int:
     devices = [word for word in words.devices.split(",") if word]
     hands = Hands(max(words.workers, len(devices)), devices, lambda line: print(line, flush=True))
     print(f"method        {words.method}\nrun folder    {folder}", flush=True)
+    if plan.task != PPOTask.__name__:  # whose steps are those of a game
+        print(estimate(given).line(trainings(plan)), flush=True)
     try:
         with terminable():
             carry_out(plan, folder, hands)

@@ -75,6 +75,16 @@ def carry_out(plan: Plan, folder: Path, hands: Hands) -> None:
     add_costs(folder, stages, plan)
 
 
+def trainings(plan: Plan) -> float:
+    """How many trainings of one ordinary network's cost a plan comes to, about."""
+    recipe, _ = find_method(plan)
+    if plan.budget is not None:
+        return plan.budget
+    names = list(plan.sources)
+    needed = sum(len(RECIPES[name].variants(names)) for name in recipe.needs)
+    return needed + isinstance(recipe, Trained)
+
+
 def find_method(plan: Plan) -> tuple[Recipe, str]:
     """The recipe of a plan's method, and which of its variants is meant.
 

@@ -122,33 +122,17 @@ def resolve_length(
         ConfigError: there is no length to multiply, or a budget that the start has used up.
         DataError: as the data raise it.
     """
-    trainer, from_data = options.trainer, None
-    if options.length_from_data is not None:
-        from_data = LengthFromData(**vars(options.length_from_data))
-    fixed = trainer.max_steps not in (None, -1)
-    by_epochs = trainer.max_epochs not in (None, -1)
+    trainer = options.trainer
+    from_data = None if options.length_from_data is None else _from_data(options)
+    fixed, by_epochs = _limits(trainer)
     scale, budget = FACTORS[options.length], options.budget
     own = from_data is not None and not fixed and not by_epochs
     # An experiment says how often to validate, also in a length of the user's own.
     spread = from_data is not None and not by_epochs and trainer.val_check_interval is None
     if not own and not spread and scale == 1 and budget is None:
         return None
-    if not (own or fixed or by_epochs):
-        raise ConfigError(
-            "--length and --budget multiply the experiment's length, and it has none; set "
-            "trainer.max_steps, trainer.max_epochs or length_from_data"
-        )
-    data.prepare_data()
-    data.setup("fit")
+    usual, unit = usual_steps(options, data), None
     batches, micro = _batches(trainer, data), trainer.accumulate_grad_batches or 1
-    each_epoch = math.ceil(batches / micro)
-    if own:
-        steps = from_data.steps(each_epoch)
-    else:
-        limits = [trainer.max_steps] if fixed else []
-        limits += [trainer.max_epochs * each_epoch] if by_epochs else []
-        steps = min(limits)
-    usual, unit = max(round(steps * scale), 1), None
     steps = usual
     if budget is not None:
         shape = _batch_shape(task, data)
@@ -170,6 +154,45 @@ def resolve_length(
     elif isinstance(interval, int):  # so that longer trainings have as many validations
         interval = max(round(interval * scale * steps / usual), 1)
     return Length(steps, interval, _describe(steps, usual, batches, micro, budget), unit)
+
+
+def usual_steps(options: Any, data: LightningDataModule) -> int:
+    """Optimizer steps of one training of the experiment's length, times what ``--length`` says.
+
+    Args:
+        options: the parsed options of ``fit``.
+        data: of this package; set up for ``fit`` here.
+
+    Raises:
+        ConfigError: the experiment has no length.
+        DataError: as the data raise it.
+    """
+    trainer = options.trainer
+    fixed, by_epochs = _limits(trainer)
+    if not (fixed or by_epochs or options.length_from_data is not None):
+        raise ConfigError(
+            "--length and --budget multiply the experiment's length, and it has none; set "
+            "trainer.max_steps, trainer.max_epochs or length_from_data"
+        )
+    data.prepare_data()
+    data.setup("fit")
+    each_epoch = math.ceil(_batches(trainer, data) / (trainer.accumulate_grad_batches or 1))
+    if not fixed and not by_epochs:
+        steps = _from_data(options).steps(each_epoch)
+    else:
+        limits = [trainer.max_steps] if fixed else []
+        limits += [trainer.max_epochs * each_epoch] if by_epochs else []
+        steps = min(limits)
+    return max(round(steps * FACTORS[options.length]), 1)
+
+
+def _limits(trainer: Any) -> tuple[bool, bool]:
+    """Whether the Trainer's options limit the steps, and the epochs."""
+    return trainer.max_steps not in (None, -1), trainer.max_epochs not in (None, -1)
+
+
+def _from_data(options: Any) -> LengthFromData:
+    return LengthFromData(**vars(options.length_from_data))
 
 
 def _batches(trainer: Any, data: LightningDataModule) -> int:

@@ -1,0 +1,92 @@
+"""How long a pipeline will take here, from a few steps of the ordinary network."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from zoo_lightning.architecture import Architecture
+from zoo_lightning.experiment_parts import plain_data
+from zoo_lightning.runs.length import usual_steps
+
+ROUNDS = 3
+"""Steps that are timed; the first one of each kind is not."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one training of the experiment's length takes.
+
+    Attributes:
+        steps: of it.
+        step_seconds: of one step, loading included.
+    """
+
+    steps: int
+    step_seconds: float
+
+    def line(self, trainings: float) -> str:
+        """What so many trainings take, for people to read."""
+        minutes = trainings * self.steps * self.step_seconds / 60
+        time_left = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+        return (
+            f"estimate      about {time_left} here: {trainings:.3g} times {self.steps:,} steps of "
+            f"one network, {1000 * self.step_seconds:.0f} ms each; validations and the test come "
+            "on top"
+        )
+
+
+def estimate(options: Any) -> Estimate:
+    """Time a few steps of the ordinary network on the device that training would take.
+
+    Args:
+        options: the parsed options of ``fit``, of images.
+
+    Raises:
+        ConfigError: the experiment has no length.
+        DataError: as the data raise it.
+    """
+    data = plain_data(options.data)
+    steps = usual_steps(options, data)
+    init_args = options.model.init_args.backbone.init_args
+    output, in_chans = init_args.get("output", "pooled"), init_args.get("in_chans", 3)
+    network = Architecture(init_args["architecture"], output, in_chans).build()
+    loading = _loading(data)
+    training = _training(network, (data.batch_size, in_chans, data.image_size, data.image_size))
+    each = max(loading / data.num_workers, training) if data.num_workers else loading + training
+    return Estimate(steps, each * (options.trainer.accumulate_grad_batches or 1))
+
+
+def _loading(data: LightningDataModule) -> float:
+    """Seconds in which one process loads a batch."""
+    found = data.train_set[(0, 0)]  # a first one opens what is opened once
+    count = min(len(data.train_set), data.batch_size)
+    start = time.perf_counter()
+    for index in range(count):
+        found = data.train_set[(0, index)]
+    del found
+    return (time.perf_counter() - start) * data.batch_size / count
+
+
+def _training(network: torch.nn.Module, shape: tuple[int, ...]) -> float:
+    """Seconds of a step: forward, backward and update, median of the rounds."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = network.to(device).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6)
+    images = torch.randn(shape, device=device)
+    seconds = []
+    for _ in range(ROUNDS + 1):
+        start = time.perf_counter()
+        found = network(images)
+        outputs = found if isinstance(found, (list, tuple)) else [found]
+        sum(each.square().mean() for each in outputs).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return sorted(seconds[1:])[ROUNDS // 2]
