@@ -14,6 +14,7 @@ _HOMES = {
     "LandmarkTask": "zoo_lightning.tasks",
     "PPOTask": "zoo_lightning.tasks",
     "load_task": "zoo_lightning.tasks.loading",
+    "save_ensemble": "zoo_lightning.methods.saving",
     "export": "zoo_lightning.deployment.export",
     "Predictor": "zoo_lightning.predicting.predictor",
     "informed_start": "zoo_lightning.starts",

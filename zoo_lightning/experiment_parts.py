@@ -93,7 +93,8 @@ def resolve_start(
         init_args[option] = "uniform"  # there is nothing to average
         return None
     if checkpoint is not None:
-        found = checkpoint["hyper_parameters"]["backbone"]["init_args"].get(option)
+        described = checkpoint.get("hyper_parameters")  # an ensemble's networks have their own
+        found = described and described["backbone"]["init_args"].get(option)
         if isinstance(found, list) and len(found) == len(init_args["sources"]):
             init_args[option] = found
         return None

@@ -22,7 +22,7 @@ from zoo_lightning.callbacks.last_validation import LastValidation
 from zoo_lightning.callbacks.policy_files import PolicyFiles
 from zoo_lightning.callbacks.progress import StepProgress
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.run_folder import CHECKPOINTS
+from zoo_lightning.run_folder import CHECKPOINTS, describe_ensemble
 from zoo_lightning.tasks import BaseTask, ClassificationTask, LandmarkTask, PPOTask
 
 FILES: dict[type[BaseTask], type[Callback]] = {
@@ -83,8 +83,20 @@ def resume_callback_options(options: Any, checkpoint: Mapping[str, Any]) -> None
 
     Raises:
         ConfigError: the run averaged its weights and shall no longer, or the other way round, or
-            it shall end with other weights than it kept so far.
+            it shall end with other weights than it kept so far; the checkpoint is of a model that
+            was made of finished runs.
     """
+    made_by = checkpoint.get("zoo_lightning", {}).get("method")
+    if ensemble := describe_ensemble(checkpoint):
+        raise ConfigError(
+            f"--ckpt_path: the checkpoint is {ensemble}, which have no joint training to resume; "
+            "give the run of one of them"
+        )
+    if made_by is not None:
+        raise ConfigError(
+            f"--ckpt_path: the checkpoint was made of finished runs (method {made_by}) and has no "
+            "training to resume; to train from its weights use --init_from"
+        )
     states = checkpoint.get("callbacks", {})
     averaged = any(key.startswith(AveragedWeights.__qualname__) for key in states)
     before: dict[str, Any] = {"average_weights": averaged}

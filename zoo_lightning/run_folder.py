@@ -25,6 +25,9 @@ TEST_ERRORS = "test_errors.csv"
 LOG = "log.txt"
 """What a run that another command started has printed."""
 
+MEMBERS = "members"
+"""Key of a checkpoint under which an ensemble has its networks' checkpoints, by their numbers."""
+
 
 def new_run_folder(experiment: str) -> Path:
     """``runs/EXPERIMENT/DATE-TIME``, not yet taken by another run."""
@@ -88,7 +91,15 @@ def find_checkpoint(
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Content of a run's checkpoint, on the CPU; no code in the file is run.
+    """Content of a run's or an ensemble's checkpoint, on the CPU; no code in the file is run.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Of one network ``state_dict``, ``hyper_parameters``, ``global_step`` and ``zoo_lightning``
+        among others. An ensemble has the last two and its networks' contents, see
+        :func:`networks_in`.
 
     Raises:
         ConfigError: a file that is damaged, that would run code, or that is not of this project.
@@ -96,10 +107,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     # Slow to import, and not needed by those who only look for runs.
     import torch
 
-    from zoo_lightning.sources.files import read_file
+    from zoo_lightning.sources.files import read_contents
 
     try:
-        read_file(path)
+        read_contents(path)
         content = torch.load(path, weights_only=True, map_location="cpu")
     except SourceError as error:
         raise ConfigError(str(error)) from error
@@ -111,28 +122,89 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "as a source"
         )
     if missing := _misshapen(content):
+        another = "take another checkpoint of the run"
         raise ConfigError(
             f"{path} is damaged, or of another version of zoo_lightning: {missing} is not what a "
-            "run writes; take another checkpoint of the run"
+            f"run writes; {'make the ensemble again' if MEMBERS in content else another}"
         )
     return content
 
 
+def networks_in(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What an ensemble's checkpoint has of its networks; nothing of a checkpoint of one network.
+
+    Args:
+        content: as :func:`read_checkpoint` gives it.
+
+    Returns:
+        One for each network: what a run's checkpoint has of model and data, and in ``run`` the path
+        of the run it was taken from.
+    """
+    return list(content.get(MEMBERS, {}).values())
+
+
+def describe_ensemble(content: Mapping[str, Any]) -> str:
+    """Number of an ensemble's networks and the runs they are from, for people to read.
+
+    Args:
+        content: of a checkpoint, whoever wrote it.
+
+    Returns:
+        ``an ensemble of 2 networks (RUN, RUN)``; empty for anything else.
+    """
+    members = content.get(MEMBERS)
+    if "zoo_lightning" not in content or not isinstance(members, Mapping):
+        return ""
+    given = [each.get("run") for each in members.values() if isinstance(each, Mapping)]
+    runs = ", ".join(run for run in given if isinstance(run, str))
+    described = f"an ensemble of {len(members)} network{'' if len(members) == 1 else 's'}"
+    return f"{described} ({runs})" if runs else described
+
+
+OF_ALL = {
+    "zoo_lightning": Mapping,
+    "zoo_lightning.task": str,
+    "global_step": int,
+    "zoo_lightning.data": (Mapping, NoneType),
+    "zoo_lightning.data.classes": (list, NoneType),
+    "zoo_lightning.data_options": (Mapping, NoneType),
+    "zoo_lightning.method": (str, NoneType),
+}
+"""Kinds of what every checkpoint has."""
+
+OF_ONE = {
+    "state_dict": Mapping,
+    "hyper_parameters": Mapping,
+    "hyper_parameters.backbone": Mapping,
+    "hyper_parameters.backbone.class_path": str,
+    "hyper_parameters.backbone.init_args": Mapping,
+}
+"""Kinds of what a checkpoint of one network has besides."""
+
+
 def _misshapen(content: Mapping[str, Any]) -> str:
     """What in a checkpoint is of the wrong kind; empty if nothing is."""
-    places = {
-        "zoo_lightning": Mapping,
-        "zoo_lightning.task": str,
-        "state_dict": Mapping,
-        "hyper_parameters": Mapping,
-        "hyper_parameters.backbone": Mapping,
-        "hyper_parameters.backbone.class_path": str,
-        "hyper_parameters.backbone.init_args": Mapping,
-        "global_step": int,
-        "zoo_lightning.data": (Mapping, NoneType),
-        "zoo_lightning.data.classes": (list, NoneType),
-        "zoo_lightning.data_options": (Mapping, NoneType),
-    }
+    if MEMBERS not in content:
+        return _of_other_kind(content, OF_ALL | OF_ONE)
+    if wrong := _of_other_kind(content, OF_ALL):
+        return wrong
+    members = content[MEMBERS]
+    if not isinstance(members, Mapping) or not members:
+        return MEMBERS
+    for name, member in members.items():
+        place = f"{MEMBERS}.{name}"
+        # An ensemble of ensembles would be one of other weights than it seems.
+        if not isinstance(member, Mapping) or MEMBERS in member:
+            return place
+        if wrong := _of_other_kind(member, OF_ALL | OF_ONE | {"run": (str, NoneType)}):
+            return f"{place}.{wrong}"
+        if member["zoo_lightning"]["task"] != content["zoo_lightning"]["task"]:
+            return f"{place}.zoo_lightning.task"
+    return ""
+
+
+def _of_other_kind(content: Mapping[str, Any], places: Mapping[str, Any]) -> str:
+    """The first of some dotted places where something else stands than should; empty if none."""
     for place, kind in places.items():
         found: Any = content
         for key in place.split("."):

@@ -419,14 +419,14 @@ class ZooCLI(LightningCLI):
         seed = self.config[self.subcommand].seed_everything
         summary = {
             "experiment": self.experiment,
-            "method": self.model.backbone.method,
+            "method": self.model.method,
             "seed": seed,
             "steps": steps,
             **self.model.facts(),
             "seconds": round(seconds, 1),
             **({"start_seconds": self.start_cost["seconds"]} if self.start_cost else {}),
             "checkpoint": os.path.relpath(checkpoint, self.run_dir),
-            "parameters": self.model.backbone.parameter_counts(),
+            "parameters": self.model.parameter_counts(),
             "preprocessing": self._preprocessing(),
             "peak_memory_mb": peak_memory_mb(),
             **{key: value for key, value in (fitted or {}).items() if value},

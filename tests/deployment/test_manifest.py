@@ -55,6 +55,7 @@ DAMAGES = {
     "too few means": lambda content: content["input"].update(mean=[0.5]),
     "another preprocessing": lambda content: content["input"]["preprocessing"].update(kind="x"),
     "classes that are no names": lambda content: content["output"].update(classes=[1, 2]),
+    "a network without a method": lambda content: content.update(members=[{"architecture": "x"}]),
     "nothing of ours": lambda content: content.clear(),
 }
 

@@ -73,7 +73,7 @@ def multiply_adds(task: BaseTask, size: tuple[int, ...]) -> float:
 def stored_parameters(task: BaseTask) -> int:
     """Parameters that a task needs for evaluation: of a lite zoo those of the folded network."""
     head = sum(p.numel() for p in task.head.parameters())
-    if hasattr(task, "ensemble"):
+    if task.ensemble is not None:
         return sum(p.numel() for p in task.ensemble.parameters())
     full = task.backbone.method == "zoo"
     return head + task.backbone.parameter_counts()["training" if full else "folded"]

@@ -19,7 +19,7 @@ Write a trained model as a folder that needs no zoo_lightning. timm: config.json
 model.safetensors, for timm.create_model("local-dir:DIR", pretrained=True). onnx: model.onnx,
 checked with onnxruntime. torch-export: model.pt2, for torch.export.load. Lite zoos, single sources
 and averages are one ordinary network; a full zoo keeps a kernel for each sample, unless it is
-folded.
+folded; an ensemble is one graph of all its networks, in onnx and torch-export.
 """
 
 

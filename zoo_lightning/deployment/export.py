@@ -7,11 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.deployment.averaging import Averaged, fold_by_average
 from zoo_lightning.deployment.formats import FORMATS, ONNX, TORCH_EXPORT, card
 from zoo_lightning.deployment.manifest import TASKS, Manifest, manifest_of
-from zoo_lightning.deployment.modules import averages_with_mirror, deployable, knows_mirror
+from zoo_lightning.deployment.modules import (
+    averages_with_mirror,
+    deployable,
+    is_full,
+    knows_mirror,
+)
 from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.experiment_sources import run_data
 from zoo_lightning.matched_zoo import refuse_full
@@ -40,8 +44,10 @@ def export(
     """Write a trained model for timm, onnxruntime or ``torch.export``.
 
     Args:
-        checkpoint: a ``.ckpt`` of a run, or the run's folder, whose best checkpoint is taken.
-        formats: ``timm``, ``onnx``, ``torch-export``, or several of them.
+        checkpoint: a ``.ckpt`` of a run or of an ensemble, or the run's folder, whose best
+            checkpoint is taken.
+        formats: ``timm``, ``onnx``, ``torch-export``, or several of them; an ensemble is one graph
+            of all its networks, which ``timm`` has no form for.
         output: folder to write; it appears when it is complete.
         fold: a full zoo's kernels of its average gates in place of a mixture for each sample.
         mirrored: of landmarks, whether the model averages with the mirror image; ``None`` does as
@@ -66,7 +72,7 @@ def export(
     path = find_checkpoint(str(checkpoint), None, "", "--ckpt")
     noted = read_checkpoint(path)["zoo_lightning"]
     task = load_task(path)
-    full = isinstance(task.backbone, ZooBackbone) and task.backbone.mode == "full"
+    full = any(map(is_full, task.networks()))
     _refuse(task, wanted, full, fold)
     facts, module = noted.get("data"), None
     if not facts or (full and fold):
@@ -79,7 +85,7 @@ def export(
             f"--mirrored true: this {type(task).__name__} does not know which points swap in the "
             "mirror image; leave it out"
         )
-    method = task.backbone.method
+    method = task.method
     if full and fold:
         averaged = fold_by_average(task, module)
         say(described(averaged))
@@ -114,6 +120,18 @@ def _refuse(task: BaseTask, formats: Sequence[str], full: bool, fold: bool) -> N
         raise ConfigError(
             f"{type(task).__name__} cannot be exported; expected one of {', '.join(TASKS)}"
         )
+    if task.ensemble is not None:
+        count = len(task.networks())
+        if "timm" in formats:
+            raise ConfigError(
+                f"the checkpoint is an ensemble of {count} networks, and timm's format holds one; "
+                "use --format onnx or torch-export, or export the run of one of them"
+            )
+        if full and fold:
+            raise ConfigError(
+                f"--fold is for one full zoo, and the checkpoint is an ensemble of {count} "
+                "networks; leave it out, and they keep a kernel for each sample"
+            )
     if full and not fold and "timm" in formats:
         raise ConfigError(
             "a full zoo has a kernel for each sample, which timm has not; use --format onnx or "
@@ -136,6 +154,9 @@ def described(averaged: Averaged) -> str:
 def notes(manifest: Manifest, formats: Sequence[str]) -> list[str]:
     """What a user would otherwise miss of how the run's own test did it."""
     lines = []
+    if manifest.members:
+        methods = ", ".join(each["method"] for each in manifest.members)
+        lines.append(f"note: one graph of {len(manifest.members)} networks: {methods}")
     preprocessing = manifest.input.get("preprocessing", {})
     if preprocessing.get("crops", 1) > 1:
         lines.append(

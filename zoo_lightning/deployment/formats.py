@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from zoo_lightning.backbone import Headed
 from zoo_lightning.deployment.manifest import KEY, Manifest
-from zoo_lightning.deployment.modules import Scorer
 from zoo_lightning.errors import ConfigError, ExportError
 from zoo_lightning.tasks import BaseTask
 
@@ -40,7 +39,7 @@ ODD = 0.01
 map may be either."""
 
 
-def write_timm(task: BaseTask, module: Scorer, manifest: Manifest, folder: Path) -> None:
+def write_timm(task: BaseTask, module: nn.Module, manifest: Manifest, folder: Path) -> None:
     """A folder in timm's own hub layout: ``config.json`` and ``model.safetensors``.
 
     ``timm.create_model("local-dir:FOLDER", pretrained=True)`` opens it. Points are the classifier's
@@ -104,7 +103,7 @@ def _crop_share(crop: int, whole: int) -> float:
     return share if math.floor(crop / share) == whole else crop / (whole + 0.5)
 
 
-def write_onnx(task: BaseTask, module: Scorer, manifest: Manifest, folder: Path) -> None:
+def write_onnx(task: BaseTask, module: nn.Module, manifest: Manifest, folder: Path) -> None:
     """``model.onnx`` for any batch size, with the manifest in its metadata.
 
     Raises:
@@ -133,7 +132,7 @@ def write_onnx(task: BaseTask, module: Scorer, manifest: Manifest, folder: Path)
     )
 
 
-def write_torch_export(task: BaseTask, module: Scorer, manifest: Manifest, folder: Path) -> None:
+def write_torch_export(task: BaseTask, module: nn.Module, manifest: Manifest, folder: Path) -> None:
     """``model.pt2`` for any batch size, a program of ``torch.export`` with the manifest beside it.
 
     ``torch.export.load(path, extra_files={"zoo_lightning.json": ""})`` opens it.
@@ -157,7 +156,7 @@ def write_torch_export(task: BaseTask, module: Scorer, manifest: Manifest, folde
     _check("the exported program", module, manifest, run)
 
 
-FORMATS: dict[str, Callable[[BaseTask, Scorer, Manifest, Path], None]] = {
+FORMATS: dict[str, Callable[[BaseTask, nn.Module, Manifest, Path], None]] = {
     "timm": write_timm,
     "onnx": write_onnx,
     "torch-export": write_torch_export,
@@ -245,6 +244,11 @@ def card(manifest: Manifest, formats: Sequence[str]) -> str:
         "",
         f"Trained by zoo_lightning {manifest.version}, method {manifest.method}.",
         "",
+        *(
+            f"- network {number}: {each['architecture']}, method {each['method']}"
+            for number, each in enumerate(manifest.members, 1)
+        ),
+        *([""] if manifest.members else []),
         f"Input `{manifest.input['name']}`: {manifest.input['dtype']} "
         f"(B, {', '.join(map(str, manifest.input['size']))})",
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo_lightning import __version__
@@ -50,13 +50,18 @@ FACTS = {
 """What data modules tell, and a model of that task cannot be used without."""
 
 
+MEMBER = {"architecture": str, "method": str}
+"""What is said of each network of an ensemble."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """A model's inputs and outputs.
 
     Attributes:
         task: what it is for.
-        architecture: of the network, as timm or the run calls it.
+        architecture: of the network, as timm or the run calls it; of an ensemble all that its
+            networks have.
         method: by which it was trained, as ``summary.json`` has it.
         input: ``name``; ``size`` ``[C, H, W]``; ``dtype``; of images ``mean`` and ``std``, by which
             values in [0, 1] are normalised channel by channel, and ``preprocessing``, see
@@ -65,6 +70,7 @@ class Manifest:
             ``scheme``, ``flip`` and ``mirrored`` (whether the model averages with the mirror
             image); of policies ``game``, ``actions``, ``environment`` and ``seed``.
         version: of this package.
+        members: of an ensemble ``architecture`` and ``method`` of each network; else empty.
     """
 
     task: TaskName
@@ -73,6 +79,7 @@ class Manifest:
     input: dict[str, Any]
     output: dict[str, Any]
     version: str = __version__
+    members: list[dict[str, str]] = field(default_factory=list)
 
     def to_json(self) -> str:
         """One line."""
@@ -97,7 +104,13 @@ def manifest_of(task: BaseTask, facts: Mapping[str, Any], mirrored: bool = False
             f"the data do not say {', '.join(absent)}, which a model for {name} cannot be used "
             "without; a data module says it in facts()"
         )
-    backbone = task.backbone
+    backbone, members = task.backbone, []
+    if task.ensemble is not None:
+        members = [
+            {"architecture": each.backbone.architecture.label, "method": each.method}
+            for each in task.networks()
+        ]
+    labels = [each["architecture"] for each in members] or [backbone.architecture.label]
     channels, height, width = backbone.architecture.example_input(backbone.net).shape[1:]
     given: dict[str, Any] = {"name": "images", "size": [channels, height, width]}
     output: dict[str, Any] = {"names": OUTPUTS[name]}
@@ -110,7 +123,8 @@ def manifest_of(task: BaseTask, facts: Mapping[str, Any], mirrored: bool = False
         output |= {key: facts[key] for key in FACTS[name][4:]}
     if name == "landmarks":
         output["mirrored"] = mirrored
-    return Manifest(name, backbone.architecture.label, backbone.method, given, output)
+    architecture = ", ".join(dict.fromkeys(labels))
+    return Manifest(name, architecture, task.method, given, output, members=members)
 
 
 def read_manifest(text: str | bytes | Mapping[str, Any] | None, path: object) -> Manifest:
@@ -130,11 +144,16 @@ def read_manifest(text: str | bytes | Mapping[str, Any] | None, path: object) ->
         )
     try:
         content = json.loads(text) if isinstance(text, (str, bytes)) else dict(text)
+        # Earlier versions exported no ensembles.
+        content.setdefault("members", [])
         manifest = Manifest(**{f.name: content[f.name] for f in fields(Manifest)})
         channels, height, width = map(int, manifest.input["size"])
         known = manifest.output["names"].keys() == OUTPUTS[manifest.task].keys()
         if not known or min(channels, height, width) < 1:
             raise ValueError(f"inputs {manifest.input['size']}, outputs {manifest.output['names']}")
+        for each in manifest.members:
+            if {key: type(value) for key, value in each.items()} != MEMBER:
+                raise ValueError(f"members {manifest.members}")
         if manifest.task != "policy":
             _check_images(manifest)
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:

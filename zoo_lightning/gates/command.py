@@ -15,7 +15,12 @@ from zoo_lightning.experiments import experiment_name, find_experiment
 from zoo_lightning.gates.report import gate_report, refuse_no_zoo
 from zoo_lightning.gates.writing import FILES, format_report, write_report
 from zoo_lightning.matched_zoo import refuse_full
-from zoo_lightning.run_folder import find_checkpoint, read_checkpoint, run_of
+from zoo_lightning.run_folder import (
+    describe_ensemble,
+    find_checkpoint,
+    read_checkpoint,
+    run_of,
+)
 from zoo_lightning.tasks.loading import load_task
 from zoo_lightning.tasks.same_options import trained_classes
 
@@ -110,8 +115,13 @@ def refuse_unsuitable(content: dict[str, Any]) -> None:
     """Refuse a checkpoint of which there can be no report, before anything is built.
 
     Raises:
-        ConfigError: naming its task or its backbone.
+        ConfigError: naming its task or its backbone, or an ensemble.
     """
+    if ensemble := describe_ensemble(content):
+        raise ConfigError(
+            f"gates are reported for one zoo, and the checkpoint is {ensemble}; give the run of "
+            "one of them"
+        )
     task = content["zoo_lightning"]["task"]
     if task not in TASKS:
         raise ConfigError(f"gates are reported for {' and '.join(TASKS)}, not for {task}")

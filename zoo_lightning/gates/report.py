@@ -193,6 +193,11 @@ def check(
     measure = measure_of(task)
     if split not in ("val", "test"):
         raise ConfigError(f"split is {split!r}; expected val or test")
+    if task.ensemble is not None:
+        raise ConfigError(
+            f"gates are reported for one zoo, and the task is an ensemble of "
+            f"{len(task.networks())} networks; give one of task.networks()"
+        )
     refuse_no_zoo(type(task.backbone).__name__, len(task.backbone.sources))
     for name, value in (("samples", samples), ("calibration", calibration)):
         if value < 2:

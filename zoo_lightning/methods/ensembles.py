@@ -14,28 +14,19 @@ from zoo_lightning.heads import HeatmapHead
 from zoo_lightning.tasks import BaseTask, ClassificationTask, LandmarkTask
 
 
-class Ensemble(nn.Module):
-    """The mean prediction of several models: of class probabilities, points or heat maps.
-
-    Dietterich, *Ensemble Methods in Machine Learning*, 2000, section 1.
+class JointOutput(nn.Module):
+    """The mean output of several networks.
 
     Args:
-        tasks: trained alike, on the same classes or points.
-
-    Raises:
-        ConfigError: fewer than one, or tasks of different kinds.
+        members: each gives ``(B, ...)`` for images, all of one shape.
+        shares: whether outputs are scores of which a softmax over the last dimension, of heat maps
+            ``(B, K, h, w)`` over the last two, makes shares: the mean is then of the shares.
     """
 
-    def __init__(self, tasks: Sequence[BaseTask]) -> None:
+    def __init__(self, members: Sequence[nn.Module], shares: bool) -> None:
         super().__init__()
-        check_alike(tasks)
-        self.members = nn.ModuleList(tasks)
-        first = tasks[0]
-        shares = isinstance(first, ClassificationTask) or (
-            isinstance(first.head, HeatmapHead) and first.head.decode == "soft_argmax"
-        )
+        self.members = nn.ModuleList(members)
         self.shares = shares
-        """Whether outputs are scores of which a softmax makes shares."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Output ``(B, ...)``, to be understood as that of a single member."""
@@ -48,19 +39,65 @@ class Ensemble(nn.Module):
         return joint.view_as(outputs[0])
 
 
+class Ensemble(JointOutput):
+    """The mean prediction of several models: of class probabilities, points or heat maps.
+
+    Dietterich, *Ensemble Methods in Machine Learning*, 2000, section 1.
+
+    Args:
+        tasks: trained alike, on the same classes or points.
+
+    Raises:
+        ConfigError: fewer than one, or tasks of different kinds.
+    """
+
+    def __init__(self, tasks: Sequence[BaseTask]) -> None:
+        check_alike(tasks)
+        first = tasks[0]
+        shares = isinstance(first, ClassificationTask) or (
+            isinstance(first.head, HeatmapHead) and first.head.decode == "soft_argmax"
+        )
+        super().__init__(tasks, shares)
+
+    def fold(self) -> JointOutput:
+        """The members' ordinary networks with their heads, and the mean of their outputs."""
+        return JointOutput([task.fold() for task in self.members], self.shares).eval()
+
+
 def joint_task(tasks: Sequence[BaseTask]) -> BaseTask:
     """A task that tests, validates and predicts with the ensemble of several.
 
     Args:
-        tasks: as :class:`Ensemble` takes them.
+        tasks: as :class:`Ensemble` takes them; the new task holds them, not copies.
 
     Returns:
         A new task that is not for training.
+
+    Raises:
+        ConfigError: as :class:`Ensemble` raises it.
     """
-    joint = copy.deepcopy(tasks[0])
-    joint.ensemble = Ensemble(tasks)
-    joint.forward = joint.ensemble.forward
+    check_alike(tasks)
+    first = tasks[0]
+    kept = {id(module): module for module in (first.backbone, first.head)}
+    joint = copy.deepcopy(first, kept)
+    join(joint, tasks)
     return joint.eval()
+
+
+def join(task: BaseTask, members: Sequence[BaseTask]) -> None:
+    """Let a task predict with the ensemble of several in place of its own network.
+
+    Args:
+        task: of the members' kind; changed.
+        members: as :class:`Ensemble` takes them; the first one's backbone and head become the
+            task's.
+
+    Raises:
+        ConfigError: as :class:`Ensemble` raises it.
+    """
+    task.ensemble = Ensemble(members)
+    task.backbone, task.head = members[0].backbone, members[0].head
+    task.made_by = "ensemble"
 
 
 def average_tasks(tasks: Sequence[BaseTask]) -> BaseTask:
@@ -123,14 +160,22 @@ def check_alike(tasks: Sequence[BaseTask]) -> None:
     """
     if not tasks:
         raise ConfigError("an average needs at least one trained model, got none")
-    keys = ("num_classes", "num_points")
-    described = [
-        (type(task).__name__, *(getattr(task, key, None) for key in keys), type(task.head).__name__)
-        for task in tasks
-    ]
+    described = [_described(task) for task in tasks]
     if len(set(described)) > 1:
-        raise ConfigError(f"models to average must be alike, got {sorted(set(described))}")
+        kinds = "; ".join(dict.fromkeys(described))
+        raise ConfigError(f"models to average must be alike, got {kinds}")
     if not isinstance(tasks[0], (ClassificationTask, LandmarkTask)):
         raise ConfigError(
             f"models of classes and of landmarks are averaged, not {type(tasks[0]).__name__}"
         )
+
+
+def _described(task: BaseTask) -> str:
+    """What the outputs of tasks have to have in common."""
+    outputs = getattr(task, "num_classes", None) or getattr(task, "num_points", None)
+    decode = getattr(task.head, "decode", None)
+    return (
+        f"{type(task).__name__} of {outputs} outputs by a {type(task.head).__name__}"
+        f"{f' with decode: {decode}' if decode else ''}, in_chans: "
+        f"{task.backbone.architecture.in_chans}"
+    )

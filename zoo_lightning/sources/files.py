@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from zoo_lightning.errors import SourceError, nearest
+from zoo_lightning.run_folder import describe_ensemble
 from zoo_lightning.sources.spec import known_kinds
 
 AVERAGED = ("state_dict_ema", "model_ema", "ema", "ema_state_dict")
@@ -62,10 +63,27 @@ def read_file(path: Path) -> dict[str, Tensor]:
         The tensors by key, on the CPU, in the file's order.
 
     Raises:
-        SourceError: If the file is missing, empty, damaged, not a checkpoint, holds no weights, or
-            would run code to be read. The message names the file and the mend.
+        SourceError: If the file is missing, empty, damaged, not a checkpoint, holds no weights or
+            those of an ensemble, or would run code to be read. The message names the file and the
+            mend.
     """
-    return read_contents(path)[1]
+    content, state, _ = read_contents(path)
+    check_one_network(content, path)
+    return state
+
+
+def check_one_network(content: Any, path: Path) -> None:
+    """Refuse an ensemble's checkpoint, whose weights are not those of one network.
+
+    Raises:
+        SourceError: It is one.
+    """
+    ensemble = describe_ensemble(content) if isinstance(content, Mapping) else ""
+    if ensemble:
+        raise SourceError(
+            f"{path} is {ensemble}, and weights are taken from one network: give the run of one of "
+            "them."
+        )
 
 
 def read_contents(path: Path) -> tuple[Any, dict[str, Tensor], list[str]]:

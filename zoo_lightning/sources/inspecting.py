@@ -17,7 +17,7 @@ from zoo_lightning.errors import SourceError
 from zoo_lightning.layers.folding import fold_state, is_aggregated
 from zoo_lightning.run_folder import SUMMARY, run_of
 from zoo_lightning.sources.adapting import STATISTICS
-from zoo_lightning.sources.files import is_safetensors, read_contents
+from zoo_lightning.sources.files import check_one_network, is_safetensors, read_contents
 from zoo_lightning.sources.guessing import Match, guess, match
 from zoo_lightning.sources.reading import read_weights
 from zoo_lightning.sources.spec import Source, parse_source, split_weights
@@ -95,6 +95,7 @@ def inspect(source: Source, architecture: str | None = None) -> Inspection:
     if path.is_file():
         kind = file_kind(path)
         content, state, containers = read_contents(path)
+        check_one_network(content, path)
     whole = content if isinstance(content, Mapping) else {}
     floating = {k: t for k, t in state.items() if t.is_floating_point()}
     plain = fold_state(state) if is_aggregated(state) else state

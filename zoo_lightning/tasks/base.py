@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import lightning.pytorch as pl
 import timm.optim
@@ -23,6 +23,7 @@ from zoo_lightning.callbacks.gate_log import GateLog
 from zoo_lightning.callbacks.zoo_warnings import ZooWarnings
 from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.head_start import solve_head
+from zoo_lightning.run_folder import describe_ensemble, networks_in
 from zoo_lightning.shares import check_choice
 from zoo_lightning.tasks.parts import part_of
 from zoo_lightning.tasks.same_options import (
@@ -32,6 +33,9 @@ from zoo_lightning.tasks.same_options import (
     trained_classes,
 )
 from zoo_lightning.tasks.schedules import Schedule, depends_on_length, make_scheduler
+
+if TYPE_CHECKING:
+    from zoo_lightning.methods.ensembles import Ensemble
 
 HeadInit = Literal["random", "probe"]
 
@@ -120,10 +124,14 @@ class BaseTask(pl.LightningModule):
         self.weights_given = False
         """Whether a trained model's weights were put in, head included."""
         self.teacher: Callable[[BaseTask, Tensor, Tensor, Tensor], Tensor] | None = None
+        self.ensemble: Ensemble | None = None
+        """The networks whose mean prediction this task gives, if it is of several."""
+        self.made_by: str | None = None
+        """Method by which the model was made of finished runs, if it was not trained."""
 
     def configure_callbacks(self) -> list[Callback]:
         """Gates' moving average, log and warnings, so that no Trainer can be without them."""
-        if not isinstance(self.backbone, ZooBackbone):
+        if not isinstance(self.backbone, ZooBackbone) or self.ensemble is not None:
             return []
         return [GateEMA(self.hparams["gate_momentum"]), GateLog(), ZooWarnings()]
 
@@ -131,8 +139,14 @@ class BaseTask(pl.LightningModule):
         """Read the teachers, and check that a head that is to be solved for can be.
 
         Raises:
-            ConfigError: teachers cannot be read; the head is not linear, or there are no data.
+            ConfigError: teachers cannot be read; the head is not linear, or there are no data; the
+                task is of an ensemble.
         """
+        if self.ensemble is not None:
+            raise ConfigError(
+                f"an ensemble of {len(self.networks())} networks cannot be trained; train one of "
+                "its networks"
+            )
         self.backbone.prepare()
         if self.hparams["teachers"]:
             if type(self).imitation is BaseTask.imitation:
@@ -197,7 +211,9 @@ class BaseTask(pl.LightningModule):
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
-        """Head's output for normalised images ``(B, C, H, W)``."""
+        """Head's output for normalised images ``(B, C, H, W)``, of an ensemble the joint one."""
+        if self.ensemble is not None:
+            return self.ensemble(images)
         # Channels last is the faster layout of convolutions on CPUs and on tensor cores.
         images = images.contiguous(memory_format=torch.channels_last)
         return self.head(self.backbone(images))
@@ -207,8 +223,25 @@ class BaseTask(pl.LightningModule):
         return {}
 
     def fold(self) -> nn.Module:
-        """Ordinary network with the head, which computes what this task's ``forward`` computes."""
-        return self.backbone.fold(self.head)
+        """Ordinary network with the head, which computes what this task's ``forward`` computes.
+
+        Of an ensemble the folded networks of all members, and their joint output.
+        """
+        return self.backbone.fold(self.head) if self.ensemble is None else self.ensemble.fold()
+
+    @property
+    def method(self) -> str:
+        """Name of the method that made the model, as ``summary.json`` has it."""
+        return self.made_by or self.backbone.method
+
+    def networks(self) -> list[BaseTask]:
+        """The tasks of single networks that the prediction is made of: usually this one alone."""
+        return [self] if self.ensemble is None else list(self.ensemble.members)
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Numbers of the backbones' parameters: ``training``, and ``folded`` into ordinary ones."""
+        counts = [task.backbone.parameter_counts() for task in self.networks()]
+        return {key: sum(count[key] for count in counts) for key in counts[0]}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Trainable parameters by part and by whether they decay, with their learning rates."""
@@ -283,9 +316,12 @@ class BaseTask(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that does not belong to this task and configuration.
 
+        With an ensemble's checkpoint, a Trainer that validates, tests or predicts does so with the
+        ensemble, whatever the configuration's backbone is.
+
         Raises:
             ConfigError: naming each option, the checkpoint's value and the one given, or the
-                first class whose name differs.
+                first class whose name differs; an ensemble's checkpoint for a training.
         """
         ours = checkpoint.get("zoo_lightning")
         if ours is None:
@@ -294,7 +330,16 @@ class BaseTask(pl.LightningModule):
                 "name the file as a source"
             )
         fitting = self._trainer is not None and self.trainer.training
-        found, wanted = dict(checkpoint["hyper_parameters"]), dict(self.hparams)
+        members = networks_in(checkpoint)
+        if members and (fitting or self._trainer is None):
+            raise ConfigError(
+                f"the checkpoint is {describe_ensemble(checkpoint)}, and a training starts from "
+                "one network: give the run of one of them"
+            )
+        found = dict((members[0] if members else checkpoint)["hyper_parameters"])
+        wanted = dict(self.hparams)
+        if members:  # each brings its own
+            found["backbone"] = wanted["backbone"]
         found["task"], wanted["task"] = ours["task"], type(self).__name__
         different = differences(found, wanted, everything=fitting)
         if fitting and depends_on_length(self.hparams):
@@ -318,6 +363,14 @@ class BaseTask(pl.LightningModule):
             raise ConfigError(f"the checkpoint has other options: {'; '.join(different)}. {mend}")
         data = self._trainer and getattr(self.trainer, "datamodule", None)
         check_class_names(trained_classes(ours), data)
+        if members:
+            # Imports the tasks, which import this.
+            from zoo_lightning.methods.ensembles import join
+            from zoo_lightning.tasks.loading import build_networks
+
+            join(self, build_networks(checkpoint, "the checkpoint"))
+            # What the first network knows of the data, such as mirror images, is known to all.
+            checkpoint["state_dict"] = self.state_dict() | members[0]["state_dict"]
 
 
 def training_options(data: Any) -> dict[str, Any]:
