@@ -21,13 +21,14 @@ SUBCOMMANDS = (
     "fit", "validate", "test", "predict", "export", "compare", "sweep", "gates", "sources",
 )  # fmt: skip
 
-SOURCES = ("list", "inspect", "check", "rank", "match", "ship")
+SOURCES = ("list", "inspect", "check", "rank", "relate", "match", "ship")
 
 SOURCES_USAGE = """\
   sources    list                                  the sources that are shipped
   sources    inspect FILE_OR_REFERENCE             what a checkpoint holds, and its architecture
   sources    check --experiment NAME               do all sources fit?
   sources    rank --experiment NAME                which source suits the training data best?
+  sources    relate --experiment NAME              should the sources be merged, and how?
   sources    match --architecture NAME --sources A,B --output DIR
                                                    permute channels to agree with the first source's
   sources    ship RUN_DIR --name NAME ...          make a shipped source of a run
@@ -79,7 +80,7 @@ def sources(arguments: Sequence[str]) -> int:
         from zoo_lightning import matched_zoo
 
         return matched_zoo.main(rest)
-    elif command in ("check", "rank"):
+    elif command in ("check", "rank", "relate"):
         _quieten()
         from zoo_lightning import experiment_sources
 
@@ -87,7 +88,8 @@ def sources(arguments: Sequence[str]) -> int:
     else:
         raise ConfigError(
             f"sources {' '.join(arguments)}: expected one of 'sources list', 'sources inspect', "
-            f"'sources check', 'sources rank', 'sources match' or 'sources ship'."
+            f"'sources check', 'sources rank', 'sources relate', 'sources match' or "
+            f"'sources ship'."
             f"{'' if command in SOURCES else nearest(command, SOURCES)}"
         )
     return 0

@@ -39,10 +39,13 @@ def experiment_zoo(options: Any, experiment: str) -> tuple[Architecture, list[So
 def plain_data(described: Any) -> LightningDataModule:
     """The data that a configuration describes, without augmentation.
 
+    Args:
+        described: class and options, as a parser has them or in plain types.
+
     Raises:
         DataError: as the data raise it.
     """
-    content = described.as_dict()
+    content = described if isinstance(described, dict) else described.as_dict()
     options = content.setdefault("init_args", {})
     if "augment" in options:
         options["augment"] = False

@@ -231,14 +231,26 @@ class SampleScores:
         Raises:
             ConfigError: targets that are the same everywhere.
         """
-        features, targets = self.features(network, norms=True), self.targets
+        return self.probe_features(self.features(network, norms=True))
+
+    def probe_features(self, features: Tensor, scales: Tensor | None = None) -> Probe:
+        """Linear probe of features of the samples.
+
+        Args:
+            features: ``(n, F)``, in the samples' order.
+            scales: as of :func:`~zoo_lightning.sources.probing.linear_probe`.
+
+        Raises:
+            ConfigError: targets that are the same everywhere.
+        """
+        targets = self.targets
         if targets.kind == "classes":
             present, labels = targets.values.unique(return_inverse=True)
             values = torch.nn.functional.one_hot(labels, len(present))
             folds = spread_folds(labels)
         else:
             values, folds = targets.values, block_folds(len(targets.values))
-        found = linear_probe(features, values, targets.counted, folds)
+        found = linear_probe(features, values, targets.counted, folds, scales)
         if found.explained != found.explained:  # not a number
             raise ConfigError(f"the {targets.kind} of the training samples are all the same")
         return found

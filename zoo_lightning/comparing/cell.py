@@ -6,13 +6,11 @@ import dataclasses
 import json
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import yaml
 
 from zoo_lightning.cli import main as zoo_lightning
@@ -20,18 +18,12 @@ from zoo_lightning.comparing.grid import Cell, Comparison, open_comparison
 from zoo_lightning.errors import ConfigError, ZooError, message_of
 from zoo_lightning.experiment_parts import plain_data
 from zoo_lightning.experiment_sources import ExperimentReader
-from zoo_lightning.gates.measuring import judge, measure_of, recalibrate
-from zoo_lightning.layers.multiply_adds import counting
-from zoo_lightning.memory import peak_memory_mb
+from zoo_lightning.methods.deriving import derive
 from zoo_lightning.methods.recipe import Derived, Setting
 from zoo_lightning.methods.recipes import RECIPES
-from zoo_lightning.methods.saving import save_ensemble, save_task
-from zoo_lightning.run_callbacks import files_of
 from zoo_lightning.run_folder import SUMMARY, TEST_ERRORS, write_summary
 from zoo_lightning.runs.claims import claimed, is_first_rank
 from zoo_lightning.runs.pool import TAKEN
-from zoo_lightning.tasks import BaseTask
-from zoo_lightning.tasks.loading import load_task
 from zoo_lightning.trainer_cli import run
 from zoo_lightning.whole_files import whole_file
 
@@ -57,7 +49,11 @@ def run_cell(comparison: Comparison, cell: Cell) -> int:
     setting = Setting(comparison.sources, cell.variant, finished, higher)
     folder = comparison.run(cell)
     if isinstance(recipe, Derived):
-        derive(recipe, setting, comparison, folder, cell)
+        runs = [each for name in recipe.needs for each in setting.finished[name]]
+        words = ["fit", "--config", str(runs[0].folder / CONFIG)]
+        data = plain_data(run(words, ExperimentReader).options.data)
+        made = derive(recipe, runs, data, higher, folder, not comparison.hold_out)
+        write_summary(folder, {"experiment": "compare", "seed": cell.seed, **made})
         return 0
     config = folder / CONFIG
     if comparison.trained(cell) is not None:
@@ -99,74 +95,6 @@ def higher_is_better(comparison: Comparison) -> bool:
     from zoo_lightning import tasks
 
     return getattr(tasks, comparison.task).monitor_mode == "max"
-
-
-def derive(
-    recipe: Derived, setting: Setting, comparison: Comparison, folder: Path, cell: Cell
-) -> None:
-    """Make a model of finished runs, keep it, test it, and write its summary.
-
-    Args:
-        recipe: by which it is made.
-        setting: with the finished runs.
-        comparison: of the cell.
-        folder: of the cell; it gets ``checkpoints/best.ckpt`` and ``summary.json``.
-        cell: that is made.
-    """
-    start = time.monotonic()
-    runs = [each for name in recipe.needs for each in setting.finished[name]]
-    tasks = [load_task(each.folder) for each in runs]
-    config = runs[0].folder / CONFIG
-    data = plain_data(run(["fit", "--config", str(config)], ExperimentReader).options.data)
-    scores: dict[int, float] = {}
-
-    def score(task: BaseTask) -> float:
-        if task not in tasks:
-            recalibrate(task, data)
-        scores[id(task)] = judge(task, data)
-        return scores[id(task)]
-
-    with counting() as spent:
-        made, members = recipe.make(tasks, score, setting.higher_is_better)
-        validation = scores.get(id(made)) or judge(made, data)
-    if made.ensemble is not None:
-        checkpoint = save_ensemble([runs[i].folder for i in members], folder)
-    else:
-        checkpoint = save_task(made, runs[members[0]].folder, folder, recipe.name)
-    # Several models are asked one after the other; their parameters have to be stored.
-    count = sum(p.numel() for p in made.parameters())
-    seconds = time.monotonic() - start
-    results: dict[str, float] = {}
-    if not comparison.hold_out:
-        trainer = pl.Trainer(
-            accelerator="auto", devices=1, logger=False, enable_progress_bar=False,
-            enable_model_summary=False, enable_checkpointing=False,
-            callbacks=files_of(made, folder),
-        )  # fmt: skip
-        [results] = trainer.test(made, datamodule=data, verbose=False)
-    scale = 100 if measure_of(made).rises else 1
-    write_summary(
-        folder,
-        {
-            "experiment": "compare",
-            "method": recipe.name,
-            "seed": cell.seed,
-            "steps": 0,
-            "members": [runs[i].variant for i in members],
-            "seconds": round(seconds, 1),
-            "checkpoint": str(checkpoint.relative_to(folder)),
-            "parameters": {"training": count, "folded": count},
-            "preprocessing": {"mean": list(data.mean), "std": list(data.std)},
-            "peak_memory_mb": peak_memory_mb(),
-            "compute": {
-                "multiply_adds": spent.multiply_adds,
-                "seconds": round(seconds, 1),
-                "parts": {"validation": spent.multiply_adds},
-            },
-            "validation": {made.monitor: validation / scale},
-            "test": {key: value for key, value in results.items() if key != "step"},
-        },
-    )
 
 
 def arguments_of(comparison: Comparison, cell: Cell) -> list[str]:

@@ -14,6 +14,7 @@ from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiment_sources import ExperimentReader
 from zoo_lightning.faults import terminable
 from zoo_lightning.methods.recipes import RECIPES
+from zoo_lightning.pipelines.auto import AUTO, BUDGET, carry_out_auto, check_auto
 from zoo_lightning.pipelines.estimate import estimate
 from zoo_lightning.pipelines.plan import Plan, begin
 from zoo_lightning.pipelines.transfer import Hands, carry_out, find_method, trainings
@@ -30,7 +31,8 @@ Train by a transfer method. What it is made from, such as teachers or sources th
 trained first, as stages in the run's folder; what is finished is not repeated, so the same command
 with the same --run_dir goes on. At the end the folder is that of any run.
 
-methods: {", ".join(RECIPES)}; single:SOURCE fine-tunes that source
+methods: {AUTO}, which makes what it can of sources and budget; {", ".join(RECIPES)};
+single:SOURCE fine-tunes that source
 """
 
 REFUSED = {
@@ -53,14 +55,23 @@ def main(arguments: Sequence[str]) -> int:
         ZooError: a training failed.
     """
     words, rest = _parser().parse_known_args(arguments)
+    if words.inference < 1:
+        raise ConfigError(f"--inference must be at least 1, got {words.inference}")
+    if words.inference > 1 and words.method != AUTO:
+        raise ConfigError(
+            f"--inference {words.inference} is for --method {AUTO}, which may then end with an "
+            f"ensemble; {words.method} costs what it costs: leave it out"
+        )
     if words.workers < 1:
         raise ConfigError(f"--workers must be at least 1, got {words.workers}")
     options = run(["fit", *rest], ExperimentReader)
     given = options.options
     _check_given(given, rest)
     shared = shared_options(given)
-    plan = Plan(words.method, shared, given.budget, run_test=given.run_test)
-    find_method(plan)
+    budget = BUDGET if words.method == AUTO and given.budget is None else given.budget
+    plan = Plan(words.method, shared, budget, words.inference, given.run_test)
+    carry = carry_out_auto if words.method == AUTO else carry_out
+    check_auto(plan) if words.method == AUTO else find_method(plan)
     folder = Path(given.run_dir or new_run_folder(f"{options.experiment}-{words.method}"))
     begin(folder, plan)
     if _is_finished(folder):
@@ -70,10 +81,11 @@ def main(arguments: Sequence[str]) -> int:
     hands = Hands(max(words.workers, len(devices)), devices, lambda line: print(line, flush=True))
     print(f"method        {words.method}\nrun folder    {folder}", flush=True)
     if plan.task != PPOTask.__name__:  # whose steps are those of a game
-        print(estimate(given).line(trainings(plan)), flush=True)
+        cost = plan.budget if words.method == AUTO else trainings(plan)
+        print(estimate(given).line(cost), flush=True)
     try:
         with terminable():
-            carry_out(plan, folder, hands)
+            carry(plan, folder, hands)
     except (WorkStopped, TrainingInterrupted) as stop:
         print(
             f"\n{stop}\nGo on with the same command and --run_dir {folder}",
@@ -92,6 +104,14 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--method", required=True, help="name of the transfer method")
+    parser.add_argument(
+        "--inference",
+        type=int,
+        default=1,
+        metavar="K",
+        help="of auto: what the result may cost per image, in networks of the architecture; from 2 "
+        "on it may be an ensemble (default: 1)",
+    )
     parser.add_argument(
         "--workers", type=int, default=1, help="stages' runs at a time (default: 1)"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ import yaml
 
 from zoo_lightning import tasks
 from zoo_lightning.errors import ConfigError, ZooError
+from zoo_lightning.experiment_sources import run_data
+from zoo_lightning.methods.deriving import derive
 from zoo_lightning.methods.recipe import Derived, Recipe, Setting, Trained
 from zoo_lightning.methods.recipes import RECIPES, find_recipes
 from zoo_lightning.pipelines.plan import Plan, sum_known
+from zoo_lightning.pipelines.publishing import BEST, copy_records
 from zoo_lightning.pipelines.stage import STAGES, StageRun, fit_words
 from zoo_lightning.run_folder import SUMMARY, last_line_of_log, write_summary
 from zoo_lightning.runs.pool import Job, run_here
@@ -68,7 +71,15 @@ def carry_out(plan: Plan, folder: Path, hands: Hands) -> None:
         stages += runs
     setting = Setting(plan.sources, variant, finished, higher_is_better(plan.task))
     if isinstance(recipe, Derived):
-        raise NotImplementedError
+        made_of = [each for name in recipe.needs for each in finished[name]]
+        data = run_data(made_of[0].folder / BEST)
+        higher = setting.higher_is_better
+        made = derive(recipe, made_of, data, higher, folder, plan.run_test)
+        copy_records(made_of[0].folder, folder)
+        seed = plan.options["seed_everything"]
+        write_summary(folder, {"experiment": plan.method, "seed": seed, **made})
+        add_costs(folder, stages, plan)
+        return
     assert isinstance(recipe, Trained)
     budget = None if plan.budget is None else plan.budget * (1 - recipe.needs_share)
     train_finally(plan, folder, plan.configured(recipe, setting, budget))
@@ -188,22 +199,34 @@ def add_costs(folder: Path, stages: Sequence[StageRun], plan: Plan) -> None:
     if not path.is_file():  # another rank writes it
         return
     summary = json.loads(path.read_text())
-    own = summary.get(
-        "compute", {"multiply_adds": None, "seconds": summary["seconds"], "parts": {}}
-    )
-    # Teachers and starts that are stages are counted as such, once.
-    parts = {k: v for k, v in own["parts"].items() if k not in ("teachers", "init_from")}
-    costs = [each.summary()["compute"] for each in stages]
+    costs = [own_cost(each.summary()) for each in stages]
+    parts = own_parts(summary)
     if stages:
-        parts["stages"] = sum_known([cost["multiply_adds"] for cost in costs])
-    alone = summary["seconds"] + summary.get("start_seconds", 0.0)
+        parts["stages"] = sum_known([multiply_adds for multiply_adds, _ in costs])
+    _, alone = own_cost(summary)
     summary["compute"] = {
-        **own,
+        **summary["compute"],
         "multiply_adds": sum_known(list(parts.values())),
-        "seconds": round(alone + sum(cost["seconds"] for cost in costs), 1),
+        "seconds": round(alone + sum(seconds for _, seconds in costs), 1),
         "parts": parts,
     }
     write_summary(folder, {**summary, "pipeline": plan.method})
+
+
+def own_cost(summary: Mapping[str, Any]) -> tuple[int | None, float]:
+    """Multiply-adds and seconds of a run without those of runs that it is made from.
+
+    Args:
+        summary: of the run; multiply-adds are ``None`` if a part was not counted.
+    """
+    seconds = summary["seconds"] + summary.get("start_seconds", 0.0)
+    return sum_known(list(own_parts(summary).values())), seconds
+
+
+def own_parts(summary: Mapping[str, Any]) -> dict[str, int | None]:
+    """Multiply-adds of a run's parts; teachers and starts that are stages are counted as such."""
+    parts = summary["compute"]["parts"]
+    return {part: v for part, v in parts.items() if part not in ("teachers", "init_from")}
 
 
 def higher_is_better(task: str) -> bool:

@@ -7,7 +7,7 @@ unlike those scores it fits on some samples and looks at others.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -32,13 +32,22 @@ class Probe:
         explained: share of the held-out targets' squared deviations from the mean of the fitted
             ones that the predictions explain, at most 1; below 0 if the mean predicts better.
         penalty: the strength of the ridge, one of :data:`PENALTIES`, that explains most.
+        missed: ``(n,)`` float64, each sample's squared error at that penalty as a share of all
+            squared deviations; they sum to ``1 - explained``.
     """
 
     explained: float
     penalty: float
+    missed: Tensor = field(compare=False, repr=False)
 
 
-def linear_probe(features: Tensor, values: Tensor, counted: Tensor, folds: Tensor) -> Probe:
+def linear_probe(
+    features: Tensor,
+    values: Tensor,
+    counted: Tensor,
+    folds: Tensor,
+    scales: Tensor | None = None,
+) -> Probe:
     """Cross-validated ridge regression with an intercept, the ridge chosen on the held-out parts.
 
     A target that does not count in a sample is taken to be at its mean while fitting and is left
@@ -49,13 +58,15 @@ def linear_probe(features: Tensor, values: Tensor, counted: Tensor, folds: Tenso
         values: ``(n, K)`` targets; what does not count may be anything.
         counted: ``(n, K)`` bool, or ``(n, 1)`` for whole samples.
         folds: ``(n,)``, the part that each sample belongs to; at least two parts.
+        scales: ``(D,)`` at least 0, that the standardised features are multiplied by: the ridge
+            shrinks those of a small scale more; ``None`` for 1.
 
     Returns:
         The probe; ``explained`` is not a number if no target varies.
     """
     features, counted = features.double(), counted.expand_as(values)
     values = torch.where(counted, values, 0).double()
-    error = torch.zeros(len(PENALTIES), dtype=torch.float64)
+    squares = torch.zeros(len(PENALTIES), len(values), dtype=torch.float64)
     total = torch.zeros((), dtype=torch.float64)
     for fold in folds.unique():
         held = folds == fold
@@ -64,13 +75,15 @@ def linear_probe(features: Tensor, values: Tensor, counted: Tensor, folds: Tenso
         deviation = torch.where(here, values[~held] - middle, 0)
         mean, std = fitted.mean(0), fitted.std(0, correction=0)
         std = std.clamp_min(LEAST_DEVIATION * std.max()).clamp_min(torch.finfo(std.dtype).tiny)
-        predicted = ridge((fitted - mean) / std, deviation, (features[held] - mean) / std)
+        unit = std if scales is None else std / scales
+        predicted = ridge((fitted - mean) / unit, deviation, (features[held] - mean) / unit)
         wanted = torch.where(counted[held], values[held] - middle, 0)
         missed = torch.where(counted[held], wanted - predicted, 0)
-        error += (missed**2).sum((1, 2))
+        squares[:, held] = (missed**2).sum(2)
         total += (wanted**2).sum()
+    error = squares.sum(1)
     best = int(error.argmin())
-    return Probe(float(1 - error[best] / total), PENALTIES[best])
+    return Probe(float(1 - error[best] / total), PENALTIES[best], squares[best] / total)
 
 
 def ridge(fitted: Tensor, targets: Tensor, held: Tensor) -> Tensor:

@@ -1,0 +1,103 @@
+"""``fit --method auto``: members, a network taught by them, and what validation decides."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from zoo_lightning import load_task
+from zoo_lightning.cli import main
+from zoo_lightning.gates.measuring import Scores
+from zoo_lightning.pipelines import auto
+
+WORDS = ("fit", "--experiment", "tiny", "--run_dir", "run", "--method", "auto", "--budget", "20")
+
+
+def content(*names):
+    return json.loads(Path(*names).read_text())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tiny_in):
+    """A finished pipeline that may end with an ensemble of two."""
+    folder = tmp_path_factory.mktemp("auto")
+    tiny_in(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        # Whatever the images say, so that all of it is seen.
+        patch.setattr("zoo_lightning.pipelines.guard.SURE", 0.0)
+        assert main([*WORDS, "--inference", "2"]) == 0
+    return folder / "run"
+
+
+def test_members_teach_a_network_and_everything_is_counted(made):
+    stages = sorted(path.parent.name for path in made.glob("stages/*/summary.json"))
+    assert stages[1:] == ["start", "student"]
+    assert stages[0] in ("single-random-1", "single-random-2")
+    student = content(made, "stages", "student", "summary.json")
+    assert student["compute"]["parts"]["teachers"] > 0
+    summary = content(made, "summary.json")
+    parts = [content(made, "stages", name, "summary.json")["compute"]["parts"] for name in stages]
+    own = [{k: v for k, v in each.items() if k != "teachers"} for each in parts]
+    assert summary["compute"]["parts"]["stages"] == sum(sum(each.values()) for each in own)
+    spent = sum(each["training"] + each.get("start", 0) for each in own)
+    unit = student["compute"]["unit"]
+    assert 18 * unit < spent <= 20.1 * unit
+
+
+def test_the_result_is_a_run_that_predicts_and_is_tested(made):
+    decisions = content(made, "decisions.json")
+    assert len(decisions["result"]) == 2
+    task = load_task(made)
+    assert len(task.networks()) == 2
+    summary = content(made, "summary.json")
+    assert summary["members"] == decisions["result"]
+    assert summary["test"].keys() >= {"test/nme"}
+    names = {each["name"] for each in decisions["candidates"]}
+    assert {"start", "student", " + ".join(decisions["result"])} <= names
+
+
+def test_what_was_stopped_goes_on(made, tmp_path, monkeypatch, command):
+    shutil.copytree(made.parent, tmp_path / "again")
+    monkeypatch.chdir(tmp_path / "again")
+    Path("run/summary.json").unlink()
+    before = Path("run/stages/student/metrics.csv").stat().st_mtime_ns
+    monkeypatch.setattr("zoo_lightning.pipelines.guard.SURE", 2.0)  # nothing is as sure
+    done = command(*WORDS, "--inference", "2")
+    assert done.status == 0, done.err
+    assert "estimate" in done.out
+    assert Path("run/stages/student/metrics.csv").stat().st_mtime_ns == before
+    assert content("run", "summary.json")["pipeline"] == "auto"
+    assert content("run", "decisions.json")["result"] == ["student"]
+    mine, taught = (load_task(run).state_dict() for run in ("run", "run/stages/student"))
+    assert all(torch.equal(mine[key], value) for key, value in taught.items())
+
+
+def test_what_cannot_be_is_refused(tiny, command):
+    command(*WORDS[:-1], "1").refused("--budget 1", "at least 2")
+    command(*WORDS, "--inference", "0").refused("--inference", "at least 1")
+    command(*WORDS[:-3], "lite", "--inference", "2").refused("--inference 2", "leave it out")
+    assert not Path("run").exists()
+
+
+def test_the_partner_is_no_relative_of_the_best_source():
+    def pair(first, second, relation, joint):
+        return SimpleNamespace(first=first, second=second, relation=relation, joint=joint)
+
+    rows = [SimpleNamespace(name=n, score=s) for n, s in (("a", 1), ("b", 3), ("c", 2))]
+    pairs = [pair("a", "b", "strangers", 3.1), pair("b", "c", "relatives", 3.5)]
+    pairs.append(pair("a", "c", "strangers", 9.0))
+    found = SimpleNamespace(sources=rows, pairs=pairs)
+    assert auto.partner(found) == "a"
+    pairs[0].relation = "relatives"
+    assert auto.partner(found) == "c"
+
+
+def test_scores_of_a_candidate_are_those_of_its_images():
+    scores = Scores(torch.tensor([0.0, 100.0]), torch.tensor([0.5, 1.5]))
+    runs = tuple(SimpleNamespace(name=name) for name in ("x", "y"))
+    candidate = auto.Candidate(runs, scores)
+    assert (candidate.name, candidate.loss) == ("x + y", 1.0)
