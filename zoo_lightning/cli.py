@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from zoo_lightning import __version__
 from zoo_lightning.errors import ConfigError, ZooError, message_of, nearest
+from zoo_lightning.paths import expand_word
 from zoo_lightning.silence import silence
 from zoo_lightning.whole_files import storage_error
 
@@ -160,7 +161,7 @@ def run_command(line: str) -> None:
 
 def _carry_out(given: Sequence[str] | None) -> int:
     """Find the subcommand and run it; returns the exit status."""
-    arguments = list(sys.argv[1:] if given is None else given)
+    arguments = [expand_word(word) for word in (sys.argv[1:] if given is None else given)]
     if not arguments or arguments[0] in ("-h", "--help"):
         from zoo_lightning.experiments import known_experiments
 
@@ -214,7 +215,7 @@ def _carry_out(given: Sequence[str] | None) -> int:
         from zoo_lightning.predicting import command as predicting
 
         return predicting.main(arguments[1:])
-    return _train(given)
+    return _train(arguments)
 
 
 def _names_method(arguments: Sequence[str]) -> bool:
@@ -236,7 +237,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
 
 
-def _train(arguments: Sequence[str] | None) -> int:
+def _train(arguments: Sequence[str]) -> int:
     _quieten()
     from zoo_lightning.callbacks.interrupt import TrainingInterrupted
     from zoo_lightning.faults import terminable

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -27,15 +26,6 @@ LOG = "log.txt"
 
 MEMBERS = "members"
 """Key of a checkpoint under which an ensemble has its networks' checkpoints, by their numbers."""
-
-
-def new_run_folder(experiment: str) -> Path:
-    """``runs/EXPERIMENT/DATE-TIME``, not yet taken by another run."""
-    base = Path("runs") / experiment / datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder, number = base, 2
-    while folder.exists():
-        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return folder
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -57,7 +47,7 @@ def find_checkpoint(
 
     Args:
         given: a file; a run folder, whose best is meant; or ``last`` or ``best``, of ``run_dir`` or
-            else of the experiment's newest run.
+            else of the experiment's run that saved last.
         run_dir: the run folder, if one was given.
         experiment: the experiment's name.
         option: through which it was given, for messages.
@@ -66,11 +56,11 @@ def find_checkpoint(
         ConfigError: nothing there.
     """
     if given in ("last", "best"):
-        runs = sorted(Path("runs", experiment).glob(f"*/{CHECKPOINTS}/{given}.ckpt"))
+        runs = list(Path("runs", experiment).glob(f"*/{CHECKPOINTS}/{given}.ckpt"))
         if run_dir is not None:
             path = Path(run_dir) / CHECKPOINTS / f"{given}.ckpt"
         elif runs:
-            path = runs[-1]
+            path = max(runs, key=lambda path: path.stat().st_mtime)
         else:
             raise ConfigError(
                 f"{option} {given}: no run of {experiment!r} under {Path('runs', experiment)}; "

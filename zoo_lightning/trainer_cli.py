@@ -43,6 +43,7 @@ from zoo_lightning.loggers import (
 )
 from zoo_lightning.memory import peak_memory_mb
 from zoo_lightning.parsing import ExperimentAction, OneLineParser, named_interpolations
+from zoo_lightning.paths import expand_all
 from zoo_lightning.refused_options import check_trainer_options
 from zoo_lightning.run_callbacks import (
     FEW_IMAGES,
@@ -60,12 +61,12 @@ from zoo_lightning.run_folder import (
     compute_of,
     find_checkpoint,
     metric_by_step,
-    new_run_folder,
     read_checkpoint,
     remove_leftovers,
     run_of,
     write_summary,
 )
+from zoo_lightning.runs.folders import remove_if_unused, shared_run_folder
 from zoo_lightning.runs.length import (
     Length,
     LengthFromData,
@@ -166,6 +167,7 @@ class ZooCLI(LightningCLI):
             check_files(word.partition("=")[2] if word.startswith("--") else word)
         with named_interpolations():
             super().parse_arguments(parser, args)
+        expand_all(self.config)  # of YAML files, too
 
     def _parse_ckpt_path(self) -> None:
         # Lightning would silently let the checkpoint's options override those given now. The task
@@ -219,7 +221,7 @@ class ZooCLI(LightningCLI):
                 "multiply_adds": start.multiply_adds,
             }
             rank_zero_info("\n".join(start.lines()))
-        self.run_dir = Path(options.run_dir or new_run_folder(self.experiment))
+        self.run_dir = Path(options.run_dir or shared_run_folder(self.experiment))
 
     def instantiate_classes(self) -> None:
         """Build data, model, trainer; sources are read only if no checkpoint brings weights."""
@@ -228,15 +230,16 @@ class ZooCLI(LightningCLI):
         try:
             with without_weights() if restored else nullcontext():
                 super().instantiate_classes()
+            self._check_counts()
+            if options.init_from:
+                init_from(self.model, options.init_from)
         except Exception as error:
+            remove_if_unused(self.run_dir)
             # jsonargparse tries each type an option may have, and reports them all.
             ours = cause_of(error)
             if ours is None:
                 raise
             raise ours from None
-        self._check_counts()
-        if options.init_from:
-            init_from(self.model, options.init_from)
 
     def _check_counts(self) -> None:
         """Refuse a number of classes or points that is not the data's, which the head takes."""
@@ -369,6 +372,7 @@ class ZooCLI(LightningCLI):
     def after_fit(self) -> None:
         """Test the best checkpoint if wanted, write the summary, say where things are."""
         if self.trainer.fast_dev_run:
+            remove_if_unused(self.run_dir)
             return
         timer = next(c for c in self.trainer.callbacks if isinstance(c, Timer))
         seconds, steps = timer.time_elapsed("train"), self.trainer.global_step

@@ -57,6 +57,7 @@ def test_the_result_is_a_run_that_predicts_and_is_tested(made):
     assert summary["members"] == decisions["result"]
     assert summary["test"].keys() >= {"test/nme"}
     names = {each["name"] for each in decisions["candidates"]}
+    assert (made / "pictures" / "decision.png").is_file()
     assert {"start", "student", " + ".join(decisions["result"])} <= names
 
 

@@ -19,7 +19,8 @@ from zoo_lightning.pipelines.estimate import estimate
 from zoo_lightning.pipelines.plan import Plan, begin
 from zoo_lightning.pipelines.transfer import Hands, carry_out, find_method, trainings
 from zoo_lightning.refused_options import check_trainer_options
-from zoo_lightning.run_folder import SUMMARY, new_run_folder
+from zoo_lightning.run_folder import SUMMARY
+from zoo_lightning.runs.folders import shared_run_folder
 from zoo_lightning.runs.length import check_length_options
 from zoo_lightning.runs.options import shared_options
 from zoo_lightning.stopping import WorkStopped
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     plan = Plan(words.method, shared, budget, words.inference, given.run_test)
     carry = carry_out_auto if words.method == AUTO else carry_out
     check_auto(plan) if words.method == AUTO else find_method(plan)
-    folder = Path(given.run_dir or new_run_folder(f"{options.experiment}-{words.method}"))
+    folder = Path(given.run_dir or shared_run_folder(f"{options.experiment}-{words.method}"))
     begin(folder, plan)
     if _is_finished(folder):
         print(f"finished      {folder}; give another --run_dir for another run")

@@ -1,0 +1,153 @@
+"""The folder of a new run: claimed by one run, the same in all of its processes."""
+
+import json
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+from lightning.pytorch.utilities import rank_zero_only
+
+from zoo_lightning.errors import ConfigError
+from zoo_lightning.paths import expand_all, expand_word
+from zoo_lightning.run_folder import find_checkpoint
+from zoo_lightning.runs import folders
+from zoo_lightning.runs.folders import claim_run_folder, remove_if_unused, shared_run_folder
+
+
+@pytest.fixture
+def rank(tmp_path, monkeypatch):
+    """Be a process of some rank, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    names = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_NTASKS", folders.HANDED)
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    return lambda number: monkeypatch.setattr(rank_zero_only, "rank", number)
+
+
+def test_runs_that_begin_at_once_get_folders_of_their_own(rank):
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(claim_run_folder, ["it"] * 40))
+    assert len(set(found)) == 40
+    assert all(folder.is_dir() for folder in found)
+
+
+def test_processes_that_a_run_starts_write_to_its_folder(rank):
+    rank(0)
+    first = shared_run_folder("it")
+    rank(1)
+    assert shared_run_folder("it") == first
+    rank(0)
+    assert shared_run_folder("it") != first  # another run of the same process
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "0"},
+        {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2"},
+    ],
+)
+def test_processes_that_a_launcher_starts_find_the_folder_of_the_first(
+    rank, monkeypatch, environment
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(folders, "PATIENCE", 0.0)
+    rank(1)
+    with pytest.raises(ConfigError, match="give --run_dir"):
+        shared_run_folder("it")
+    rank(0)
+    first = shared_run_folder("it")
+    monkeypatch.setenv(folders.HANDED, "that of another training")
+    rank(1)
+    assert shared_run_folder("it") == first
+
+
+def test_processes_on_several_machines_are_not_left_to_guess(rank, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    rank(1)
+    with pytest.raises(ConfigError, match="several machines"):
+        shared_run_folder("it")
+
+
+def test_notes_of_earlier_trainings_are_removed(rank, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    rank(0)
+    shared_run_folder("it")
+    [note] = Path("runs/it").glob(".torchrun-*")
+    old = note.rename(note.with_name(".torchrun-1-0"))
+    os.utime(old, (0, 0))
+    shared_run_folder("it")
+    assert not old.exists()
+    assert note.exists()
+
+
+def test_a_mistake_leaves_no_empty_folder(tiny, command):
+    command("fit", "--experiment", "tiny", "--model.num_points", "3").refused("num_points")
+    command("fit", "--experiment", "tiny", "--budget", "0.001").refused("budget")
+    assert not list(Path("runs").glob("*/*"))
+    assert command("fit", "--experiment", "tiny", "--trainer.fast_dev_run", "true").status == 0
+    assert not list(Path("runs").glob("*/*"))
+    Path("runs/mine").mkdir()
+    Path("runs/mine/notes.txt").touch()
+    remove_if_unused(Path("runs/mine"))
+    assert Path("runs/mine/notes.txt").exists()
+
+
+def test_the_newest_run_is_the_one_that_saved_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ("mine", "20260101-000000-2", "20260101-000000-10", "20250101-000000")
+    for age, name in enumerate(reversed(names)):
+        path = Path("runs/it", name, "checkpoints/last.ckpt")
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (1000 + age, 1000 + age))
+    assert find_checkpoint("last", None, "it").parts[2] == "mine"
+    os.utime("runs/it/20260101-000000-10/checkpoints/last.ckpt", (2000, 2000))
+    assert find_checkpoint("last", None, "it").parts[2] == "20260101-000000-10"
+
+
+def test_two_processes_of_one_run_share_a_folder(tiny, program, tmp_path):
+    words = ["fit", "--experiment", "tiny", "--trainer.strategy", "ddp", "--trainer.devices", "2",
+             "--trainer.accelerator", "cpu", "--trainer.max_steps", "2", "--run_test", "false",
+             "--trainer.val_check_interval", "2"]  # fmt: skip
+    words += ["--data.batch_size", "2", "--data.num_workers", "0"]
+    done = subprocess.run(
+        [*program.words, *words], env=program.environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    [folder] = Path("runs/tiny").iterdir()
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 2
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+    assert str(folder) in done.stdout
+
+
+# Home folders
+
+
+def test_homes_in_words_and_files_become_folders(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expand_word("--run_dir=~/x") == "--run_dir=/home/me/x"
+    assert expand_word("~/x,b,~/c") == "/home/me/x,b,/home/me/c"
+    assert expand_word("--sources=a~b,~") == "--sources=a~b,/home/me"
+    assert expand_word("--model.lr=1e-3") == "--model.lr=1e-3"
+    content = {"a": ["~/b", {"c": "~"}], "d": 1, "e": "x~"}
+    expand_all(content)
+    assert content == {"a": ["/home/me/b", {"c": "/home/me"}], "d": 1, "e": "x~"}
+
+
+def test_a_run_and_its_data_may_lie_in_a_home(tiny, command, monkeypatch, landmark_root, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    files = {"root": "~", "image_size": 32, "batch_size": 4, "num_workers": 0}
+    tiny(data={"class_path": "LandmarkCSV", "init_args": files},
+         **{"trainer.max_steps": 2, "trainer.val_check_interval": 2})  # fmt: skip
+    done = command("fit", "--experiment", "tiny", "--run_dir=~/run", "--run_test", "false")
+    assert done.status == 0, done.err
+    assert not Path("~").exists()
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["data"]["init_args"]["root"] == str(landmark_root)
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
