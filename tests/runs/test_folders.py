@@ -1,5 +1,6 @@
 """The folder of a new run: claimed by one run, the same in all of its processes."""
 
+import csv
 import json
 import os
 import subprocess
@@ -111,19 +112,25 @@ def test_the_newest_run_is_the_one_that_saved_last(tmp_path, monkeypatch):
     assert find_checkpoint("last", None, "it").parts[2] == "20260101-000000-10"
 
 
-def test_two_processes_of_one_run_share_a_folder(tiny, program, tmp_path):
-    words = ["fit", "--experiment", "tiny", "--trainer.strategy", "ddp", "--trainer.devices", "2",
-             "--trainer.accelerator", "cpu", "--trainer.max_steps", "2", "--run_test", "false",
-             "--trainer.val_check_interval", "2"]  # fmt: skip
-    words += ["--data.batch_size", "2", "--data.num_workers", "0"]
+def test_two_processes_share_a_folder_and_write_all_images_to_it(tiny, program):
+    words = ["--experiment", "tiny", "--trainer.strategy", "ddp", "--trainer.devices", "2",
+             "--trainer.accelerator", "cpu", "--data.batch_size", "2"]  # fmt: skip
+    short = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "2"]
     done = subprocess.run(
-        [*program.words, *words], env=program.environment, capture_output=True, text=True
-    )
+        [*program.words, "fit", *words, *short],
+        env=program.environment, capture_output=True, text=True,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     [folder] = Path("runs/tiny").iterdir()
-    assert json.loads((folder / "summary.json").read_text())["steps"] == 2
-    assert (folder / "checkpoints" / "last.ckpt").is_file()
     assert str(folder) in done.stdout
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["steps"] == 2
+    with (folder / "test_errors.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len({row["image"] for row in rows}) == len(rows) == 6
+    mean = sum(float(row["nme"]) for row in rows) / len(rows)
+    assert mean == pytest.approx(summary["test"]["test/nme"], rel=1e-4)
+    assert [row["image"] for row in rows] == sorted(row["image"] for row in rows)
 
 
 # Home folders

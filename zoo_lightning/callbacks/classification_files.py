@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from typing_extensions import override
 
+from zoo_lightning.callbacks.gathering import gathered
 from zoo_lightning.classification_plots import plot_confusion, plot_mistakes
 from zoo_lightning.exhibits import show_pictures, show_table
 from zoo_lightning.run_folder import PICTURES, TEST_ERRORS
@@ -41,8 +42,8 @@ class ClassificationFiles(Callback):
     After ``predict``: ``predictions.csv`` (``image,class1,probability1,...``, the five most
     probable classes).
 
-    With several processes the confusion matrix counts all images; of the rest, each process sees
-    its share of the images, and the first one's share is shown and written.
+    With several processes the files of test and ``predict`` hold the images of all, in the data's
+    order; the picture of validation shows images that the first one sees.
 
     Args:
         folder: of the run.
@@ -95,13 +96,12 @@ class ClassificationFiles(Callback):
         batch: dict[str, Any],
         *args: Any,
     ) -> None:
-        if trainer.is_global_zero:
-            self._results.add(outputs["probabilities"], batch)
+        self._results.add(outputs["probabilities"], batch)
 
     @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         matrix = _numpy(pl_module.confusion.compute())  # all processes take part
-        results, data = self._results, trainer.datamodule
+        results, data = _Results.joined(gathered(self._results)), trainer.datamodule
         if not trainer.is_global_zero or not results.indices:
             return
         classes = class_names(data, len(matrix))
@@ -138,27 +138,28 @@ class ClassificationFiles(Callback):
         batch: dict[str, Any],
         *args: Any,
     ) -> None:
-        if trainer.is_global_zero:
-            best = outputs.topk(min(BEST, outputs.shape[1]), dim=1)
-            rows = (batch["index"].tolist(), _numpy(best.indices), _numpy(best.values))
-            self._predictions += zip(*rows, strict=True)
+        best = outputs.topk(min(BEST, outputs.shape[1]), dim=1)
+        rows = (batch["index"].tolist(), _numpy(best.indices), _numpy(best.values))
+        self._predictions += zip(*rows, strict=True)
 
     @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero or not self._predictions:
+        predictions = [each for part in gathered(self._predictions) for each in part]
+        self._predictions = []
+        if not trainer.is_global_zero or not predictions:
             return
+        predictions.sort(key=lambda each: each[0])
         data = trainer.datamodule
         classes = class_names(data, pl_module.num_classes)
-        count = len(self._predictions[0][1])
+        count = len(predictions[0][1])
         header = [f"{word}{k + 1}" for k in range(count) for word in ("class", "probability")]
         rows = []
-        for index, labels, probabilities in self._predictions:
+        for index, labels, probabilities in predictions:
             cells = zip(labels.astype(int), probabilities, strict=True)
             pairs = [(classes[label], f"{value:.4f}") for label, value in cells]
             rows.append([data.test_set.names[index], *(word for pair in pairs for word in pair)])
         file = self.folder / "predictions.csv"
         show_table(trainer, pl_module, file, ["image", *header], rows)
-        self._predictions = []
 
 
 class _Results:
@@ -177,6 +178,18 @@ class _Results:
         self.true += batch["label"].tolist()
         self.pred += best.indices.tolist()
         self.probabilities += best.values.tolist()
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Results]) -> _Results:
+        """Those of several processes, in the order of the images."""
+        rows = sorted(row for part in parts for row in part.rows())
+        found = cls()
+        for index, true, pred, probability in rows:
+            found.indices.append(index)
+            found.true.append(true)
+            found.pred.append(pred)
+            found.probabilities.append(probability)
+        return found
 
     def rows(self) -> Iterable[tuple[int, int, int, float]]:
         """Index, true class, predicted class, probability of each image."""

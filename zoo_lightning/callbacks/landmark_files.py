@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from typing_extensions import override
 
+from zoo_lightning.callbacks.gathering import gathered
 from zoo_lightning.exhibits import show_pictures, show_table
 from zoo_lightning.landmark_plots import (
     CONNECTIONS,
@@ -55,8 +56,8 @@ class LandmarkFiles(Callback):
 
     After ``predict``: ``predictions.csv`` (``image,x0,y0,...`` in pixels of the original images).
 
-    With several processes each sees its share of the images; the first one's share is shown and
-    written.
+    With several processes the files of test and ``predict`` hold the images of all, in the data's
+    order; faces in the picture of validation, and heat maps, are of those that the first one sees.
 
     Args:
         folder: of the run.
@@ -67,7 +68,7 @@ class LandmarkFiles(Callback):
         self.folder = Path(folder)
         self._sample = _SpreadFaces()
         self._results = _TestResults()
-        self._predictions: list[tuple[str, np.ndarray]] = []
+        self._predictions: list[tuple[int, str, np.ndarray]] = []
 
     @override
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -107,14 +108,13 @@ class LandmarkFiles(Callback):
         batch: dict[str, Any],
         *args: Any,
     ) -> None:
-        if trainer.is_global_zero:
-            self._results.add(outputs, batch)
-            if "heatmaps" in outputs:
-                self._sample.add(trainer.datamodule, trainer.datamodule.test_set, outputs, batch)
+        self._results.add(outputs, batch)
+        if trainer.is_global_zero and "heatmaps" in outputs:
+            self._sample.add(trainer.datamodule, trainer.datamodule.test_set, outputs, batch)
 
     @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        results, data = self._results, trainer.datamodule
+        results, data = _TestResults.joined(gathered(self._results)), trainer.datamodule
         if not trainer.is_global_zero or not results.names:
             return
         subsets = tuple(getattr(data, "subset_names", ()))
@@ -164,13 +164,17 @@ class LandmarkFiles(Callback):
         batch: dict[str, Any],
         *args: Any,
     ) -> None:
-        self._predictions += zip(batch["name"], _numpy(outputs["original"]), strict=True)
+        rows = (batch["index"].tolist(), batch["name"], _numpy(outputs["original"]))
+        self._predictions += zip(*rows, strict=True)
 
     @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero or not self._predictions:
+        predictions = [each for part in gathered(self._predictions) for each in part]
+        self._predictions = []
+        if not trainer.is_global_zero or not predictions:
             return
-        count = len(self._predictions[0][1])
+        predictions.sort(key=lambda each: each[0])
+        count = len(predictions[0][2])
         show_table(
             trainer,
             pl_module,
@@ -178,7 +182,7 @@ class LandmarkFiles(Callback):
             ["image", *(f"{axis}{k}" for k in range(count) for axis in "xy")],
             (
                 [name, *(f"{value:.3f}" for value in points.flatten())]
-                for name, points in self._predictions
+                for _, name, points in predictions
             ),
         )
 
@@ -236,6 +240,27 @@ class _TestResults:
         self._point_errors += torch.where(visible, points, 0).sum(dim=0).numpy()
         self._shapes += torch.where(visible[..., None], _in_box(true, visible), 0).sum(0).numpy()
         self._counts += visible.sum(dim=0).numpy()
+
+    @classmethod
+    def joined(cls, parts: Sequence[_TestResults]) -> _TestResults:
+        """Those of several processes, in the order of the images."""
+        found = cls()
+        order = sorted(
+            (index, number, place)
+            for number, part in enumerate(parts)
+            for place, index in enumerate(part.indices)
+        )
+        for index, number, place in order:
+            part = parts[number]
+            found.indices.append(index)
+            for name in ("names", "errors", "pred", "subsets"):
+                if values := getattr(part, name):
+                    getattr(found, name).append(values[place])
+        for part in parts:
+            found._point_errors = found._point_errors + part._point_errors
+            found._shapes = found._shapes + part._shapes
+            found._counts = found._counts + part._counts
+        return found
 
     def point_errors(self) -> np.ndarray:
         """``(K,)`` percent, NaN for points that never count."""
