@@ -14,7 +14,6 @@ from PIL import Image, PngImagePlugin
 from zoo_lightning.data import image_files
 from zoo_lightning.data.class_transforms import evaluation_transform
 from zoo_lightning.data.classification import ImageFolders
-from zoo_lightning.data.classification import image_files as files_in
 from zoo_lightning.data.images import (
     SquareImages,
     check_images,
@@ -26,6 +25,7 @@ from zoo_lightning.data.images import (
     square_transform,
     transform_points,
 )
+from zoo_lightning.data.listing import list_images
 from zoo_lightning.errors import DataError
 from zoo_lightning.predicting.inputs import Images, Item
 
@@ -184,12 +184,12 @@ def test_folders_that_are_links_count_once_and_circles_are_refused(class_root, t
     bee = class_root / "train/bee"
     for name in ("one", "two"):
         (bee / name).symlink_to(store)
-    assert len(files_in(bee)) == 7
+    assert len(list_images(bee).images) == 7
     (store / "back").symlink_to(bee)  # a circle of two, which ends after one round
-    assert len(files_in(bee)) == 7
+    assert len(list_images(bee).images) == 7
     (bee / "up").symlink_to("..")
     with pytest.raises(DataError, match=r"The link .*bee/up leads back to .*train, which it lies"):
-        files_in(bee)
+        list_images(bee)
 
 
 @pytest.mark.parametrize(

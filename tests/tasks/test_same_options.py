@@ -1,5 +1,7 @@
 """Whether a checkpoint's options and classes are those of the present configuration."""
 
+import pytest
+
 from zoo_lightning.tasks.same_options import class_difference, data_differences
 
 
@@ -29,3 +31,31 @@ def test_options_of_the_data_are_told_apart_by_their_names():
     ]
     other = found | {"class_path": "W300", "seed": 1}
     assert data_differences(found, other) == ["data are LandmarkCSV in the checkpoint, W300 here"]
+
+
+NUMBERED = [str(number) for number in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "said"),
+    [
+        (NUMBERED, NUMBERED, None),
+        (
+            NUMBERED,
+            sorted(NUMBERED),
+            "output 2 is class '2' in the checkpoint, '10' in the data (the",
+        ),
+        (["0", "1", "10", "2"], ["0", "1", "2", "10"], "output 2 is class '10'"),
+        (["000", "001"], ["0", "1"], None),
+        (["1", "2"], ["0", "1"], "output 0 is class '1' in the checkpoint, '0' in the data"),
+        (["ant", "bee"], ["0", "1"], None),  # of a list of files, which has no names
+        (["0", "1"], ["ant", "bee"], None),
+        (["ant", "bee"], ["3", "4"], "output 0 is class 'ant' in the checkpoint, '3' in the data"),
+        (["ant", "0"], ["0", "ant"], "output 1 is class '0'"),
+        (["ant"], ["bee", "cat"], None),  # their number is compared elsewhere
+        (None, ["bee"], None),
+    ],
+)
+def test_whole_lists_of_classes_are_compared(found, wanted, said):
+    other = class_difference(found, wanted)
+    assert other is None if said is None else other.startswith(said)

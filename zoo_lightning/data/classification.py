@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-from torchvision.datasets.folder import IMG_EXTENSIONS as SUFFIXES
+from lightning.pytorch.utilities import rank_zero_info
 
 from zoo_lightning.data.class_data import ClassData, Part
 from zoo_lightning.data.class_set import Sample
+from zoo_lightning.data.listing import is_hidden, left_out, list_images
 from zoo_lightning.errors import DataError, nearest
+
+VALIDATION = ("val", "valid", "validation", "dev")
+"""Names of the folder of validation images."""
 
 
 class ImageFolders(ClassData):
     """Images in ``root/train/CLASS/``, ``root/test/CLASS/`` and perhaps ``root/val/CLASS/``.
 
-    Folders inside a class folder belong to the class. Hidden files and folders are left out.
+    ``val`` may also be called ``valid``, ``validation`` or ``dev``. Folders inside a class folder
+    belong to the class. Hidden files and folders are left out, and so are files that are no images,
+    whose number is said. Classes are in the order of their names; names that are all integers are
+    in the order of the numbers.
 
     Without ``val``, validation images are split off the training images. Without ``test``, ``val``
     is what is tested on, and validation images are split off as well.
@@ -37,20 +43,30 @@ class ImageFolders(ClassData):
         self, root: str, image_size: int = 64, batch_size: int = 64, **options: Any
     ) -> None:
         self.root = Path(root)
+        self._val = self._val_folder()
         parts = ("train", self._test_folder())
         folder = next((each for each in parts if (self.root / each).is_dir()), "train")
         self.classes = class_folders(self.root / folder)
         super().__init__(image_size, batch_size, **options)
 
+    def _val_folder(self) -> str | None:
+        found = [name for name in VALIDATION if (self.root / name).is_dir()]
+        if len(found) > 1:
+            raise DataError(
+                f"{self.root} has {' and '.join(found)}, each of which may be the validation "
+                "images; leave one of them."
+            )
+        return found[0] if found else None
+
     def _test_folder(self) -> str:
-        only_val = (self.root / "val").is_dir() and not (self.root / "test").is_dir()
-        return "val" if only_val else "test"
+        only_val = self._val is not None and not (self.root / "test").is_dir()
+        return self._val if only_val else "test"
 
     def _read(self, part: Part) -> list[Sample] | None:
         test = self._test_folder()
-        if part == "val" and (test == "val" or not (self.root / "val").is_dir()):
+        if part == "val" and self._val in (None, test):
             return None
-        folder = self.root / (test if part == "test" else part)
+        folder = self.root / {"train": "train", "val": self._val, "test": test}[part]
         names = class_folders(folder)
         extra = sorted(set(names) - set(self.classes))
         if extra:
@@ -58,53 +74,23 @@ class ImageFolders(ClassData):
                 f"{folder} has classes that {self.root / 'train'} lacks: {', '.join(extra[:5])}."
                 f"{nearest(extra[0], self.classes)} Rename or remove them."
             )
-        files = {name: image_files(folder / name) for name in names}
-        empty = [name for name in names if not files[name]]
+        found = {name: list_images(folder / name) for name in names}
+        others = left_out(each.others for each in found.values())
+        empty = [name for name in names if not found[name].images]
         if empty:
             raise DataError(
-                f"{folder} has a class folder without images: {', '.join(empty[:5])}. Images end "
-                f"in {', '.join(SUFFIXES)}; add some, or remove the folder."
+                f"{folder} has a class folder without images: {', '.join(empty[:5])}. "
+                f"{f'In {folder} {others}. ' if others else ''}Add images such as .jpg and .png, "
+                "or remove the folder."
             )
+        if others:
+            rank_zero_info(f"{folder}: {others}")
         index = {name: i for i, name in enumerate(self.classes)}
-        return [(path, index[name]) for name in names for path in files[name]]
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Image files in a folder and the folders in it, sorted; hidden ones are left out.
-
-    Links are followed. A folder that several of them lead to counts once.
-
-    Raises:
-        DataError: a link leads back to a folder that it lies in.
-    """
-    found: list[Path] = []
-    seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        for name in folders:
-            target = os.path.realpath(os.path.join(place, name))
-            if Path(real).is_relative_to(target):
-                raise DataError(
-                    f"The link {Path(place, name)} leads back to {target}, which it lies in; "
-                    "remove the link."
-                )
-        named = (name for name in files if name.lower().endswith(SUFFIXES))
-        found += [Path(place, name) for name in named if not is_hidden(name)]
-    return sorted(found, key=lambda path: (str(path.parent), path.name))
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is a system's own, such as macOS's ``._1.jpg``."""
-    return name.startswith(".") or name in ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
+        return [(path, index[name]) for name in names for path in found[name].images]
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the class folders in a folder, sorted.
+    """Names of the class folders in a folder, sorted: as numbers if all of them are integers.
 
     Raises:
         DataError: the folder is absent or has none; the message says where such folders are.
@@ -117,7 +103,12 @@ def class_folders(folder: Path) -> list[str]:
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
     if not names:
         raise DataError(f"{folder} holds no class folders; expected one folder per class in it.")
-    return names
+    return sorted(names, key=int) if all(map(is_integer, names)) else names
+
+
+def is_integer(name: str) -> bool:
+    """Whether a folder's name is a number as it is written: ``7`` or ``007``, but not ``+7``."""
+    return name.isascii() and name.isdigit()
 
 
 def layout_hint(absent: Path) -> str:
@@ -138,7 +129,7 @@ def layout_hint(absent: Path) -> str:
         return f" `root` is too high: set it to {below[0]}."
     if similar := nearest(part, [path.name for path in inside]):
         return f"{similar} Rename it."
-    with_images = [path.name for path in inside if image_files(path)]
+    with_images = [path.name for path in inside if list_images(path).images]
     if with_images:
         return (
             f" {root} itself holds folders of images ({', '.join(with_images[:3])}): move them "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,10 @@ LARGEST_CANVAS = 64_000_000
 def decoded_kinds() -> list[str]:
     """Names of the kinds of images that are decoded, the usual ones first."""
     Image.init()
+    with suppress(ImportError):  # photographs as telephones take them
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     usual = ("JPEG", "PNG")
     return [*usual, *(kind for kind in Image.ID if kind not in (*usual, *REFUSED))]
 

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
             raise ConfigError(f"--{name} must be at least 1, got {getattr(options, name)}")
     refuse_full(options.output, options.overwrite)
     vouch_for(options.architecture)
-    items = find_images(options.images) if options.images else []
+    items = find_images(options.images, _tell) if options.images else []
     model = open_model(options.ckpt, options.device)
     if model.manifest.task == "policy":
         print(_film(model, options))
@@ -74,6 +74,10 @@ def main(arguments: Sequence[str]) -> int:
     predictor = Predictor(model, options.device, options.batch_size, workers, whole)
     predictor.check_boxes(items)
     return _predict(predictor, items, options)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

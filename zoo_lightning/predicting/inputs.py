@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import glob
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,7 @@ from zoo_lightning.data.images import (
     square_transform,
     unreadable,
 )
+from zoo_lightning.data.listing import left_out, list_images
 from zoo_lightning.data.loading import SignalsToParent
 from zoo_lightning.data.samples import to_chw
 from zoo_lightning.errors import ConfigError, DataError, nearest
@@ -59,27 +60,30 @@ class Item(NamedTuple):
     box: Box | None = None
 
 
-def find_images(given: Sequence[str]) -> list[Item]:
+def find_images(
+    given: Sequence[str], say: Callable[[str], object] = lambda line: None
+) -> list[Item]:
     """Image files in a stable order, each once, no two of the same name.
 
     Files of a single folder, and a single file, are named without it; all others by their paths.
 
     Args:
-        given: files, folders (with all below them) and glob patterns.
+        given: files, folders (with all below them, as training reads them) and glob patterns.
+        say: gets a line of what is left out.
 
     Raises:
         ConfigError: there is none.
+        DataError: a link leads back to a folder that it lies in.
     """
-    known = Image.registered_extensions()
     found: dict[Path, str] = {}
     for each in given:
         path = Path(each)
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in known)
+            listing = list_images(path)
             alone = len(given) == 1
-            named = {
-                p: (p.relative_to(path) if alone else p).as_posix() for p in files if p.is_file()
-            }
+            named = {p: (p.relative_to(path) if alone else p).as_posix() for p in listing.images}
+            if others := left_out([listing.others]):
+                say(f"{path}: {others}")
         elif path.is_file():
             named = {path: path.name if len(given) == 1 else each}
         else:

@@ -89,7 +89,8 @@ def _backbone_differences(
 def class_difference(found: Sequence[str] | None, wanted: Sequence[str] | None) -> str | None:
     """The first output whose class has another name in the data than in the checkpoint.
 
-    A class that is called by its own number has no name, and is not compared.
+    Where all names of both are integers they are compared as numbers. Otherwise a class that is
+    called by its own number has no name, and is not compared.
 
     Args:
         found: names in the checkpoint, in the order of the outputs; ``None`` if it has none.
@@ -100,14 +101,26 @@ def class_difference(found: Sequence[str] | None, wanted: Sequence[str] | None) 
     """
     if found is None or wanted is None or len(found) != len(wanted):
         return None
-    for output, (before, now) in enumerate(zip(found, wanted, strict=True)):
-        if before != now and str(output) not in (before, now):
+    numbers = [_as_numbers(names) for names in (found, wanted)]
+    numbered = None not in numbers
+    pairs = zip(*numbers, strict=True) if numbered else zip(found, wanted, strict=True)
+    for output, (before, now) in enumerate(pairs):
+        if before != now and (numbered or str(output) not in (before, now)):
             order = sorted(map(str, found)) == sorted(map(str, wanted))
             return (
-                f"output {output} is class {before!r} in the checkpoint, {now!r} in the data"
+                f"output {output} is class {str(found[output])!r} in the checkpoint, "
+                f"{str(wanted[output])!r} in the data"
                 f"{' (the same names in another order)' if order else ''}"
             )
     return None
+
+
+def _as_numbers(names: Sequence[str]) -> list[int] | None:
+    """Names that are all written as integers, as numbers; ``None`` of others."""
+    words = [str(name) for name in names]
+    return (
+        [int(word) for word in words] if all(w.isascii() and w.isdigit() for w in words) else None
+    )
 
 
 def trained_classes(ours: dict[str, Any]) -> list[str] | None:
