@@ -135,7 +135,9 @@ def run_callbacks(
         callbacks.append(FiniteNumbers(options.on_nonfinite))
     if options.trainer.fast_dev_run:
         return callbacks
-    callbacks.append(Timer())
+    if not any(isinstance(each, Timer) for each in given):
+        # Lightning leaves max_time to a timer that is there.
+        callbacks.append(Timer(options.trainer.max_time))
     callbacks += files_of(model, run_dir)
     if isinstance(model.backbone, ZooBackbone):
         callbacks.append(GatePictures(str(run_dir)))

@@ -20,6 +20,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # data and methods are imported so that short class names in YAML and on the command line resolve.
 from zoo_lightning import __version__, data, methods  # noqa: F401
@@ -44,7 +45,7 @@ from zoo_lightning.loggers import (
 from zoo_lightning.memory import peak_memory_mb
 from zoo_lightning.parsing import ExperimentAction, OneLineParser, named_interpolations
 from zoo_lightning.paths import expand_all
-from zoo_lightning.refused_options import check_trainer_options
+from zoo_lightning.refused_options import check_monitors, check_trainer_options
 from zoo_lightning.run_callbacks import (
     FEW_IMAGES,
     FINAL,
@@ -264,28 +265,34 @@ class ZooCLI(LightningCLI):
         goes_on = options.ckpt_path and self.subcommand == "fit"
         given = self._get(self.config_init, "trainer").callbacks or []
         given = given if isinstance(given, list) else [given]
+        check_monitors(given)
         self.model.start_cost = self.start_cost
         if self.subcommand == "fit":
             kwargs |= self._resolved_length()
         few = options.average_weights and self._has_few_validation_images()
-        trainer = super().instantiate_trainer(
-            logger=make_loggers(
-                options,
-                self._get(self.config_init, "trainer").logger,
-                self.run_dir,
-                self.experiment,
-                goes_on_after=self.logged_until if goes_on else None,
-            ),
-            # First of all, for it counts what the others compute in their hooks.
-            callbacks=[
-                TrainingCompute(self.length.unit if self.length else None),
-                *given,
-                *run_callbacks(self.model, options, self.run_dir, given, few),
-            ],
-            default_root_dir=str(self.run_dir),
-            use_distributed_sampler=False,  # our loaders share the work themselves
-            **kwargs,
-        )
+        try:
+            trainer = super().instantiate_trainer(
+                logger=make_loggers(
+                    options,
+                    self._get(self.config_init, "trainer").logger,
+                    self.run_dir,
+                    self.experiment,
+                    goes_on_after=self.logged_until if goes_on else None,
+                ),
+                # First of all, for it counts what the others compute in their hooks.
+                callbacks=[
+                    TrainingCompute(self.length.unit if self.length else None),
+                    *given,
+                    *run_callbacks(self.model, options, self.run_dir, given, few),
+                ],
+                default_root_dir=str(self.run_dir),
+                use_distributed_sampler=False,  # our loaders share the work themselves
+                max_time=None,  # our timer has it
+                **kwargs,
+            )
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            said = " ".join(str(error).split())
+            raise ConfigError(f"the Trainer refuses its options: {said}") from error
         return write_whole_checkpoints(trainer)
 
     def _has_few_validation_images(self) -> bool:

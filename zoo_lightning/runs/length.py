@@ -128,7 +128,8 @@ def resolve_length(
     scale, budget = FACTORS[options.length], options.budget
     own = from_data is not None and not fixed and not by_epochs
     # An experiment says how often to validate, also in a length of the user's own.
-    spread = from_data is not None and not by_epochs and trainer.val_check_interval is None
+    said = trainer.val_check_interval is not None or (trainer.check_val_every_n_epoch or 1) > 1
+    spread = from_data is not None and not by_epochs and not said
     if not own and not spread and scale == 1 and budget is None:
         return None
     usual, unit = usual_steps(options, data), None
