@@ -43,6 +43,7 @@ def test_a_run_leaves_its_files_and_predicts(classes, command):
     summary = json.loads(Path("run/summary.json").read_text())
     metrics = {f"test/{name}" for name in ("acc", "acc5", "acc_class", "loss")}
     assert set(summary["test"]) == metrics
+    assert summary["test_images"] == 6
     assert Path("run/pictures/confusion.png").is_file()
     rows = read("run/test_errors.csv")
     right = sum(row[1] == row[2] for row in rows[1:]) / 6

@@ -59,7 +59,7 @@ REFUSED = {
 """Options with a value that cannot be, and what the one line says."""
 
 ELSEWHERE = {
-    "logger": "tests/test_loggers.py",
+    "logger": "below, and tests/test_loggers.py",
     "callbacks": "below, and tests/callbacks",
     "fast_dev_run": "tests/runs/test_folders.py",
     "max_epochs": "tests/runs/test_length.py",
@@ -101,6 +101,14 @@ def test_the_time_limit_ends_a_training_and_says_so(tiny, command, caplog):
     assert "Ignoring" not in caplog.text
     assert "Time limit reached" in caplog.text
     assert Path("run/checkpoints/last.ckpt").is_file()
+
+
+def test_without_a_logger_no_curves_are_promised(tiny, command):
+    done = command(*FIT, "--trainer.logger", "false", "--trainer.max_steps", "2")
+    assert done.status == 0, done.err
+    assert "(config.yaml, summary.json, pictures/)" in done.out
+    assert not Path("run/metrics.csv").exists()
+    assert "test_images" not in summary()
 
 
 def test_validation_every_so_many_epochs_is_kept(tiny, command):

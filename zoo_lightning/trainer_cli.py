@@ -441,11 +441,13 @@ class ZooCLI(LightningCLI):
             "preprocessing": self._preprocessing(),
             "peak_memory_mb": peak_memory_mb(),
             **{key: value for key, value in (fitted or {}).items() if value},
+            **self._test_images(),
             "test": {name: value for name, value in results[0].items() if name != "step"},
         }
         write_summary(self.run_dir, summary)
         self._log_results(checkpoint, summary)
-        files = ["config.yaml", METRICS, SUMMARY]
+        # Without a logger there are no curves.
+        files = [n for n in ("config.yaml", METRICS, SUMMARY) if (self.run_dir / n).is_file()]
         files += [f"{PICTURES}/"] if (self.run_dir / PICTURES).is_dir() else []
         print(
             f"\n{self.experiment}: {summary['method']}, {steps} steps, {seconds:.0f} s\n"
@@ -453,6 +455,16 @@ class ZooCLI(LightningCLI):
             f"({', '.join(files)})"
         )
         finish(self.trainer.loggers)
+
+    def _test_images(self) -> dict[str, int]:
+        """How many images the figures of the test are of, where they are of images."""
+        images = getattr(self.datamodule, "test_set", None)
+        limit = self.trainer.limit_test_batches
+        whole = images is not None and limit in (1.0, None)
+        return {"test_images": len(images)} if whole and self._was_tested() else {}
+
+    def _was_tested(self) -> bool:
+        return self.subcommand == "test" or (self.subcommand == "fit" and self._tests())
 
     def _compute(self, seconds: float) -> dict[str, Any]:
         """What the training has cost: multiply-adds and seconds, of it and of what it needed."""
