@@ -70,7 +70,9 @@ class SegmentationTask(BaseTask):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch of ``image`` ``(B, 3, H, W)`` and ``labels`` ``(B, h, w)``."""
-        loss = F.cross_entropy(self._scores(batch), batch["labels"])
+        scores = self._scores(batch)
+        loss = F.cross_entropy(scores, batch["labels"])
+        loss = self.whole_loss(loss, batch["image"], scores)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
