@@ -40,7 +40,7 @@ def landmarks():
     raw = torch.tensor([[0.5, 0.5, 0.5, 0.6]] * 2)
     visible = torch.ones(2, 2, dtype=torch.bool)
     batch = {"image": IMAGES, "points": torch.full((2, 2, 2), 16.0), "visible": visible}
-    return task, raw, batch, 0.1 / 4
+    return task, raw, batch, 0.1 / 4 * 256  # in pixels of an image of 256
 
 
 def segmentation():
