@@ -71,9 +71,29 @@ def test_the_trained_encoder_goes_before_its_momentum_copy(
     assert "as many match under 'module.encoder_k.'" in adapted.report.summary()
 
 
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [
+        ("student.", "teacher."),
+        ("module.student.backbone.", "module.teacher.backbone."),
+        ("online_network.", "target_network."),
+        ("online_encoder.net.", "target_encoder.net."),
+    ],
+)
+@pytest.mark.parametrize("first", ["student", "teacher"])
+def test_a_teacher_goes_before_its_student(
+    student, teacher, first, small, small_reference, assert_same
+):
+    left = under(student, {key: value + 1 for key, value in small.items()})
+    right = under(teacher, small)
+    adapted = adapt(left | right if first == "student" else right | left, small_reference, SOURCE)
+    assert_same(adapted.state, small)
+    assert adapted.report.also_under == (student,)
+
+
 def test_otherwise_the_first_in_the_file_wins(small, small_reference):
-    state = under("teacher.", small) | under("student.", small)
-    assert adapt(state, small_reference, SOURCE).report.prefix == "teacher."
+    state = under("left.", small) | under("right.", small)
+    assert adapt(state, small_reference, SOURCE).report.prefix == "left."
 
 
 @pytest.mark.parametrize("prefix", ["b", "b."])

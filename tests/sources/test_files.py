@@ -38,7 +38,9 @@ def containers(state):
         "average without weights": {"model": state, "ema": {"decay": torch.tensor(0.9)}},
         "model_ema": {"model_ema": state, "model": other},
         "teacher first": {"teacher": state, "student": other},
-        "student first": {"student": state, "teacher": other},
+        "student first": {"student": other, "teacher": state},
+        "student alone": {"student": state},
+        "target after online": {"online_network": other, "target_network": state},
         "net": {"net": state},
         "module": {"module": state},
         "backbone": {"backbone": state, "head": {"weight": torch.zeros(2, 2)}},
@@ -51,6 +53,19 @@ def test_the_usual_containers_are_unwrapped(kind, small, tmp_path, assert_same):
     path = tmp_path / "weights.pth"
     torch.save(containers(small)[kind], path)
     assert_same(read_file(path), small)
+
+
+@pytest.mark.parametrize(
+    "wrapper", ["_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."]
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_wrappers_of_modules_are_taken_out_of_keys(wrapper, place, small, tmp_path, assert_same):
+    def wrapped(key):
+        parts = key.split(".")
+        return ".".join([*parts[:place], wrapper + ".".join(parts[place:])])
+
+    torch.save({"state_dict": {wrapped(k): v for k, v in small.items()}}, tmp_path / "w.pth")
+    assert_same(read_file(tmp_path / "w.pth"), small)
 
 
 def test_unknown_containers_are_joined_by_dots(small, assert_same):

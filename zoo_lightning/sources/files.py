@@ -23,8 +23,17 @@ from zoo_lightning.errors import SourceError, nearest
 from zoo_lightning.run_folder import describe_ensemble
 from zoo_lightning.sources.spec import known_kinds
 
-AVERAGED = ("state_dict_ema", "model_ema", "ema", "ema_state_dict")
-"""Containers of averaged weights, taken before all others because they are usually better."""
+AVERAGED = (
+    "state_dict_ema",
+    "model_ema",
+    "ema",
+    "ema_state_dict",
+    "teacher",
+    "target_network",
+    "target_encoder",
+)
+"""Containers of averaged weights, taken before all others because they are usually better: teachers
+of self-supervised training are averages of their students, and what the authors evaluate."""
 
 CONTAINERS = (
     "state_dict",
@@ -36,7 +45,6 @@ CONTAINERS = (
     "module",
     "backbone",
     "encoder",
-    "teacher",
     "student",
     "params",
     "weights",
@@ -209,7 +217,22 @@ def _unwrap(content: Any, seen: set[int]) -> tuple[dict[str, Tensor], list[str]]
         state, containers = _unwrap(content[key], seen)
         if _holds_kernels(state):
             return state, [key, *containers]
-    return _flatten(content, set()), []
+    return without_wrappers(_flatten(content, set())), []
+
+
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+"""What ``torch.compile``, FSDP and activation checkpointing put into keys, at any place."""
+
+
+def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take what wrappers of modules have added out of the keys, which are the network's then."""
+
+    def plain(key: str) -> str:
+        for wrapper in WRAPPERS:
+            key = key.replace(wrapper, "")
+        return key
+
+    return {plain(key): tensor for key, tensor in state.items()}
 
 
 def _flatten(content: Mapping[Any, Any], seen: set[int]) -> dict[str, Tensor]:

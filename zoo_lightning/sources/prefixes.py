@@ -10,8 +10,15 @@ from zoo_lightning.architecture import stage_key
 from zoo_lightning.errors import SourceError
 from zoo_lightning.sources.ordering import map_by_order
 
-COPIES = {"encoder_k": "encoder_q", "key_encoder": "query_encoder"}
-"""Momentum copies, and the trained network that is preferred when both match equally well."""
+COPIES = {
+    "encoder_k": "encoder_q",
+    "key_encoder": "query_encoder",
+    "student": "teacher",
+    "online_network": "target_network",
+    "online_encoder": "target_encoder",
+}
+"""Networks of which a file has two, and the other one, which is preferred when both match equally
+well: the trained one of contrastive pairs, and the average that teaches of all others."""
 
 
 def find_prefix(
@@ -22,8 +29,8 @@ def find_prefix(
 ) -> tuple[str, list[str]]:
     """Find the prefix under which most keys agree with the reference in name and shape.
 
-    Ties go to the trained network before its momentum copy (MoCo's ``encoder_q`` before
-    ``encoder_k``), then to whichever comes first in the file.
+    Ties go to the network that is meant to be used (MoCo's ``encoder_q`` before its momentum copy
+    ``encoder_k``, a teacher before its student), then to whichever comes first in the file.
 
     Args:
         state: Tensors of the foreign checkpoint.
@@ -101,7 +108,7 @@ def is_stacked(found: Tensor, wanted: Tensor) -> bool:
 
 
 def _is_copy(prefix: str, tied: list[str]) -> bool:
-    """Tell whether a prefix is the momentum copy of another one that matches as well."""
+    """Tell whether another prefix that matches as well is preferred to this one."""
     return any(copy in prefix and prefix.replace(copy, own) in tied for copy, own in COPIES.items())
 
 
