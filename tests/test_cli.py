@@ -331,3 +331,20 @@ def test_a_training_that_diverges_stops_in_one_line_and_keeps_what_it_had(tiny, 
     assert "Traceback" not in done.err
     state = torch.load("out/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert all(value.isfinite().all() for value in state.values())
+
+
+def test_a_run_is_tested_and_validated_without_naming_its_experiment(finished, command):
+    before = Path("done/summary.json").read_text()
+    for given in (("--ckpt_path", "done"), ("--ckpt_path=done/checkpoints/best.ckpt",)):
+        done = command("test", *given)
+        assert done.status == 0, done.err
+    assert command("validate", "--ckpt_path", "done").status == 0
+    assert command("test", "--ckpt_path", "last", "--run_dir", "done").status == 0
+    [first, *_] = sorted(Path("runs/tiny").iterdir())
+    tested = json.loads((first / "summary.json").read_text())
+    assert tested["experiment"] == "tiny"
+    assert tested["test"] == json.loads(before)["test"]
+
+
+def test_without_a_run_the_experiment_is_asked_for(tiny, command):
+    command("test", "--ckpt_path", "nothing.ckpt").refused("model")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import json
 import logging
 import os
 import re
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -164,6 +166,10 @@ class ZooCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and keep the words: what is on the command line itself is not second-guessed."""
         self.arguments = list(map(str, sys.argv[1:] if args is None else args))
+        self.asked_run = run_without_experiment(self.arguments)
+        if self.asked_run is not None:
+            subcommand, *rest = self.arguments
+            args = [subcommand, "--config", str(self.asked_run / "config.yaml"), *rest]
         for word in self.arguments:
             check_files(word.partition("=")[2] if word.startswith("--") else word)
         with named_interpolations():
@@ -191,6 +197,8 @@ class ZooCLI(LightningCLI):
         for line in apply_short_form(options, self.arguments):
             rank_zero_info(line)
         self.experiment, content = joint_name(self.config_files()), None
+        if self.asked_run is not None:
+            self._take_from_run(options)
         self.start_cost: dict[str, float] = {}
         self.length: Length | None = None
         if options.ckpt_path:
@@ -223,6 +231,16 @@ class ZooCLI(LightningCLI):
             }
             rank_zero_info("\n".join(start.lines()))
         self.run_dir = Path(options.run_dir or shared_run_folder(self.experiment))
+
+    def _take_from_run(self, options: Any) -> None:
+        """Leave out of a run's configuration what is of its training, and take its name."""
+        given = {word.partition("=")[0] for word in self.arguments}
+        if "--run_dir" not in given:
+            options.run_dir = None  # a test is not to overwrite the training's summary
+        options.init_from = None
+        path = self.asked_run / SUMMARY
+        if path.is_file():
+            self.experiment = json.loads(path.read_text()).get("experiment", self.experiment)
 
     def instantiate_classes(self) -> None:
         """Build data, model, trainer; sources are read only if no checkpoint brings weights."""
@@ -538,6 +556,32 @@ def one_network_note(task: BaseTask) -> list[str]:
         "gates (docs/lite_is_one_network.md); --experiment methods/start trains that network, at "
         "the cost of one"
     ]
+
+
+def run_without_experiment(arguments: Sequence[str]) -> Path | None:
+    """The run that ``validate``, ``test`` or ``predict`` shall take its options from.
+
+    Args:
+        arguments: words of the command line, the subcommand first.
+
+    Returns:
+        The folder of the run that ``--ckpt_path`` names, if no experiment is given and it has a
+        configuration.
+    """
+    if not arguments or arguments[0] not in ("validate", "test", "predict"):
+        return None
+    options = dict(itertools.pairwise(arguments[1:]))
+    options |= {name: value for name, sign, value in (w.partition("=") for w in arguments) if sign}
+    if {"--experiment", "--config", "-c"} & set(options):
+        return None
+    given = options.get("--ckpt_path")
+    if given in ("last", "best"):
+        run = Path(options["--run_dir"]) if "--run_dir" in options else None
+    elif given:
+        run = Path(given) if Path(given).is_dir() else run_of(Path(given))
+    else:
+        run = None
+    return run if run is not None and (run / "config.yaml").is_file() else None
 
 
 def _data_seed(seed: bool | int) -> int:
