@@ -492,7 +492,7 @@ def about_joining(sources: Sequence[SourceRow], pair: BestPair, together: Togeth
             lines.append(
                 f"of the others {', '.join(used)} add {together.over_pair}"
                 if adds
-                else f"the others add nothing ({together.over_pair})"
+                else f"as frozen features the others add nothing ({together.over_pair})"
             )
         return lines
     if gain.is_gain():
@@ -503,4 +503,7 @@ def about_joining(sources: Sequence[SourceRow], pair: BestPair, together: Togeth
         ]
     if joined.is_gain() and together.over_pair_random.is_gain():
         return [f"only all sources together explain more than {best.name} (D = {joined})"]
-    return [f"the others add nothing to {best.name} (D = {gain} for {pair.names})"]
+    return [
+        f"as frozen features the others add nothing to {best.name} (D = {gain} for {pair.names}); "
+        "trained for long they may still, for networks of other origin disagree"
+    ]
