@@ -61,11 +61,13 @@ def is_safetensors(path: Path) -> bool:
     return start[8:9] == b"{" or path.suffix.lower() == ".safetensors"
 
 
-def read_file(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path, container: str | None = None) -> dict[str, Tensor]:
     """Read all tensors of a weight file, unwrapped from the usual containers.
 
     Args:
         path: A file written by ``torch.save`` (either format) or by safetensors.
+        container: Key under which the weights are, with dots for keys inside of others; ``None``
+            finds them.
 
     Returns:
         The tensors by key, on the CPU, in the file's order.
@@ -75,7 +77,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
             those of an ensemble, or would run code to be read. The message names the file and the
             mend.
     """
-    content, state, _ = read_contents(path)
+    content, state, _ = read_contents(path, container)
     check_one_network(content, path)
     return state
 
@@ -94,7 +96,9 @@ def check_one_network(content: Any, path: Path) -> None:
         )
 
 
-def read_contents(path: Path) -> tuple[Any, dict[str, Tensor], list[str]]:
+def read_contents(
+    path: Path, container: str | None = None
+) -> tuple[Any, dict[str, Tensor], list[str]]:
     """Read a weight file as :func:`read_file` does, and keep what is around the weights.
 
     Returns:
@@ -107,7 +111,9 @@ def read_contents(path: Path) -> tuple[Any, dict[str, Tensor], list[str]]:
     _check_present(path)
     try:
         content: Any = _load_safetensors(path) if is_safetensors(path) else _load_pickle(path)
-        state, containers = _unwrap(content, set())
+        inner = content if container is None else _inside(content, container, path)
+        state, containers = _unwrap(inner, set())
+        containers = [*([] if container is None else [container]), *containers]
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error}.") from error
     except RecursionError as error:
@@ -119,6 +125,43 @@ def read_contents(path: Path) -> tuple[Any, dict[str, Tensor], list[str]]:
             f"{f' with {found}' if found else ''}. Save the network's state_dict() instead."
         )
     return content, state, containers
+
+
+def read_part(path: Path) -> dict[str, Tensor]:
+    """Read one of several files that hold a network's tensors together, by their own keys.
+
+    Raises:
+        SourceError: As :func:`read_file`, but that a part may hold no kernels.
+    """
+    _check_present(path)
+    try:
+        content = _load_safetensors(path) if is_safetensors(path) else _load_pickle(path)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error}.") from error
+    return _flatten(content, set()) if isinstance(content, Mapping) else {}
+
+
+def _inside(content: Any, container: str, path: Path) -> Any:
+    """What a file holds under a key, with dots for keys inside of others.
+
+    Raises:
+        SourceError: It has no such key, or no mapping under it.
+    """
+    found = content
+    for key in container.split("."):
+        keys = [str(each) for each in found] if isinstance(found, Mapping) else []
+        if key not in keys:
+            inner = [k for k in keys if isinstance(found[k], Mapping)]
+            raise SourceError(
+                f"{path} has no container {container!r}: there is no {key!r}."
+                f"{nearest(key, keys)} Mappings there: {', '.join(inner[:8]) or 'none'}."
+            )
+        found = found[key]
+    if not isinstance(found, Mapping):
+        raise SourceError(
+            f"{path} has no weights under {container!r}: found {type(found).__name__}."
+        )
+    return found
 
 
 def _check_present(path: Path) -> None:

@@ -20,6 +20,7 @@ from zoo_lightning.sources.adapting import STATISTICS
 from zoo_lightning.sources.files import check_one_network, is_safetensors, read_contents
 from zoo_lightning.sources.guessing import Match, guess, match
 from zoo_lightning.sources.reading import read_weights
+from zoo_lightning.sources.shards import INDEX
 from zoo_lightning.sources.spec import Source, parse_source, split_weights
 
 LISTED = 8
@@ -87,14 +88,16 @@ def inspect(source: Source, architecture: str | None = None) -> Inspection:
     """
     origin, rest = split_weights(source.weights)
     content, state, containers = {}, {}, []
-    if origin != "path" or not Path(rest).is_file():
+    if origin != "path" or not Path(rest).is_file() or rest.endswith(INDEX):
         weights = read_weights(source, None)
         rest, state = weights.origin, weights.state
         source = replace(source, match=weights.match or source.match)
     path, kind = Path(rest), f"{origin} reference"
-    if path.is_file():
+    if path.is_file() and path.name.endswith(INDEX):
+        kind = f"{len(state)} tensors in several files"
+    elif path.is_file():
         kind = file_kind(path)
-        content, state, containers = read_contents(path)
+        content, state, containers = read_contents(path, source.container)
         check_one_network(content, path)
     whole = content if isinstance(content, Mapping) else {}
     floating = {k: t for k, t in state.items() if t.is_floating_point()}

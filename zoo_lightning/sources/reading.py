@@ -22,6 +22,7 @@ from zoo_lightning.errors import ArchitectureError, SourceError, nearest
 from zoo_lightning.sources.download import fetch
 from zoo_lightning.sources.files import is_safetensors, read_file
 from zoo_lightning.sources.packages import find_in_package
+from zoo_lightning.sources.shards import HUB_FILES, INDEX, read_shards, weights_in
 from zoo_lightning.sources.shipped import Card, read_card, shipped_card, shipped_path
 from zoo_lightning.sources.spec import Match, Source, split_address, split_weights
 
@@ -73,11 +74,13 @@ def read_weights(
     try:
         if kind == "random":
             weights = _read_random(rest, architecture, build)
+        elif kind in FILE_READERS:
+            weights = FILE_READERS[kind](rest, architecture, source.container)
         else:
             weights = READERS[kind](rest, architecture)
         if source.match == "order" and _is_unordered(weights.origin):
             raise SourceError(
-                f"{weights.origin} is safetensors, which keeps tensors sorted by name, so "
+                f"{weights.origin} is of safetensors, which keep tensors sorted by name, so "
                 "match: order would mix them up. Give the original .pth file."
             )
     except SourceError as error:
@@ -100,7 +103,7 @@ def check_architecture(architecture: str | None) -> None:
 def _is_unordered(origin: str) -> bool:
     """Tell whether weights came from a safetensors file, which keeps no order."""
     path = Path(origin)
-    return path.is_file() and is_safetensors(path)
+    return path.is_file() and (path.name.endswith(INDEX) or is_safetensors(path))
 
 
 def _read_builtin(name: str, architecture: str | None) -> Weights:
@@ -125,21 +128,50 @@ def _with_card(path: Path, card: Card) -> Weights:
     return Weights(read_file(path), str(path), given.mean, given.std)
 
 
-def _read_path(rest: str, architecture: str | None) -> Weights:
-    """Read a weight file, with its card if there is one beside it, or a run folder."""
+def _read_path(rest: str, architecture: str | None, container: str | None) -> Weights:
+    """Read a weight file, with its card if there is one beside it, or a folder."""
     path = Path(rest).expanduser()
     if path.is_dir():
-        return _read_run(path)
+        if (path / "summary.json").is_file() or not (found := weights_in(path)):
+            return _read_run(path)
+        return _read_hub_folder(path, found, architecture, container)
+    if path.name.endswith(INDEX):
+        return Weights(read_shards(path), str(path))
     beside = path.with_suffix(".yaml")
     if path.suffix == ".safetensors" and beside.is_file():
         try:
             card = read_card(beside)
         except SourceError:  # some other YAML file
-            return Weights(read_file(path), str(path))
+            return Weights(read_file(path, container), str(path))
         _check_architecture(card.architecture, architecture, str(path))
         return _with_card(path, card)
+    if shard := re.fullmatch(r"(.+)-\d{5}-of-(\d{5})(\..+)", path.name):
+        raise SourceError(
+            f"{path} is one of {int(shard[2])} parts: give the folder, or "
+            f"{shard[1]}{shard[3]}{INDEX}."
+        )
     mean, std = _noted_statistics(path)
-    return Weights(read_file(path), str(path), mean, std)
+    return Weights(read_file(path, container), str(path), mean, std)
+
+
+def _read_hub_folder(
+    folder: Path, file: Path, architecture: str | None, container: str | None
+) -> Weights:
+    """Read the weights of a folder as the hub has it, with what its ``config.json`` says."""
+    state = read_shards(file) if file.name.endswith(INDEX) else read_file(file, container)
+    noted: Any = {}
+    try:
+        noted = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # the weights alone will do
+        noted = {}
+    noted = noted if isinstance(noted, dict) else {}
+    own = noted.get("architecture")
+    if isinstance(own, str):
+        _check_architecture(own, architecture, str(folder))
+    known = noted.get("pretrained_cfg")
+    known = known if isinstance(known, dict) else noted
+    mean, std = _statistics(known.get("mean")), _statistics(known.get("std"))
+    return Weights(state, str(file), mean, std)
 
 
 def _noted_statistics(path: Path) -> tuple[Statistics | None, Statistics | None]:
@@ -165,8 +197,8 @@ def _read_run(folder: Path) -> Weights:
     summary_path = folder / "summary.json"
     if not summary_path.is_file():
         raise SourceError(
-            f"The folder {folder} is not a run: it has no summary.json. Give a weight file, or the "
-            "folder of a finished run."
+            f"The folder {folder} is not a run: it has no summary.json. Give a weight file, the "
+            f"folder of a finished run, or one that has {' or '.join(HUB_FILES[:2])}."
         )
     try:
         summary = json.loads(summary_path.read_text(encoding="utf-8"))
@@ -185,20 +217,21 @@ def _read_run(folder: Path) -> Weights:
     return Weights(read_file(path), str(path), mean, std)
 
 
-def _read_package(rest: str, architecture: str | None) -> Weights:
+def _read_package(rest: str, architecture: str | None, container: str | None) -> Weights:
     """Read weights inside an installed Python package."""
     path, known = find_in_package(rest)
     if known is None:
-        return Weights(read_file(path), str(path))
+        return Weights(read_file(path, container), str(path))
     _check_architecture(known.architecture, architecture, f"package:{rest}")
-    return Weights(read_file(path), str(path), known.mean, known.std, known.match)
+    state = read_file(path, container)
+    return Weights(state, str(path), known.mean, known.std, known.match)
 
 
-def _read_address(address: str, architecture: str | None) -> Weights:
+def _read_address(address: str, architecture: str | None, container: str | None) -> Weights:
     """Read a weight file from the network or from the cache."""
     url, sha256 = split_address(address)
     path = fetch(url, sha256)
-    return Weights(read_file(path), str(path))
+    return Weights(read_file(path, container), str(path))
 
 
 def _read_random(
@@ -322,9 +355,13 @@ READERS: dict[str, Callable[[str, str | None], Weights]] = {
     "timm": _read_timm,
     "hf-hub": _read_hub,
     "torchvision": _read_torchvision,
+}
+"""How the kinds of weights that are published under a name are read."""
+
+FILE_READERS: dict[str, Callable[[str, str | None, str | None], Weights]] = {
     "package": _read_package,
     "https": _read_address,
     "http": _read_address,
     "path": _read_path,
 }
-"""How each kind of weights but ``random`` is read."""
+"""How the kinds of weights are read that are files somebody saved: those of ``spec.FILES``."""

@@ -29,6 +29,9 @@ KINDS = {
 }
 """The kinds of weights that are written with a colon, and their form. All else is a path."""
 
+FILES = ("path", "https", "http", "package")
+"""The kinds of weights that are read from a file as somebody saved it."""
+
 SUFFIXES = (".pth.tar", ".pth", ".pt", ".ckpt", ".safetensors", ".bin")
 """The usual endings of weight files. Contents, not endings, decide how a file is read."""
 
@@ -52,6 +55,8 @@ class Source:
         prefix: What the backbone's keys begin with in the file; found by itself if ``None``.
         match: ``"name"``, or ``"order"`` where names differ but order and shapes agree throughout;
             packages that are known to need ``order`` get it by themselves.
+        container: Key of the file under which the weights are, such as ``student``, with dots for
+            keys inside of others; found by itself if ``None``. Of weight files only.
 
     Raises:
         SourceError: If a value is of the wrong type, or the kind of weights is unknown.
@@ -61,6 +66,7 @@ class Source:
     weights: str
     prefix: str | None = None
     match: Match = "name"
+    container: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -70,16 +76,23 @@ class Source:
                 f"The weights of source {self.name!r} must be text, found {self.weights!r}. "
                 f"Give {known_kinds()}."
             )
-        if self.prefix is not None and not isinstance(self.prefix, str):
-            raise SourceError(
-                f"The prefix of source {self.name!r} must be text, found {self.prefix!r}."
-            )
+        for key in ("prefix", "container"):
+            value = getattr(self, key)
+            if value is not None and not isinstance(value, str):
+                raise SourceError(
+                    f"The {key} of source {self.name!r} must be text, found {value!r}."
+                )
         if self.match not in get_args(Match):
             raise SourceError(
                 f"Source {self.name!r} has match {self.match!r}; known are 'name' and 'order'."
                 + nearest(str(self.match), get_args(Match))
             )
-        split_weights(self.weights)
+        kind, _ = split_weights(self.weights)
+        if self.container is not None and kind not in FILES:
+            raise SourceError(
+                f"Source {self.name!r} has container {self.container!r}, which is of weight files; "
+                f"{self.weights} is none: leave it out."
+            )
 
 
 def split_weights(weights: str) -> tuple[str, str]:
@@ -161,7 +174,8 @@ def parse_source(spec: str | Mapping[str, Any] | Source) -> Source:
 
     Args:
         spec: A weights reference, from which a name is derived; or a mapping with the key
-            ``weights`` and optionally ``name``, ``prefix`` and ``match``; or a source.
+            ``weights`` and optionally ``name``, ``prefix``, ``match`` and ``container``; or a
+            source.
 
     Raises:
         SourceError: If a key is unknown or missing, or a value cannot be right.
@@ -173,7 +187,7 @@ def parse_source(spec: str | Mapping[str, Any] | Source) -> Source:
     if not isinstance(spec, Mapping):
         raise SourceError(
             f"A source must be text or a mapping, found {spec!r}. Give {known_kinds()}; or a "
-            "mapping with name, weights, prefix and match."
+            "mapping with name, weights, prefix, match and container."
         )
     known = [field.name for field in fields(Source)]
     for key in spec:
