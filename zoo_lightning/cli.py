@@ -6,6 +6,7 @@ What takes seconds to import is imported only when the arguments need it: ``--ve
 
 from __future__ import annotations
 
+import io
 import shlex
 import signal
 import sys
@@ -106,6 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0; 2 for a mistake in what was given; 129, 130 or 143 after SIGHUP in training,
         SIGINT or SIGTERM; 141 where the reader of the output, such as ``head``, had enough.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8
+            stream.reconfigure(errors="surrogateescape")
     try:
         status = _guarded(arguments)
         sys.stdout.flush()

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from zoo_lightning.loggers import unharmed, wandb_runs
 from zoo_lightning.plots import save_figure
 from zoo_lightning.run_folder import PICTURES
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def show_table(
         rows: their cells.
     """
     rows = [list(row) for row in rows]
-    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+    with whole_file(path) as part, part.open("w", newline="", **TEXT) as stream:
         writer = csv.writer(stream)
         writer.writerow(header)
         writer.writerows(rows)

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from zoo_lightning.errors import StorageError
 from zoo_lightning.run_folder import METRICS
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import storage_error, whole_file
 
 Row = dict[str, Any]
@@ -65,11 +66,11 @@ class MetricsWriter:
         self._waiting = []
 
     def _written(self) -> list[Row]:
-        with self.path.open(newline="") as stream:
+        with self.path.open(newline="", **TEXT) as stream:
             return list(csv.DictReader(stream))
 
     def _write(self, path: Path, mode: str, rows: Sequence[Row]) -> None:
-        with path.open(mode, newline="") as stream:
+        with path.open(mode, newline="", **TEXT) as stream:
             writer = csv.DictWriter(stream, self._columns)
             if mode == "w":
                 writer.writeheader()

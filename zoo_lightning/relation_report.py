@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from zoo_lightning.gates.plots import draw_table
 from zoo_lightning.plots import new_figure, save_figure
 from zoo_lightning.relations import Relations
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 FILES = ("relations.json", "relations.png")
@@ -38,7 +39,7 @@ def write_relations(experiment: str, found: Relations, folder: Path) -> None:
         folder: made if it is absent.
     """
     with whole_file(folder / "relations.json") as part:
-        part.write_text(relations_json(experiment, found) + "\n")
+        part.write_text(relations_json(experiment, found) + "\n", **TEXT)
     save_figure(plot_relations(found), folder / "relations.png")
 
 

@@ -14,6 +14,7 @@ from types import NoneType
 from typing import Any
 
 from zoo_lightning.errors import ConfigError, SourceError
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import remove_parts, whole_file
 
 CHECKPOINTS, PICTURES, SUMMARY, METRICS = "checkpoints", "pictures", "summary.json", "metrics.csv"
@@ -207,7 +208,7 @@ def _of_other_kind(content: Mapping[str, Any], places: Mapping[str, Any]) -> str
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Write ``summary.json`` so that a reader never finds half of it."""
     with whole_file(folder / SUMMARY) as part:
-        part.write_text(json.dumps(summary, indent=2) + "\n")
+        part.write_text(json.dumps(summary, indent=2) + "\n", **TEXT)
 
 
 def compute_of(run: Path) -> dict[str, Any]:
@@ -217,7 +218,7 @@ def compute_of(run: Path) -> dict[str, Any]:
         run: its folder, or a checkpoint of it.
     """
     path = (run if run.is_dir() else run_of(run) or run) / SUMMARY
-    return json.loads(path.read_text()).get("compute", {}) if path.is_file() else {}
+    return json.loads(path.read_text(**TEXT)).get("compute", {}) if path.is_file() else {}
 
 
 def earlier_metrics(folder: Path, until_step: int) -> list[dict[str, int | float]]:
@@ -229,7 +230,7 @@ def earlier_metrics(folder: Path, until_step: int) -> list[dict[str, int | float
     file = folder / METRICS
     if not file.is_file():
         return []
-    with file.open(newline="", errors="replace") as stream:
+    with file.open(newline="", encoding="utf-8", errors="replace") as stream:
         lines = [line for line in stream if line.endswith("\n")]
     rows = [{k: _number(v) for k, v in row.items() if v} for row in csv.DictReader(lines)]
     return [row for row in rows if row.get("step", 0) < until_step]
@@ -243,13 +244,17 @@ def last_line_of_log(folder: Path, otherwise: str) -> str:
         otherwise: what to give where it said nothing.
     """
     log = folder / LOG
-    lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+    lines = (
+        log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        if log.is_file()
+        else []
+    )
     return lines[-1] if lines else otherwise
 
 
 def metric_by_step(folder: Path, name: str) -> dict[int, float]:
     """What a run logged of a metric, by step."""
-    with (folder / METRICS).open(newline="") as stream:
+    with (folder / METRICS).open(newline="", **TEXT) as stream:
         rows = [row for row in csv.DictReader(stream) if row.get(name)]
     return {int(float(row["step"])): float(row[name]) for row in rows}
 
@@ -263,7 +268,7 @@ def errors_in_test(folder: Path) -> list[float]:
     path = folder / TEST_ERRORS
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; expected a run of landmarks that was tested")
-    with path.open(newline="") as stream:
+    with path.open(newline="", **TEXT) as stream:
         return [float(row["nme"]) / 100 for row in csv.DictReader(stream)]
 
 

@@ -81,6 +81,7 @@ from zoo_lightning.short_form import add_short_form, apply_short_form
 from zoo_lightning.sources.zoo import check_normalisation, without_weights
 from zoo_lightning.strategies import check_strategy_option, check_sync
 from zoo_lightning.tasks import BaseTask, PPOTask
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.yaml_files import check_files
 
 COUNTS = ("num_points", "num_classes", "num_actions")
@@ -240,7 +241,7 @@ class ZooCLI(LightningCLI):
         options.init_from = None
         path = self.asked_run / SUMMARY
         if path.is_file():
-            self.experiment = json.loads(path.read_text()).get("experiment", self.experiment)
+            self.experiment = json.loads(path.read_text(**TEXT)).get("experiment", self.experiment)
 
     def instantiate_classes(self) -> None:
         """Build data, model, trainer; sources are read only if no checkpoint brings weights."""

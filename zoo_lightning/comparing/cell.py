@@ -24,6 +24,7 @@ from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.run_folder import SUMMARY, TEST_ERRORS, write_summary
 from zoo_lightning.runs.claims import claimed, is_first_rank
 from zoo_lightning.runs.pool import TAKEN
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.trainer_cli import run
 from zoo_lightning.whole_files import whole_file
 
@@ -61,7 +62,7 @@ def run_cell(comparison: Comparison, cell: Cell) -> int:
     lr = cell.lr if cell.is_trial else comparison.chosen_lr(cell)
     options = comparison.configured(cell, setting, recipe, lr)
     with whole_file(config) as part:
-        part.write_text(yaml.safe_dump(options, sort_keys=False))
+        part.write_text(yaml.safe_dump(options, sort_keys=False), **TEXT)
     words = ["fit", "--config", str(config), "--run_dir", str(folder)]
     if comparison.hold_out or cell.is_trial:
         words += ["--run_test", "false"]
@@ -76,14 +77,14 @@ def add_test(folder: Path) -> int:
     Returns:
         Exit status of the test.
     """
-    summary = json.loads((folder / SUMMARY).read_text())
+    summary = json.loads((folder / SUMMARY).read_text(**TEXT))
     checkpoint, aside = folder / summary["checkpoint"], folder / "test"
     status = zoo_lightning(
         ["test", "--config", str(folder / CONFIG), "--ckpt_path", str(checkpoint), "--run_dir",
          str(aside)]
     )  # fmt: skip
     if status == 0 and is_first_rank():
-        tested = json.loads((aside / SUMMARY).read_text())["test"]
+        tested = json.loads((aside / SUMMARY).read_text(**TEXT))["test"]
         if (aside / TEST_ERRORS).is_file():
             shutil.copyfile(aside / TEST_ERRORS, folder / TEST_ERRORS)
         write_summary(folder, {**summary, "test": tested})

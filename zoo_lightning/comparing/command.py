@@ -49,6 +49,7 @@ from zoo_lightning.runs.options import shared_options
 from zoo_lightning.stopping import WorkStopped
 from zoo_lightning.tasks import BaseTask
 from zoo_lightning.tasks.loading import load_task
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.trainer_cli import run
 from zoo_lightning.whole_files import whole_file
 
@@ -323,7 +324,7 @@ def _report(
             figure = plot_quality_against_compute(alike)
             save_figure(figure, folder / f"data-{fraction:g}-compute.png")
     write_tables(comparison, tables)
-    print((comparison.folder / "table.md").read_text(), end="")
+    print((comparison.folder / "table.md").read_text(**TEXT), end="")
     print(f"wrote {', '.join(FILES)} and pictures/ to {comparison.folder}")
 
 
@@ -336,7 +337,7 @@ def _report_returns(comparison: Comparison, cells: Sequence[Cell]) -> None:
     figure = plot_learning_curves(shown, "episodic return in training", "agent steps")
     save_figure(figure, comparison.folder / "pictures" / "training.png")
     with whole_file(comparison.folder / "returns.md") as part:
-        part.write_text(format_returns(curves))
+        part.write_text(format_returns(curves), **TEXT)
 
 
 def _add_costs(comparison: Comparison, cells: Sequence[Cell], table: Table) -> None:

@@ -21,6 +21,7 @@ from zoo_lightning.plots import save_figure
 from zoo_lightning.ranking import training_batches
 from zoo_lightning.tasks import ClassificationTask, LandmarkTask
 from zoo_lightning.tasks.loading import load_task
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 FOLDER = "diagnosis"
@@ -87,7 +88,7 @@ def write_similarity(found: Sequence[Similarity], names: Sequence[str], folder: 
         ],
     }
     with whole_file(folder / "similarity.json") as part:
-        part.write_text(json.dumps(content, indent=1) + "\n")
+        part.write_text(json.dumps(content, indent=1) + "\n", **TEXT)
     save_figure(plot_similarity(found, names), folder / "similarity.png")
 
 

@@ -24,6 +24,7 @@ from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.run_folder import SUMMARY
 from zoo_lightning.runs.options import differences
 from zoo_lightning.sources.spec import parse_sources
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 EXPERIMENT, CHOSEN = "experiment.yaml", "tuning.json"
@@ -128,7 +129,7 @@ class Comparison:
     def trained(self, cell: Cell) -> dict[str, Any] | None:
         """``summary.json`` of a cell that is trained, tested or not; ``None`` of any other."""
         path = self.run(cell) / SUMMARY
-        return json.loads(path.read_text()) if path.is_file() else None
+        return json.loads(path.read_text(**TEXT)) if path.is_file() else None
 
     def summary(self, cell: Cell) -> dict[str, Any] | None:
         """``summary.json`` of a finished cell; ``None`` while it is not finished.
@@ -147,7 +148,7 @@ class Comparison:
     def chosen_lr(self, cell: Cell) -> float | None:
         """The rate that tuning chose for a cell's method and variant; ``None`` without tuning."""
         path = self.folder / CHOSEN
-        found = json.loads(path.read_text()).get(tuning_key(cell)) if path.is_file() else None
+        found = json.loads(path.read_text(**TEXT)).get(tuning_key(cell)) if path.is_file() else None
         return None if found is None else found["lr"]
 
     def needed(self, recipe: Recipe, cell: Cell) -> list[Cell]:
@@ -194,7 +195,7 @@ class Comparison:
     def tuning_seconds(self, cell: Cell) -> float:
         """Seconds of all trials from which the rate of a cell's method and variant was chosen."""
         trials = self.run(replace(cell, lr=0.0, budget=None)).parent
-        summaries = [json.loads(path.read_text()) for path in trials.glob(f"*/{SUMMARY}")]
+        summaries = [json.loads(path.read_text(**TEXT)) for path in trials.glob(f"*/{SUMMARY}")]
         return sum(each["seconds"] + each.get("start_seconds", 0.0) for each in summaries)
 
     def missing(self, needs: Sequence[Recipe], cell: Cell) -> list[Cell]:
@@ -274,7 +275,7 @@ def open_comparison(
     """
     path = folder / EXPERIMENT
     if path.is_file():
-        before = yaml.safe_load(path.read_text())
+        before = yaml.safe_load(path.read_text(**TEXT))
         if options is not None and before != options:
             changed = ", ".join(sorted(differences(before, options)))
             raise ConfigError(
@@ -285,5 +286,5 @@ def open_comparison(
     if options is None:
         raise ConfigError(f"{folder} is no comparison: it has no {EXPERIMENT}; give --experiment")
     with whole_file(path) as part:
-        part.write_text(yaml.safe_dump(options, sort_keys=False))
+        part.write_text(yaml.safe_dump(options, sort_keys=False), **TEXT)
     return Comparison(folder, options, hold_out)

@@ -25,6 +25,7 @@ from zoo_lightning.comparing.report import HINDSIGHT, make_tables
 from zoo_lightning.envs.reference_scores import human_normalised
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import find_recipes
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 STATISTICS: Mapping[str, Callable[[Scores], Estimate]] = {
@@ -70,7 +71,7 @@ def join(
     rows = {label: _row(of_label, scores.get(reference)) for label, of_label in scores.items()}
     text = format_joint(rows, scores, list(games), reference)
     with whole_file(output / "joint.md") as part:
-        part.write_text(text)
+        part.write_text(text, **TEXT)
     content = {
         "games": list(games),
         "reference": reference,
@@ -83,7 +84,7 @@ def join(
         },
     }
     with whole_file(output / "joint.json") as part:
-        part.write_text(json.dumps(content, indent=1) + "\n")
+        part.write_text(json.dumps(content, indent=1) + "\n", **TEXT)
     return text
 
 

@@ -24,6 +24,7 @@ from zoo_lightning.comparing.statistics import (
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.run_folder import METRICS, TEST_ERRORS, metric_by_step
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 HINDSIGHT, BY_VALIDATION = "best single (hindsight)", "best single (validation)"
@@ -233,7 +234,7 @@ def image_figures(run: Path, metric: Metric, figure: float) -> dict[str, float] 
     path = run / TEST_ERRORS
     if metric.name not in ("test/acc", "test/nme") or not path.is_file():
         return None
-    with path.open(newline="") as stream:
+    with path.open(newline="", **TEXT) as stream:
         # A photograph of several faces has a row for each: all runs have the same order.
         rows = {
             f"{number} {row['image']}": row for number, row in enumerate(csv.DictReader(stream))
@@ -397,8 +398,11 @@ def write_tables(comparison: Comparison, tables: Sequence[Table]) -> None:
     if comparison.hold_out:
         head += "The test data are held out: all figures are of the validation data.\n\n"
     with whole_file(comparison.folder / "table.md") as part:
-        part.write_text(head + "\n".join(parts))
-    with whole_file(comparison.folder / "table.csv") as part, part.open("w", newline="") as stream:
+        part.write_text(head + "\n".join(parts), **TEXT)
+    with (
+        whole_file(comparison.folder / "table.csv") as part,
+        part.open("w", newline="", **TEXT) as stream,
+    ):
         writer = csv.writer(stream)
         names = ["seconds", "memory_mb", "multiply_adds", "units"]
         writer.writerow(["fraction", "budget", "method", "seed", table.metric.name, *names])
@@ -422,7 +426,7 @@ def write_tables(comparison: Comparison, tables: Sequence[Table]) -> None:
         for table in tables
     ]
     with whole_file(comparison.folder / "runs.json") as part:
-        part.write_text(json.dumps(content, indent=1) + "\n")
+        part.write_text(json.dumps(content, indent=1) + "\n", **TEXT)
 
 
 def _plain(table: Table, row: Row) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from statistics import mean
 from zoo_lightning.comparing.grid import Cell, Comparison
 from zoo_lightning.comparing.statistics import interval, with_half
 from zoo_lightning.run_folder import METRICS, metric_by_step
+from zoo_lightning.text_files import TEXT
 
 RETURN, LOSS = "charts/episodic_return", "losses/policy_loss"
 """As logged: when games end, and at every rollout."""
@@ -38,7 +39,7 @@ def returns_in_training(metrics: Path, window: int, rollout: int = 1) -> Curve:
         The curve; a window in which no game ended is not in it.
     """
     games: dict[int, list[float]] = defaultdict(list)
-    with metrics.open(newline="") as stream:
+    with metrics.open(newline="", **TEXT) as stream:
         for row in csv.DictReader(stream):
             if row.get(RETURN):
                 end = -(-int(float(row["step"])) // rollout) * rollout

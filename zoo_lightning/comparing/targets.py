@@ -12,6 +12,7 @@ from zoo_lightning.comparing.report import HINDSIGHT, Table, make_tables, outcom
 from zoo_lightning.comparing.statistics import Difference, paired, with_half
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import find_recipes
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 
@@ -73,9 +74,9 @@ def join_targets(
         for name, table in tables.items()
     }
     with whole_file(output / "joint.md") as part:
-        part.write_text(text)
+        part.write_text(text, **TEXT)
     with whole_file(output / "joint.json") as part:
-        part.write_text(json.dumps(content, indent=1) + "\n")
+        part.write_text(json.dumps(content, indent=1) + "\n", **TEXT)
     return text
 
 

@@ -14,6 +14,7 @@ from zoo_lightning.comparing.grid import CHOSEN, TRIAL_SEED, Cell, Comparison, t
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipe import Recipe, Trained
 from zoo_lightning.run_folder import SUMMARY
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 REACH = 8.0
@@ -83,10 +84,10 @@ def choose(comparison: Comparison, cells: Sequence[Cell], higher_is_better: bool
             fixed.add(key)
     path = comparison.folder / CHOSEN
     with FileLock(path.with_name(f"{CHOSEN}.lock")):
-        before = json.loads(path.read_text()) if path.is_file() else {}
+        before = json.loads(path.read_text(**TEXT)) if path.is_file() else {}
         kept = {key: value for key, value in before.items() if key in fixed}
         with whole_file(path) as part:
-            part.write_text(json.dumps(before | best | kept, indent=2) + "\n")
+            part.write_text(json.dumps(before | best | kept, indent=2) + "\n", **TEXT)
 
 
 def _runs_like(comparison: Comparison, cell: Cell) -> list[Path]:

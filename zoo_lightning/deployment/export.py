@@ -22,6 +22,7 @@ from zoo_lightning.matched_zoo import refuse_full
 from zoo_lightning.run_folder import find_checkpoint, read_checkpoint
 from zoo_lightning.tasks import BaseTask
 from zoo_lightning.tasks.loading import load_task
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_folder
 
 CARD = "README.md"
@@ -95,7 +96,7 @@ def export(
     with whole_folder(output, FILES) as folder:
         for name in wanted:
             FORMATS[name](task, network, manifest, folder)
-        (folder / CARD).write_text(card(manifest, wanted))
+        (folder / CARD).write_text(card(manifest, wanted), **TEXT)
         files = sorted(file.name for file in folder.iterdir())
     say(f"{path}: {manifest.task}, {manifest.architecture}, {method}")
     for note in notes(manifest, wanted):

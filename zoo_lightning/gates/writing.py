@@ -12,6 +12,7 @@ from typing import Any
 from zoo_lightning.gates.plots import plot_gates
 from zoo_lightning.gates.report import GateReport, LayerRow, SourceRow
 from zoo_lightning.plots import save_figure
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 FILES = ("gates.json", "gates.csv", "removal.csv", "gates.png")
@@ -27,14 +28,14 @@ def write_report(found: GateReport, folder: Path, described: dict[str, Any]) -> 
         described: goes first into ``gates.json``, such as the checkpoint's path.
     """
     with whole_file(folder / "gates.json") as part:
-        part.write_text(json.dumps(described | found.as_dict(), indent=2) + "\n")
+        part.write_text(json.dumps(described | found.as_dict(), indent=2) + "\n", **TEXT)
     _write_rows(folder / "gates.csv", LayerRow, found.layers)
     _write_rows(folder / "removal.csv", SourceRow, found.sources)
     save_figure(plot_gates(found), folder / "gates.png")
 
 
 def _write_rows(path: Path, kind: type, rows: Sequence[Any]) -> None:
-    with whole_file(path) as part, part.open("w", newline="") as stream:
+    with whole_file(path) as part, part.open("w", newline="", **TEXT) as stream:
         writer = csv.DictWriter(stream, [field.name for field in fields(kind)])
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)

@@ -38,6 +38,7 @@ from zoo_lightning.relations import Relations, relate
 from zoo_lightning.run_folder import PICTURES
 from zoo_lightning.sources.spec import parse_sources
 from zoo_lightning.tasks.loading import load_task
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 AUTO = "auto"
@@ -175,8 +176,8 @@ def look(plan: Plan, folder: Path, hands: Hands) -> dict[str, Any]:
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as part:
-            part.write_text(json.dumps(content, indent=2) + "\n")
-    content = json.loads(path.read_text())
+            part.write_text(json.dumps(content, indent=2) + "\n", **TEXT)
+    content = json.loads(path.read_text(**TEXT))
     for line in content["relations"]["conclusion"]:
         hands.say(f"sources       {line}")
     return content
@@ -283,7 +284,7 @@ def decide(plan: Plan, folder: Path, runs: Sequence[StageRun], hands: Hands) -> 
         "gains": {name: asdict(found) for name, found in gains.items()},
     }
     with whole_file(folder / DECISIONS) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n")
+        part.write_text(json.dumps(content, indent=2) + "\n", **TEXT)
     against = {
         f"{each.name}\n{measure.label} {measure.of(each.scores):.2f}": gain(
             choice.scores.loss, each.scores.loss
@@ -311,7 +312,7 @@ def decide(plan: Plan, folder: Path, runs: Sequence[StageRun], hands: Hands) -> 
 
 def _look_cost(folder: Path) -> dict[str, int]:
     path = folder / STAGES / LOOK
-    return {"start": json.loads(path.read_text())["multiply_adds"]} if path.is_file() else {}
+    return {"start": json.loads(path.read_text(**TEXT))["multiply_adds"]} if path.is_file() else {}
 
 
 def plot_gains(gains: Mapping[str, Gain], label: str) -> Figure:

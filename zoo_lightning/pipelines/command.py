@@ -25,6 +25,7 @@ from zoo_lightning.runs.length import check_length_options
 from zoo_lightning.runs.options import shared_options
 from zoo_lightning.stopping import WorkStopped
 from zoo_lightning.tasks import PPOTask
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.trainer_cli import run
 
 ABOUT = f"""\
@@ -136,4 +137,4 @@ def _check_given(options: Any, arguments: Sequence[str]) -> None:
 
 def _is_finished(folder: Path) -> bool:
     path = folder / SUMMARY
-    return path.is_file() and "pipeline" in json.loads(path.read_text())
+    return path.is_file() and "pipeline" in json.loads(path.read_text(**TEXT))

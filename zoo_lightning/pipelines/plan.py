@@ -15,6 +15,7 @@ from zoo_lightning.methods.recipe import Setting, Trained
 from zoo_lightning.pipelines.stage import STAGES, StageRun
 from zoo_lightning.runs.options import differences
 from zoo_lightning.sources.spec import parse_sources
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 FILE = "pipeline.yaml"
@@ -94,7 +95,7 @@ def begin(folder: Path, plan: Plan) -> None:
     path = folder / FILE
     content = asdict(plan)
     if path.is_file():
-        before = yaml.safe_load(path.read_text())
+        before = yaml.safe_load(path.read_text(**TEXT))
         if changed := differences(before, content):
             raise ConfigError(
                 f"{folder} was begun with other options: {', '.join(sorted(changed))}; give the "
@@ -105,7 +106,7 @@ def begin(folder: Path, plan: Plan) -> None:
         raise ConfigError(f"{folder} is the folder of another run; give another --run_dir")
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
-        part.write_text(yaml.safe_dump(content, sort_keys=False))
+        part.write_text(yaml.safe_dump(content, sort_keys=False), **TEXT)
 
 
 def sum_known(values: Sequence[int | None]) -> int | None:

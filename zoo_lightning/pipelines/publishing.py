@@ -13,6 +13,7 @@ from zoo_lightning.methods.deriving import test_task
 from zoo_lightning.methods.saving import save_ensemble
 from zoo_lightning.run_folder import CHECKPOINTS, METRICS, SUMMARY, write_summary
 from zoo_lightning.tasks.loading import load_task
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 BEST = Path(CHECKPOINTS, "best.ckpt")
@@ -31,7 +32,7 @@ def publish(folder: Path, runs: Sequence[Path], run_test: bool, facts: Mapping[s
         facts: what ``summary.json`` has in place of what the first run's has.
     """
     copy_records(runs[0], folder)
-    summary = json.loads((runs[0] / SUMMARY).read_text())
+    summary = json.loads((runs[0] / SUMMARY).read_text(**TEXT))
     summary.pop("start_seconds", None)  # of a stage
     if len(runs) > 1:
         save_ensemble(runs, folder)

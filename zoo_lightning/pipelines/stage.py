@@ -16,6 +16,7 @@ from zoo_lightning.methods.recipe import FinishedRun
 from zoo_lightning.run_folder import CHECKPOINTS, SUMMARY
 from zoo_lightning.runs.claims import claimed, is_first_rank
 from zoo_lightning.runs.pool import TAKEN, Job
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 CONFIG = "stage.yaml"
@@ -43,7 +44,7 @@ class StageRun(Job):
         """The run's folder, where its options are written to."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with whole_file(self.folder / CONFIG) as part:
-            part.write_text(yaml.safe_dump(self.options, sort_keys=False))
+            part.write_text(yaml.safe_dump(self.options, sort_keys=False), **TEXT)
         return [str(self.folder)]
 
     def is_finished(self) -> bool:
@@ -52,7 +53,7 @@ class StageRun(Job):
 
     def summary(self) -> dict[str, Any]:
         """``summary.json`` of the finished run."""
-        return json.loads((self.folder / SUMMARY).read_text())
+        return json.loads((self.folder / SUMMARY).read_text(**TEXT))
 
     def finished(self) -> FinishedRun:
         """The finished run, for what is made from it."""

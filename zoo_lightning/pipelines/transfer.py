@@ -21,6 +21,7 @@ from zoo_lightning.pipelines.publishing import BEST, copy_records
 from zoo_lightning.pipelines.stage import STAGES, StageRun, fit_words
 from zoo_lightning.run_folder import SUMMARY, last_line_of_log, write_summary
 from zoo_lightning.runs.pool import Job, run_here
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.trainer_cli import run
 from zoo_lightning.whole_files import whole_file
 
@@ -180,7 +181,7 @@ def train_finally(plan: Plan, folder: Path, options: dict[str, Any]) -> None:
     config = folder / STAGES / FINAL
     config.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(config) as part:
-        part.write_text(yaml.safe_dump(options, sort_keys=False))
+        part.write_text(yaml.safe_dump(options, sort_keys=False), **TEXT)
     if (folder / SUMMARY).is_file():  # only the costs were not added yet
         return
     words = fit_words(config, folder)
@@ -198,7 +199,7 @@ def add_costs(folder: Path, stages: Sequence[StageRun], plan: Plan) -> None:
     path = folder / SUMMARY
     if not path.is_file():  # another rank writes it
         return
-    summary = json.loads(path.read_text())
+    summary = json.loads(path.read_text(**TEXT))
     costs = [own_cost(each.summary()) for each in stages]
     parts = own_parts(summary)
     if stages:

@@ -26,6 +26,7 @@ from zoo_lightning.rl.acting import as_bytes
 from zoo_lightning.rl.filming import film_game, write_film
 from zoo_lightning.rl.losses import draw_actions
 from zoo_lightning.rl.playing import Act
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 ABOUT = """\
@@ -133,7 +134,7 @@ def _predict(predictor: Predictor, items: Sequence[Item], options: argparse.Name
     drawn = 0
     console = Console(stderr=True)
     path = options.output / f"predictions.{options.format}"
-    with whole_file(path) as part, part.open("w", newline="") as stream:
+    with whole_file(path) as part, part.open("w", newline="", **TEXT) as stream:
         write = writer(stream, options.format, predictor.manifest, options.top)
         found = track(
             predictor(items),
@@ -156,7 +157,10 @@ def _predict(predictor: Predictor, items: Sequence[Item], options: argparse.Name
         + (f", {drawn} pictures in {options.output / 'overlays'}" if drawn else "")
     )
     if skipped:
-        with whole_file(options.output / SKIPPED) as part, part.open("w", newline="") as stream:
+        with (
+            whole_file(options.output / SKIPPED) as part,
+            part.open("w", newline="", **TEXT) as stream,
+        ):
             rows = csv.writer(stream)
             rows.writerow(["image", "reason"])
             rows.writerows([each.item.name, each.problem] for each in skipped)

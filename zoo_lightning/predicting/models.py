@@ -18,6 +18,7 @@ from zoo_lightning.errors import ConfigError
 from zoo_lightning.heads import CoordinateHead
 from zoo_lightning.run_folder import find_checkpoint, read_checkpoint
 from zoo_lightning.tasks.loading import load_task
+from zoo_lightning.text_files import TEXT
 
 TIMM_CONFIG, TIMM_WEIGHTS = "config.json", "model.safetensors"
 
@@ -105,7 +106,7 @@ def _open_checkpoint(path: Path, device: str) -> Opened:
 def _open_timm(folder: Path, device: str) -> Opened:
     config = folder / TIMM_CONFIG
     try:
-        content = json.loads(config.read_text())
+        content = json.loads(config.read_text(**TEXT))
         noted = content.get(KEY)
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{config} cannot be read: {error}") from error

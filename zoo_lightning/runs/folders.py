@@ -11,6 +11,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 
 from zoo_lightning.errors import ConfigError
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 HANDED = "ZOO_LIGHTNING_RUN_DIR"
@@ -63,7 +64,7 @@ def shared_run_folder(experiment: str) -> Path:
         if notes is not None:
             _remove_old(notes.parent)
             with whole_file(notes) as part:
-                part.write_text(str(folder))
+                part.write_text(str(folder), **TEXT)
         return folder
     if notes is None and HANDED in os.environ:
         return Path(os.environ[HANDED])
@@ -79,7 +80,7 @@ def shared_run_folder(experiment: str) -> Path:
                 f"{PATIENCE:.0f} s ({notes} is not there); give --run_dir"
             )
         time.sleep(0.1)
-    return Path(notes.read_text())
+    return Path(notes.read_text(**TEXT))
 
 
 def remove_if_unused(folder: Path) -> None:

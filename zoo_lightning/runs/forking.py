@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo_lightning.stopping import STOPPING
+from zoo_lightning.text_files import TEXT
 
 PRELOADED = ["zoo_lightning.comparing.cell"]
 """What is imported before the first fork."""
@@ -78,7 +79,7 @@ def _carry_out(module: str, arguments: list[str], log: Path, device: str | None)
         os.setsid()  # a terminal's SIGINT reaches it through the command, and once
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-    with log.open("a") as stream:
+    with log.open("a", **TEXT) as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     if device is not None:

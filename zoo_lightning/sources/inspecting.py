@@ -22,6 +22,7 @@ from zoo_lightning.sources.guessing import Match, guess, match
 from zoo_lightning.sources.reading import read_weights
 from zoo_lightning.sources.shards import INDEX
 from zoo_lightning.sources.spec import Source, parse_source, split_weights
+from zoo_lightning.text_files import TEXT
 
 LISTED = 8
 """How many names a line lists before it only counts."""
@@ -156,7 +157,7 @@ def own_run(content: Mapping[str, Any], path: Path) -> list[str]:
     ]
     folder = run_of(path)
     try:
-        summary = json.loads((folder / SUMMARY).read_text()) if folder else {}
+        summary = json.loads((folder / SUMMARY).read_text(**TEXT)) if folder else {}
     except (OSError, ValueError, RecursionError):
         summary = {}
     if isinstance(summary, dict) and "experiment" in summary:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoo_lightning.errors import SourceError
 from zoo_lightning.sources.shipped import FOLDER, Card, Metric, Policy, Preprocessing, ship
+from zoo_lightning.text_files import TEXT
 
 BACKBONE = "backbone.net."
 
@@ -37,8 +38,8 @@ def ship_run(
         SourceError: not a finished run, not a plain backbone, or no such metric.
     """
     try:
-        summary = json.loads((run / "summary.json").read_text())
-        config = yaml.safe_load((run / "config.yaml").read_text())
+        summary = json.loads((run / "summary.json").read_text(**TEXT))
+        config = yaml.safe_load((run / "config.yaml").read_text(**TEXT))
     except OSError as error:
         raise SourceError(f"{run} is not the folder of a finished run: {error}") from error
     content = torch.load(run / summary["checkpoint"], weights_only=True, map_location="cpu")

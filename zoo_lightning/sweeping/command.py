@@ -31,6 +31,7 @@ from zoo_lightning.sweeping.outcome import (
 from zoo_lightning.sweeping.schema import Metric, Sweep, find_sweep, read_sweep
 from zoo_lightning.sweeping.states import import_optuna
 from zoo_lightning.sweeping.study import Trials
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 ABOUT = """\
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
     _check_varied(sweep, middle, rest, experiment)
     metric = _metric(sweep, experiment)
     with whole_file(folder / "sweep.yaml") as part:
-        part.write_text(sweep.file.read_text())
+        part.write_text(sweep.file.read_text(**TEXT), **TEXT)
     if sweep.text("description"):
         print(sweep.text("description"))
     if remote:
@@ -191,7 +192,7 @@ def read_experiment(
     content = nested(values)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "parameters.json")
-        file.write_text(json.dumps(content))
+        file.write_text(json.dumps(content), **TEXT)
         try:
             words = expand([*sweep.command, *extra], content, sweep.text("program"), file)
             options = run(["fit", *words_of_fit(words)], ExperimentReader).options

@@ -19,6 +19,7 @@ from zoo_lightning.errors import ConfigError
 from zoo_lightning.sweeping.outcome import Result
 from zoo_lightning.sweeping.schema import Metric, Sweep
 from zoo_lightning.sweeping.study import changes
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 HOSTED = "hosted.json"
@@ -88,7 +89,7 @@ def open_hosted(sweep: Sweep, folder: Path, extra: Sequence[str]) -> Hosted:
     content = {**sweep.content, "command": [*sweep.command, *extra]}
     path = folder / HOSTED
     if path.is_file():
-        before = json.loads(path.read_text())
+        before = json.loads(path.read_text(**TEXT))
         if changed := changes(before.pop("content"), json.loads(json.dumps(content))):
             raise ConfigError(
                 f"{sweep.file}: the sweep in {folder} was begun with other {', '.join(changed)}; "
@@ -110,7 +111,7 @@ def open_hosted(sweep: Sweep, folder: Path, extra: Sequence[str]) -> Hosted:
     entity = os.environ.get("WANDB_ENTITY") or entity or ""
     hosted = Hosted(found, entity, os.environ.get("WANDB_PROJECT") or project)
     with whole_file(path) as part:
-        part.write_text(json.dumps({**vars(hosted), "content": content}, indent=2) + "\n")
+        part.write_text(json.dumps({**vars(hosted), "content": content}, indent=2) + "\n", **TEXT)
     return hosted
 
 

@@ -22,6 +22,7 @@ from zoo_lightning.run_folder import CHECKPOINTS, LOG, METRICS, SUMMARY, last_li
 from zoo_lightning.stopping import STOPPING, StopSignals, WorkStopped
 from zoo_lightning.sweeping.expansion import expand, nested, words_of_fit
 from zoo_lightning.sweeping.study import Taken, Trials
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 Say = Callable[[str], object]
@@ -88,7 +89,7 @@ def environment_of(trials: Trials, taken: Taken) -> dict[str, str]:
 def history_of(folder: Path, metric: str) -> list[float]:
     """Finite values of a metric in the order in which a run logged them, even while it writes."""
     file = folder / METRICS
-    text = file.read_text(errors="replace") if file.is_file() else ""
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     whole = text[: text.rfind("\n") + 1]  # the last line may not be finished yet
     found = []
     for row in csv.DictReader(io.StringIO(whole)):
@@ -104,7 +105,9 @@ def history_of(folder: Path, metric: str) -> list[float]:
 def logged_names(folder: Path) -> list[str]:
     """Names of the metrics that a run logged."""
     file = folder / METRICS
-    lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
+    lines = (
+        file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    )
     return [name for name in lines[0].split(",") if name not in ("epoch", "step")] if lines else []
 
 
@@ -188,11 +191,11 @@ class Worker:
         """Exit status of a trial's process, and whether it was asked to stop for lagging behind."""
         content = nested(taken.values)
         with whole_file(taken.folder / PARAMETERS) as part:
-            part.write_text(json.dumps(content) + "\n")
+            part.write_text(json.dumps(content) + "\n", **TEXT)
         environment = environment_of(self.trials, taken)
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
-        with open(taken.folder / LOG, "a") as log:
+        with open(taken.folder / LOG, "a", **TEXT) as log:
             process = subprocess.Popen(
                 words_of(self.trials, taken),
                 stdin=subprocess.DEVNULL,

@@ -24,6 +24,7 @@ from zoo_lightning.sweeping.states import (
     is_put_back,
     is_surplus,
 )
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def write_outcome(
         The importances.
     """
     names = list(dict.fromkeys(name for result in results for name in result.parameters))
-    with whole_file(folder / TABLE) as part, part.open("w", newline="") as stream:
+    with whole_file(folder / TABLE) as part, part.open("w", newline="", **TEXT) as stream:
         table = csv.writer(stream)
         head = ["trial", "state", metric.name, *names, "validations", "seconds", "note"]
         table.writerow(head)
@@ -160,7 +161,7 @@ def write_outcome(
             table.writerow([*row, each.note])
     found = importances(results, sweep, metric)
     with whole_file(folder / IMPORTANCES) as part:
-        part.write_text(json.dumps(found, indent=2) + "\n")
+        part.write_text(json.dumps(found, indent=2) + "\n", **TEXT)
     best = ranked(results, metric)
     if best and names:
         logarithmic = {".".join(p) for p, each in sweep.parameters.items() if "log" in each.kind}
@@ -191,7 +192,7 @@ def write_best(folder: Path, options: dict[str, Any], best: Result, metric: Metr
         *(f"#   {name}: {text_of(value)}" for name, value in best.parameters.items()),
     ]
     with whole_file(path) as part:
-        part.write_text("\n".join(lines) + "\n" + yaml.safe_dump(options, sort_keys=False))
+        part.write_text("\n".join(lines) + "\n" + yaml.safe_dump(options, sort_keys=False), **TEXT)
     return path
 
 

@@ -38,6 +38,7 @@ from zoo_lightning.sweeping.states import (
     is_fresh,
     is_put_back,
 )
+from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ class Trials:
         path = folder / TRIAL
         parameters = {".".join(key): value for key, value in values.items()}
         if path.is_file():
-            before = json.loads(path.read_text())
+            before = json.loads(path.read_text(**TEXT))
             if (before["command"], before["parameters"]) != (self.command, parameters):
                 raise ConfigError(
                     f"{folder} has a run of another sweep, with {before['parameters']}; give "
@@ -230,7 +231,7 @@ class Trials:
             return before["run_id"]
         content = {"command": self.command, "parameters": parameters, "run_id": uuid4().hex[:8]}
         with whole_file(path) as part:
-            part.write_text(json.dumps(content, indent=2) + "\n")
+            part.write_text(json.dumps(content, indent=2) + "\n", **TEXT)
         return content["run_id"]
 
     def beat(self, taken: Taken) -> None:
