@@ -208,6 +208,12 @@ class SampleScores:
         for batch in training_batches(data, samples):
             self.images.append(batch["image"])  # as bytes, a quarter of the normalised image
             targets.append(targets_of(batch))
+        channels = {images.shape[1] for images in self.images} - {architecture.in_chans}
+        if channels:
+            raise ConfigError(
+                f"the data's images have {channels.pop()} channels, the network takes "
+                f"{architecture.in_chans}; set in_chans to those of the data"
+            )
         self.targets: Targets = join_targets(targets)
         if len(self) < 2:
             raise ConfigError(f"the data have {len(self)} training samples, expected at least 2")

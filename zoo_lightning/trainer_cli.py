@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, Trainer
@@ -351,6 +352,7 @@ class ZooCLI(LightningCLI):
         self.datamodule.setup("fit")
         if self._tests():
             self.datamodule.setup("test")
+        check_first_image(self.model, self.datamodule)
         if self.trainer.is_global_zero:
             remove_leftovers(self.run_dir)
         lines = ["", self.model.backbone.describe()]
@@ -557,6 +559,37 @@ def one_network_note(task: BaseTask) -> list[str]:
         "gates (docs/lite_is_one_network.md); --experiment methods/start trains that network, at "
         "the cost of one"
     ]
+
+
+@torch.no_grad()
+def check_first_image(task: BaseTask, datamodule: LightningDataModule) -> None:
+    """Let an image of the data go through the network, before anything is trained.
+
+    Args:
+        task: to be trained; in evaluation meanwhile, so that nothing of it changes.
+        datamodule: set up for ``fit``; nothing is checked of what has no images.
+
+    Raises:
+        ConfigError: the network cannot take it: other channels, or another size.
+    """
+    images = getattr(datamodule, "train_set", None)
+    if images is None or isinstance(task, PPOTask):
+        return
+    image = images[(0, 0)]["image"][None]
+    training = task.training
+    try:
+        batch = datamodule.on_after_batch_transfer({"image": image.to(task.device)}, 0)
+        task.eval()(batch["image"])
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        said = str(error).strip().partition("\n")[0]
+        wanted = task.backbone.architecture.in_chans
+        raise ConfigError(
+            f"{task.backbone.architecture.label} cannot take the data's images, {image.shape[1]} "
+            f"channels of {image.shape[-2]}x{image.shape[-1]} pixels, with in_chans {wanted}: "
+            f"{said}; give the image_size that the network is made for, and in_chans 3"
+        ) from error
+    finally:
+        task.train(training)
 
 
 def run_without_experiment(arguments: Sequence[str]) -> Path | None:

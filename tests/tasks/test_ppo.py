@@ -387,6 +387,12 @@ def test_a_head_of_other_actions_than_the_environments_have_is_refused(tmp_path)
         make_trainer(tmp_path).fit(task, datamodule=SignalData())
 
 
+def test_more_minibatches_than_steps_are_refused(tmp_path):
+    task = PPOTask(PlainBackbone(small_net), num_actions=2, minibatches=1000)
+    with pytest.raises(ConfigError, match="minibatches is 1000, but a rollout has"):
+        make_trainer(tmp_path).fit(task, datamodule=SignalData())
+
+
 def test_validation_and_test_play_other_games(tmp_path):
     played = []
 

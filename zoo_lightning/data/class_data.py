@@ -193,6 +193,11 @@ class ClassData(ImageDataModule, ABC):
         return usable
 
     def _check_classes(self, train: list[Sample]) -> None:
+        if len(self.class_names) < 2:
+            raise DataError(
+                f"{self.root} has one class, {self.class_names[0]!r}, and there is nothing to tell "
+                "apart; add images of what is not of it as a class of their own."
+            )
         present = {label for _, label in train}
         absent = [name for label, name in enumerate(self.classes) if label not in present]
         if absent and self.targets == "class":

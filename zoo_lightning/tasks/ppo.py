@@ -166,11 +166,19 @@ class PPOTask(BaseTask):
         """Check head, environments and the training's length, before anything runs.
 
         Raises:
-            ConfigError: the head is for other actions, or the Trainer has a length of its own.
+            ConfigError: the head is for other actions, the Trainer has a length of its own, or a
+                rollout has fewer steps than minibatches.
         """
         if stage == "fit" and not self.trainer.fast_dev_run:
             check_length(self.trainer)
-        found = getattr(self.trainer.datamodule, "num_actions", self.num_actions)
+        data = self.trainer.datamodule
+        steps = getattr(data, "num_envs", 1) * getattr(data, "rollout_steps", self.minibatches)
+        if stage == "fit" and steps < self.minibatches:
+            raise ConfigError(
+                f"minibatches is {self.minibatches}, but a rollout has {steps} steps to divide; "
+                "give fewer minibatches, or more data.num_envs or data.rollout_steps"
+            )
+        found = getattr(data, "num_actions", self.num_actions)
         if found != self.num_actions:
             raise ConfigError(
                 f"the head has {self.num_actions} actions, the environments have {found}; give "
@@ -284,16 +292,18 @@ class PPOTask(BaseTask):
         generator = self._generator(1)
         numbers = rollout.learnable()
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+        # Steps that the environment chose are left out, and may leave fewer than minibatches.
+        minibatches = max(min(self.minibatches, len(numbers)), 1)
         for _ in range(self.epochs):
             order = torch.randperm(len(numbers), generator=generator).to(self.device)
-            for part in numbers[order].tensor_split(self.minibatches):
+            for part in numbers[order].tensor_split(minibatches):
                 loss, noted = self.losses(rollout.samples(part))
                 optimizer.zero_grad()
                 self.manual_backward(loss)
                 optimizer.step()
                 for name, value in noted.items():
                     sums[name] += value
-        return {name: value / (self.epochs * self.minibatches) for name, value in sums.items()}
+        return {name: value / (self.epochs * minibatches) for name, value in sums.items()}
 
     def losses(self, samples: Samples) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and what is logged of it."""
