@@ -47,6 +47,7 @@ def test_fit_leaves_all_that_a_run_folder_holds(finished, tiny):
         "peak_memory_mb",
         "compute",
         "validation",
+        "test_images",
         "test",
     ]
     assert summary["peak_memory_mb"] > 100

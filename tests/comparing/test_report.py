@@ -9,13 +9,10 @@ import pytest
 
 from zoo_lightning.comparing.costs import Cost
 from zoo_lightning.comparing.grid import (
-    OF_EVERY_RUN,
-    SHARED,
     Cell,
     Comparison,
     cells_of,
     open_comparison,
-    shared_options,
     with_needed,
 )
 from zoo_lightning.comparing.plots import plot_learning_curves, plot_quality_against_compute
@@ -33,6 +30,7 @@ from zoo_lightning.comparing.tuning import check_untuned, choose, rates, trials_
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipe import FinishedRun, Setting
 from zoo_lightning.methods.recipes import RECIPES, find_recipes
+from zoo_lightning.runs.options import OF_EVERY_RUN, SHARED, shared_options
 
 OPTIONS = {
     "seed_everything": 0,

@@ -93,7 +93,7 @@ def test_a_mistake_leaves_no_empty_folder(tiny, command):
     assert not list(Path("runs").glob("*/*"))
     assert command("fit", "--experiment", "tiny", "--trainer.fast_dev_run", "true").status == 0
     assert not list(Path("runs").glob("*/*"))
-    Path("runs/mine").mkdir()
+    Path("runs/mine").mkdir(parents=True)
     Path("runs/mine/notes.txt").touch()
     remove_if_unused(Path("runs/mine"))
     assert Path("runs/mine/notes.txt").exists()

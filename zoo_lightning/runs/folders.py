@@ -84,9 +84,17 @@ def shared_run_folder(experiment: str) -> Path:
 
 
 def remove_if_unused(folder: Path) -> None:
-    """Remove a folder that was claimed and that nothing has been written to."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    """Remove a folder that was claimed and that nothing was written to, and those above it.
+
+    Args:
+        folder: of a run; of ``runs/EXPERIMENT/DATE-TIME`` the two above are removed if they are
+            empty, too.
+    """
+    above = folder.parents if folder.parts[:1] == ("runs",) else []
+    for each in (folder, *above):
+        if each == Path() or not each.is_dir() or any(each.iterdir()):
+            return
+        each.rmdir()
 
 
 def _remove_old(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Cells that are made of finished runs: what they leave is a model to keep."""
+"""Models that are made of finished runs: what they leave is a model to keep."""
 
 import json
 import shutil
@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from zoo_lightning import load_task
-from zoo_lightning.comparing.cell import CONFIG, derive
-from zoo_lightning.comparing.grid import Cell, Comparison
+from zoo_lightning.experiment_sources import run_data
 from zoo_lightning.methods.baselines import EnsembleRecipe, GreedySoup
-from zoo_lightning.methods.recipe import FinishedRun, Setting
+from zoo_lightning.methods.deriving import derive
+from zoo_lightning.methods.recipe import FinishedRun
 from zoo_lightning.predicting.predictor import Predictor
+from zoo_lightning.run_folder import write_summary
 
 
 @pytest.fixture
 def runs(finished):
     """Two finished runs of ``tiny``, whose heads differ."""
-    shutil.copyfile(finished / "config.yaml", finished / CONFIG)
     other = shutil.copytree(finished, Path("other"))
     path = other / "checkpoints" / "best.ckpt"
     content = torch.load(path, weights_only=True)
@@ -27,11 +27,11 @@ def runs(finished):
     return [FinishedRun(finished, "random-1", 5.0), FinishedRun(other, "random-2", 6.0)]
 
 
-def made(recipe, runs, folder, hold_out=False):
-    options = {"model": {"init_args": {"backbone": {"init_args": {}}}}}
-    setting = Setting({}, "", {"single": runs}, higher_is_better=False)
-    comparison = Comparison(Path(), options, hold_out)
-    derive(recipe, setting, comparison, folder, Cell(recipe.name))
+def made(recipe, runs, folder, run_test=True):
+    """Make a model, and write its summary as those do that have it made."""
+    data = run_data(runs[0].folder / "checkpoints" / "best.ckpt")
+    found = derive(recipe, runs, data, False, folder, run_test)
+    write_summary(folder, found)
     return json.loads((folder / "summary.json").read_text())
 
 
@@ -63,7 +63,7 @@ def test_an_ensemble_is_kept_and_predicts_tests_and_trains_nothing(runs, command
 
 def test_a_soup_is_kept_while_test_data_are_held_out_and_can_be_trained_on(runs, command):
     folder = Path("soup")
-    summary = made(GreedySoup(), runs, folder, hold_out=True)
+    summary = made(GreedySoup(), runs, folder, run_test=False)
     assert (summary["checkpoint"], summary["test"]) == ("checkpoints/best.ckpt", {})
     assert load_task(folder).method == "greedy-soup"
     assert summary["preprocessing"].keys() == {"mean", "std"}
