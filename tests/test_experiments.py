@@ -25,7 +25,7 @@ LARGE = [
 ]
 """Several ResNet-50 or HRNet-W18 each; most of them run with ``-m slow`` only."""
 
-QUICK = ("cifar100", "indoors", "landmarks-300w")
+QUICK = ("cifar100", "indoors")
 """Those of them that always run."""
 
 WRITERS = {

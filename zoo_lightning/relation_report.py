@@ -27,7 +27,7 @@ MEANING = (
     "D: score of concatenated features less the better one's; over random: less that of the better "
     "one beside random weights",
 )
-"""The columns, for people to read."""
+"""What the columns mean."""
 
 
 def write_relations(experiment: str, found: Relations, folder: Path) -> None:

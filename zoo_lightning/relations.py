@@ -189,7 +189,7 @@ class Relations:
         pairs: in the zoo's order.
         best_pair: of those the one with the highest joint score.
         together: all sources.
-        conclusion: one to three lines for people to read.
+        conclusion: one to three sentences.
     """
 
     architecture: str
@@ -406,7 +406,7 @@ def conclude(
     together: Together,
     untrained: float,
 ) -> list[str]:
-    """One to three lines for people to read; the arguments are those of :class:`Relations`."""
+    """One to three sentences; the arguments are those of :class:`Relations`."""
     lines = [
         about_averaging(sources, pairs, untrained),
         *about_joining(sources, best_pair, together),

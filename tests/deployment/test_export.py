@@ -160,7 +160,12 @@ KINDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SLOW = "full heat maps, brightest cells"
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] if k == SLOW else []) for k in KINDS]
+)
 def test_points_of_every_kind_of_model_are_those_of_the_task(kind, tiny, command):
     tiny(**TWO_STEPS, **KINDS[kind])
     assert command(*FIT).status == 0
@@ -276,7 +281,10 @@ def test_nothing_is_left_of_an_export_that_fails_and_the_old_one_stays(
     assert not Path("other").exists()
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(
+    "kind",
+    ["timm", *(pytest.param(k, marks=pytest.mark.slow) for k in FORMATS if k != "timm")],
+)
 def test_a_disk_that_takes_no_more_leaves_nothing(kind, classes, command, program):
     classes()
     assert command(*FIT).status == 0

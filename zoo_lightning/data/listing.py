@@ -96,7 +96,7 @@ def is_hidden(name: str) -> bool:
 
 
 def left_out(others: Iterable[Counter[str]]) -> str:
-    """What files are left out for being no images, for people to read; empty if none is.
+    """A line that counts the files that are no images, by suffix; empty if there are none.
 
     Args:
         others: as listings have them.

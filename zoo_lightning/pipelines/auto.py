@@ -67,7 +67,7 @@ TEACHING: dict[str, dict[str, Any]] = {
 
 
 def carry_out_auto(plan: Plan, folder: Path, hands: Hands) -> None:
-    """Carry out the pipeline; what is finished stays, and what was stopped goes on.
+    """Carry out the pipeline; what is finished stays, and what was stopped continues.
 
     Args:
         plan: with a budget.
@@ -225,7 +225,7 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """For people to read."""
+        """Names of the runs, joined by plus signs."""
         return " + ".join(each.name for each in self.runs)
 
     @property

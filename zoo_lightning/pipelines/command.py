@@ -30,8 +30,8 @@ from zoo_lightning.trainer_cli import run
 
 ABOUT = f"""\
 Train by a transfer method. What it is made from, such as teachers or sources that are tried, is
-trained first, as stages in the run's folder; what is finished is not repeated, so the same command
-with the same --run_dir goes on. At the end the folder is that of any run.
+trained first, as stages in the run's folder; what is finished is not repeated, so repeat the
+command with the same --run_dir to continue. At the end the folder is that of any run.
 
 methods: {AUTO}, which makes what it can of sources and budget; {", ".join(RECIPES)};
 single:SOURCE fine-tunes that source
@@ -39,7 +39,7 @@ single:SOURCE fine-tunes that source
 
 REFUSED = {
     "init_from": (None, "a method has its own start; a run can be a source"),
-    "ckpt_path": (None, "what was stopped goes on by itself: give its --run_dir"),
+    "ckpt_path": (None, "what was stopped continues by itself: give its --run_dir"),
     "samples": (2000, "it is of sources rank"),
     "json": (False, "it is of sources rank"),
 }

@@ -30,7 +30,7 @@ class Estimate:
     step_seconds: float
 
     def line(self, trainings: float) -> str:
-        """What so many trainings take, for people to read."""
+        """A line that says how long so many trainings take."""
         minutes = trainings * self.steps * self.step_seconds / 60
         time_left = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
         return (

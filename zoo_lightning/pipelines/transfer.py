@@ -38,7 +38,7 @@ class Hands:
     Attributes:
         workers: processes at a time.
         devices: numbers of GPUs, given to the workers in turn; empty leaves it to Lightning.
-        say: gets lines for people to read.
+        say: gets lines that report progress.
     """
 
     workers: int
@@ -49,7 +49,7 @@ class Hands:
 def carry_out(plan: Plan, folder: Path, hands: Hands) -> None:
     """Carry out a method that :data:`~zoo_lightning.methods.recipes.RECIPES` has.
 
-    What is finished stays; a pipeline that was stopped goes on. At the end the folder is that of
+    What is finished stays; a stopped pipeline continues. At the end the folder is that of
     any run.
 
     Args:
