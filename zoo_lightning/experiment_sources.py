@@ -21,19 +21,19 @@ from zoo_lightning.experiment_parts import experiment_zoo, plain_data
 from zoo_lightning.experiments import experiment_name
 from zoo_lightning.matched_zoo import refuse_full
 from zoo_lightning.ranking import Ranking, rank_sources
-from zoo_lightning.relation_report import (
-    FILES,
-    format_relations,
-    relations_json,
-    write_relations,
-)
-from zoo_lightning.relations import relate
 from zoo_lightning.run_folder import run_of
 from zoo_lightning.short_form import apply_short_form
 from zoo_lightning.sources.adapting import Adapted
 from zoo_lightning.sources.spec import Source
 from zoo_lightning.sources.zoo import check_preprocessing
 from zoo_lightning.trainer_cli import ZooCLI, run
+from zoo_lightning.transfer.relation_report import (
+    FILES,
+    format_relations,
+    relations_json,
+    write_relations,
+)
+from zoo_lightning.transfer.relations import relate
 
 RELATED_SAMPLES = 1000
 """Of ``sources relate`` at most, by default: standard errors are then about 0.004, and five small

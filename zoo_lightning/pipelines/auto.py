@@ -34,11 +34,11 @@ from zoo_lightning.pipelines.publishing import BEST, publish
 from zoo_lightning.pipelines.stage import STAGES, StageRun
 from zoo_lightning.pipelines.transfer import Hands, add_costs, train
 from zoo_lightning.plots import new_figure, save_figure
-from zoo_lightning.relations import Relations, relate
 from zoo_lightning.run_folder import PICTURES
 from zoo_lightning.sources.spec import parse_sources
 from zoo_lightning.tasks.loading import load_task
 from zoo_lightning.text_files import TEXT
+from zoo_lightning.transfer.relations import Relations, relate
 from zoo_lightning.whole_files import whole_file
 
 AUTO = "auto"
@@ -161,7 +161,8 @@ def look(plan: Plan, folder: Path, hands: Hands) -> dict[str, Any]:
 
     Returns:
         ``partner``, the source that complements the start best; ``relations`` as
-        :class:`~zoo_lightning.relations.Relations` has them; ``seconds`` and ``multiply_adds``.
+        :class:`~zoo_lightning.transfer.relations.Relations` has them; ``seconds`` and
+        ``multiply_adds``.
     """
     path = folder / STAGES / LOOK
     if not path.is_file():

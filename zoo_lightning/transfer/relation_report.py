@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from zoo_lightning.gates.plots import draw_table
 from zoo_lightning.plots import new_figure, save_figure
-from zoo_lightning.relations import Relations
 from zoo_lightning.text_files import TEXT
+from zoo_lightning.transfer.relations import Relations
 from zoo_lightning.whole_files import whole_file
 
 FILES = ("relations.json", "relations.png")

@@ -13,8 +13,10 @@ from zoo_lightning.architecture import Architecture
 from zoo_lightning.backbone import load_architecture
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.matching.channels import channel_groups, permute, random_permutation
-from zoo_lightning.relation_report import plot_relations
-from zoo_lightning.relations import (
+from zoo_lightning.sources.probing import block_folds, linear_probe
+from zoo_lightning.sources.spec import parse_sources
+from zoo_lightning.transfer.relation_report import plot_relations
+from zoo_lightning.transfer.relations import (
     BestPair,
     Estimate,
     Joint,
@@ -26,8 +28,6 @@ from zoo_lightning.relations import (
     relate,
     relation_of,
 )
-from zoo_lightning.sources.probing import block_folds, linear_probe
-from zoo_lightning.sources.spec import parse_sources
 
 ARCHITECTURE = Architecture("test_resnet")
 RELATE = ["sources", "relate", "--experiment", "tiny"]

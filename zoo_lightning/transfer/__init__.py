@@ -1,0 +1,1 @@
+"""What sources are worth before any training: their relations to one another and to a data set."""
