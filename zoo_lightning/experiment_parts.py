@@ -32,8 +32,13 @@ def experiment_zoo(options: Any, experiment: str) -> tuple[Architecture, list[So
             f"{experiment} has no sources; expected at least one: give --sources A,B or an "
             "experiment that has some"
         )
+    return architecture_of(init_args), parse_sources(given)
+
+
+def architecture_of(init_args: Mapping[str, Any]) -> Architecture:
+    """The architecture that a backbone's options name."""
     output, in_chans = init_args.get("output", "pooled"), init_args.get("in_chans", 3)
-    return Architecture(init_args["architecture"], output, in_chans), parse_sources(given)
+    return Architecture(init_args["architecture"], output, in_chans)
 
 
 def plain_data(described: Any) -> LightningDataModule:

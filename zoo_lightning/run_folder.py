@@ -135,7 +135,7 @@ def networks_in(content: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def describe_ensemble(content: Mapping[str, Any]) -> str:
-    """Number of an ensemble's networks and the runs they are from, for people to read.
+    """A phrase of how many networks an ensemble has, and from which runs they are.
 
     Args:
         content: of a checkpoint, whoever wrote it.

@@ -23,6 +23,7 @@ from zoo_lightning.methods.recipe import Derived, Setting
 from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.run_folder import SUMMARY, TEST_ERRORS, write_summary
 from zoo_lightning.runs.claims import claimed, is_first_rank
+from zoo_lightning.runs.options import higher_is_better
 from zoo_lightning.runs.pool import TAKEN
 from zoo_lightning.text_files import TEXT
 from zoo_lightning.trainer_cli import run
@@ -46,7 +47,7 @@ def run_cell(comparison: Comparison, cell: Cell) -> int:
         names = ", ".join(str(other.path) for other in missing)
         raise ConfigError(f"{cell.label} is made from runs that have not ended: {names}")
     finished = {need.name: comparison.finished(need, cell) for need in needs}
-    higher = higher_is_better(comparison)
+    higher = higher_is_better(comparison.task)
     setting = Setting(comparison.sources, cell.variant, finished, higher)
     folder = comparison.run(cell)
     if isinstance(recipe, Derived):
@@ -89,13 +90,6 @@ def add_test(folder: Path) -> int:
             shutil.copyfile(aside / TEST_ERRORS, folder / TEST_ERRORS)
         write_summary(folder, {**summary, "test": tested})
     return status
-
-
-def higher_is_better(comparison: Comparison) -> bool:
-    """Whether the comparison's task is better where its monitored figure is higher."""
-    from zoo_lightning import tasks
-
-    return getattr(tasks, comparison.task).monitor_mode == "max"
 
 
 def arguments_of(comparison: Comparison, cell: Cell) -> list[str]:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo_lightning.comparing.cell import higher_is_better
 from zoo_lightning.comparing.costs import measure_costs
 from zoo_lightning.comparing.diagnosis import diagnose
 from zoo_lightning.comparing.grid import (
@@ -45,7 +44,7 @@ from zoo_lightning.methods.recipes import RECIPES, find_recipes
 from zoo_lightning.plots import save_figure
 from zoo_lightning.run_folder import read_checkpoint
 from zoo_lightning.runs.length import check_length_options
-from zoo_lightning.runs.options import shared_options
+from zoo_lightning.runs.options import higher_is_better, shared_options
 from zoo_lightning.stopping import WorkStopped
 from zoo_lightning.tasks import BaseTask
 from zoo_lightning.tasks.loading import load_task
@@ -280,7 +279,7 @@ def _tune(
                 "command goes on when they have"
             )
             return False
-        choose(comparison, trials, higher_is_better(comparison))
+        choose(comparison, trials, higher_is_better(comparison.task))
     return True
 
 

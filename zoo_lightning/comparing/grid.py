@@ -22,8 +22,7 @@ from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipe import FinishedRun, Recipe, Setting
 from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.run_folder import SUMMARY
-from zoo_lightning.runs.options import differences
-from zoo_lightning.sources.spec import parse_sources
+from zoo_lightning.runs.options import differences, sources_of, task_of
 from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
@@ -112,15 +111,12 @@ class Comparison:
     @property
     def task(self) -> str:
         """Name of the task's class."""
-        return self.options["model"]["class_path"].rpartition(".")[2]
+        return task_of(self.options)
 
     @property
     def sources(self) -> dict[str, Any]:
         """The experiment's sources by name."""
-        init_args = self.options["model"]["init_args"]["backbone"]["init_args"]
-        given = init_args.get("sources") or []
-        names = [source.name for source in parse_sources(given)]
-        return dict(zip(names, given, strict=True))
+        return sources_of(self.options)
 
     def run(self, cell: Cell) -> Path:
         """Folder of a cell."""

@@ -18,10 +18,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from zoo_lightning.architecture import Architecture
 from zoo_lightning.backbone import load_architecture
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.experiment_parts import plain_data
+from zoo_lightning.experiment_parts import architecture_of, plain_data
 from zoo_lightning.experiment_sources import run_data
 from zoo_lightning.gates.measuring import Scores, measure_of, validation_scores
 from zoo_lightning.layers.multiply_adds import counting
@@ -48,10 +47,12 @@ BUDGET = 4.0
 """Where none is given, in trainings of one network of the experiment's length."""
 
 LEAST_BUDGET = 2.0
+"""Below it, members and the network that they teach would be too short to be worth anything."""
 
 TASKS = ("ClassificationTask", "LandmarkTask")
 
 DECISIONS, LOOK = "decisions.json", "look.json"
+"""Files of what was decided, in the pipeline's folder, and of how sources are related, below it."""
 
 SAMPLES = 1000
 """Training images by which sources are related, at most."""
@@ -70,7 +71,8 @@ def carry_out_auto(plan: Plan, folder: Path, hands: Hands) -> None:
     """Carry out the pipeline; what is finished stays, and what was stopped continues.
 
     Args:
-        plan: with a budget.
+        plan: with a budget, which is for the trainings; relating the sources and judging what was
+            trained come on top and are counted.
         folder: of the pipeline.
         hands: by what.
 
@@ -186,8 +188,7 @@ def look(plan: Plan, folder: Path, hands: Hands) -> dict[str, Any]:
 
 def _relations(plan: Plan) -> Relations:
     init_args = plan.options["model"]["init_args"]["backbone"]["init_args"]
-    output, in_chans = init_args.get("output", "pooled"), init_args.get("in_chans", 3)
-    architecture = Architecture(init_args["architecture"], output, in_chans)
+    architecture = architecture_of(init_args)
     sources = load_architecture(architecture, parse_sources(list(plan.sources.values())))
     described = copy.deepcopy(plan.options["data"])
     described["init_args"]["seed"] = plan.options["seed_everything"]  # whose part is trained on
@@ -247,7 +248,7 @@ def decide(plan: Plan, folder: Path, runs: Sequence[StageRun], hands: Hands) -> 
         runs: finished.
         hands: gets lines of what is decided.
     """
-    began = time.monotonic()
+    began, looked = time.monotonic(), _look_cost(folder)
     data = run_data(runs[0].folder / BEST)
     tasks = {each: load_task(each.folder) for each in runs}
     measure = measure_of(tasks[runs[0]])
@@ -302,18 +303,21 @@ def decide(plan: Plan, folder: Path, runs: Sequence[StageRun], hands: Hands) -> 
         [each.folder for each in choice.runs],
         plan.run_test,
         {
-            "experiment": "auto",
             "validation": {monitor: value},
-            "seconds": round(time.monotonic() - began, 1),
-            "compute": {"parts": {"validation": spent.multiply_adds, **_look_cost(folder)}},
+            "seconds": round(time.monotonic() - began + looked["seconds"], 1),
+            "compute": {
+                "parts": {"start": looked["multiply_adds"], "validation": spent.multiply_adds}
+            },
         },
     )
     add_costs(folder, runs, plan)
 
 
-def _look_cost(folder: Path) -> dict[str, int]:
+def _look_cost(folder: Path) -> dict[str, Any]:
+    """``multiply_adds`` and ``seconds`` of relating the sources; 0 of a single one."""
     path = folder / STAGES / LOOK
-    return {"start": json.loads(path.read_text(**TEXT))["multiply_adds"]} if path.is_file() else {}
+    found = json.loads(path.read_text(**TEXT)) if path.is_file() else {}
+    return {name: found.get(name, 0) for name in ("multiply_adds", "seconds")}
 
 
 def plot_gains(gains: Mapping[str, Gain], label: str) -> Figure:

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     _check_given(given, rest)
     shared = shared_options(given)
     budget = BUDGET if words.method == AUTO and given.budget is None else given.budget
-    plan = Plan(words.method, shared, budget, words.inference, given.run_test)
+    plan = Plan(words.method, options.experiment, shared, budget, words.inference, given.run_test)
     carry = carry_out_auto if words.method == AUTO else carry_out
     check_auto(plan) if words.method == AUTO else find_method(plan)
     folder = Path(given.run_dir or shared_run_folder(f"{options.experiment}-{words.method}"))

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 
-from zoo_lightning.architecture import Architecture
-from zoo_lightning.experiment_parts import plain_data
+from zoo_lightning.experiment_parts import architecture_of, plain_data
 from zoo_lightning.runs.length import usual_steps
 
 ROUNDS = 3
-"""Steps that are timed; the first one of each kind is not."""
+"""Steps that are timed, after one that is not."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +51,20 @@ def estimate(options: Any) -> Estimate:
     """
     data = plain_data(options.data)
     steps = usual_steps(options, data)
-    init_args = options.model.init_args.backbone.init_args
-    output, in_chans = init_args.get("output", "pooled"), init_args.get("in_chans", 3)
-    network = Architecture(init_args["architecture"], output, in_chans).build()
-    loading = _loading(data)
-    training = _training(network, (data.batch_size, in_chans, data.image_size, data.image_size))
+    architecture = architecture_of(options.model.init_args.backbone.init_args)
+    shape = (data.batch_size, architecture.in_chans, data.image_size, data.image_size)
+    loading, training = _loading(data), _training(architecture.build(), shape)
     each = max(loading / data.num_workers, training) if data.num_workers else loading + training
     return Estimate(steps, each * (options.trainer.accumulate_grad_batches or 1))
 
 
 def _loading(data: LightningDataModule) -> float:
     """Seconds in which one process loads a batch."""
-    found = data.train_set[(0, 0)]  # a first one opens what is opened once
-    count = min(len(data.train_set), data.batch_size)
+    images = data.train_set
+    _ = images[(0, 0)]  # a first one opens what is opened once
+    count = min(len(images), data.batch_size)
     start = time.perf_counter()
-    for index in range(count):
-        found = data.train_set[(0, index)]
-    del found
+    _ = [images[(0, index)] for index in range(count)]
     return (time.perf_counter() - start) * data.batch_size / count
 
 

@@ -13,8 +13,7 @@ import yaml
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipe import Setting, Trained
 from zoo_lightning.pipelines.stage import STAGES, StageRun
-from zoo_lightning.runs.options import differences
-from zoo_lightning.sources.spec import parse_sources
+from zoo_lightning.runs.options import differences, sources_of, task_of
 from zoo_lightning.text_files import TEXT
 from zoo_lightning.whole_files import whole_file
 
@@ -27,6 +26,7 @@ class Plan:
 
     Attributes:
         method: name of the transfer method, ``single:SOURCE`` for one source.
+        experiment: name of the experiment.
         options: of ``fit``, that all its trainings share, in plain types.
         budget: what all trainings may cost together, in trainings of one ordinary network of the
             experiment's length; ``None`` trains that length each time, whatever it costs.
@@ -35,6 +35,7 @@ class Plan:
     """
 
     method: str
+    experiment: str
     options: dict[str, Any]
     budget: float | None = None
     inference: int = 1
@@ -43,15 +44,12 @@ class Plan:
     @property
     def sources(self) -> dict[str, Any]:
         """The experiment's sources by name."""
-        init_args = self.options["model"]["init_args"]["backbone"]["init_args"]
-        given = init_args.get("sources") or []
-        names = [source.name for source in parse_sources(given)]
-        return dict(zip(names, given, strict=True))
+        return sources_of(self.options)
 
     @property
     def task(self) -> str:
         """Name of the task's class."""
-        return self.options["model"]["class_path"].rpartition(".")[2]
+        return task_of(self.options)
 
     def configured(
         self, recipe: Trained, setting: Setting, budget: float | None, **changes: Any
@@ -87,7 +85,7 @@ class Plan:
 
 
 def begin(folder: Path, plan: Plan) -> None:
-    """Note a plan in the pipeline's folder, or find it there: what was begun goes on.
+    """Note a plan in the pipeline's folder, or find it there as it was begun.
 
     Raises:
         ConfigError: the folder was begun with another plan, or is that of another run.

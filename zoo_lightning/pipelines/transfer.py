@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from zoo_lightning import tasks
 from zoo_lightning.errors import ConfigError, ZooError
 from zoo_lightning.experiment_sources import run_data
 from zoo_lightning.methods.deriving import derive
@@ -20,15 +19,14 @@ from zoo_lightning.pipelines.plan import Plan, sum_known
 from zoo_lightning.pipelines.publishing import BEST, copy_records
 from zoo_lightning.pipelines.stage import STAGES, StageRun, fit_words
 from zoo_lightning.run_folder import SUMMARY, last_line_of_log, write_summary
-from zoo_lightning.runs.pool import Job, run_here
+from zoo_lightning.runs.options import higher_is_better
+from zoo_lightning.runs.pool import Job, Say, run_here
 from zoo_lightning.text_files import TEXT
 from zoo_lightning.trainer_cli import run
 from zoo_lightning.whole_files import whole_file
 
 FINAL = "final.yaml"
 """Options of the pipeline's own training, below its stages."""
-
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def carry_out(plan: Plan, folder: Path, hands: Hands) -> None:
         made = derive(recipe, made_of, data, higher, folder, plan.run_test)
         copy_records(made_of[0].folder, folder)
         seed = plan.options["seed_everything"]
-        write_summary(folder, {"experiment": plan.method, "seed": seed, **made})
+        write_summary(folder, {"experiment": plan.experiment, "seed": seed, **made})
         add_costs(folder, stages, plan)
         return
     assert isinstance(recipe, Trained)
@@ -211,7 +209,8 @@ def add_costs(folder: Path, stages: Sequence[StageRun], plan: Plan) -> None:
         "seconds": round(alone + sum(seconds for _, seconds in costs), 1),
         "parts": parts,
     }
-    write_summary(folder, {**summary, "pipeline": plan.method})
+    # Runs in stages call themselves after the file of their options.
+    write_summary(folder, {**summary, "experiment": plan.experiment, "pipeline": plan.method})
 
 
 def own_cost(summary: Mapping[str, Any]) -> tuple[int | None, float]:
@@ -228,8 +227,3 @@ def own_parts(summary: Mapping[str, Any]) -> dict[str, int | None]:
     """Multiply-adds of a run's parts; teachers and starts that are stages are counted as such."""
     parts = summary["compute"]["parts"]
     return {part: v for part, v in parts.items() if part not in ("teachers", "init_from")}
-
-
-def higher_is_better(task: str) -> bool:
-    """Whether a task is better where its monitored figure is higher."""
-    return getattr(tasks, task).monitor_mode == "max"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from zoo_lightning.sources.spec import parse_sources
+
 SHARED = ("seed_everything", "trainer", "model", "data")
 """Options of ``fit`` that runs of one command share."""
 
@@ -39,6 +41,30 @@ def shared_options(options: Any) -> dict[str, Any]:
     for name in FROM_DATA:
         kept["model"]["init_args"].pop(name, None)
     return kept
+
+
+def task_of(options: dict[str, Any]) -> str:
+    """Name of the task's class in shared options."""
+    return options["model"]["class_path"].rpartition(".")[2]
+
+
+def sources_of(options: dict[str, Any]) -> dict[str, Any]:
+    """The sources in shared options, as they are given, by their names."""
+    init_args = options["model"]["init_args"]["backbone"]["init_args"]
+    given = init_args.get("sources") or []
+    names = [source.name for source in parse_sources(given)]
+    return dict(zip(names, given, strict=True))
+
+
+def higher_is_better(task: str) -> bool:
+    """Whether the figure that a task keeps its best checkpoint by is better where it is higher.
+
+    Args:
+        task: name of the task's class.
+    """
+    from zoo_lightning import tasks  # slow to import
+
+    return getattr(tasks, task).monitor_mode == "max"
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:

@@ -1,7 +1,7 @@
 """The one pool of processes in which runs are carried out, several at a time.
 
-A run is a folder; whether it is finished is told by its files alone. What is finished is not
-repeated, and what is asked to stop saves where it is.
+A run is a folder, and its files alone say whether it is finished. A finished run is not repeated;
+one that is asked to stop saves its state first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Job(ABC):
     """A run to be carried out in a process of its own.
 
     Attributes:
-        name: for people to read.
+        name: of the run, in lines of progress.
         folder: of the run; ``log.txt`` there gets what the process prints.
         module: whose ``main`` carries it out.
     """

@@ -98,12 +98,28 @@ class SourceRow:
 
 
 @dataclass(frozen=True)
-class PairRow:
-    """Two sources.
+class Pair:
+    """Two sources by their names.
 
     Attributes:
         first: name of the one that comes first in the zoo.
         second: name of the other.
+    """
+
+    first: str
+    second: str
+
+    @property
+    def names(self) -> str:
+        """``A and B``."""
+        return f"{self.first} and {self.second}"
+
+
+@dataclass(frozen=True)
+class PairRow(Pair):
+    """Two sources beside each other.
+
+    Attributes:
         cosine: of their kernels, the median over the layers, in [-1, 1].
         relation: ``relatives``, ``strangers``, or ``distant``: between both, as networks are that
             only share their random start.
@@ -116,8 +132,6 @@ class PairRow:
         over_random: ``joint`` less the score of the better one beside random weights.
     """
 
-    first: str
-    second: str
     cosine: float
     relation: Relation
     midpoint: float
@@ -127,34 +141,20 @@ class PairRow:
     complementarity: Estimate
     over_random: Estimate
 
-    @property
-    def names(self) -> str:
-        """``A and B``."""
-        return f"{self.first} and {self.second}"
-
 
 @dataclass(frozen=True)
-class BestPair:
+class BestPair(Pair):
     """The pair whose concatenated features explain most.
 
     Attributes:
-        first: name of the one that comes first in the zoo.
-        second: name of the other.
         score: of the concatenated features.
         complementarity: ``D`` against the best of all sources, which need not be in the pair.
         over_random: score less that of the best source beside random weights.
     """
 
-    first: str
-    second: str
     score: float
     complementarity: Estimate
     over_random: Estimate
-
-    @property
-    def names(self) -> str:
-        """``A and B``."""
-        return f"{self.first} and {self.second}"
 
 
 @dataclass(frozen=True)
