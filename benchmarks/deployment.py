@@ -1,9 +1,9 @@
-"""Inference time of what ``export`` writes, against a plain timm model, timed alternately.
+"""Inference time of exported models against a plain timm model, timed alternately.
 
-    python -m benchmarks.deployment --ckpt RUN_DIR [--batch 32] [--rounds 30] [--json FILE]
+    python -m benchmarks.deployment --ckpt_path RUN_DIR [--batch 32] [--rounds 30] [--json FILE]
 
-``RUN_DIR`` is a run that timm has a place for (lite, single or average; classes or coordinates).
-Keys: ``timm_vs_plain`` and ``onnx_vs_plain``, medians over the rounds of the ratio of times.
+``RUN_DIR`` is a run that can be exported to timm (lite, single or average; classes or coordinates).
+The results ``timm_vs_plain`` and ``onnx_vs_plain`` are medians over the rounds of ratios of times.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from zoo_lightning import export
 
 
 def seconds(run: Callable[[], object], repeats: int) -> float:
-    """Time of so many runs."""
+    """Time of a number of calls."""
     start = time.perf_counter()
     for _ in range(repeats):
         run()
@@ -36,16 +36,16 @@ def seconds(run: Callable[[], object], repeats: int) -> float:
 
 @torch.inference_mode()
 def main() -> None:
-    """Export, time, print."""
+    """Export a run, time its models and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ckpt", required=True)
+    parser.add_argument("--ckpt_path", required=True)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--repeats", type=int, default=20, help="runs in each round")
+    parser.add_argument("--repeats", type=int, default=20, help="calls in each round")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = export(options.ckpt, "timm,onnx", Path(name) / "model", say=lambda line: None)
+        folder = export(options.ckpt_path, "timm,onnx", Path(name) / "model", say=lambda line: None)
         folded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         config = json.loads((folder / "config.json").read_text())
         plain = timm.create_model(config["architecture"], num_classes=config["num_classes"]).eval()
@@ -64,7 +64,7 @@ def main() -> None:
         for number in range(options.rounds + 1):
             for kind, run in runs.items():
                 taken = seconds(run, options.repeats)
-                if number:  # the first round warms up
+                if number:  # the first round is a warm-up
                     times[kind].append(taken)
     found = {
         f"{kind}_vs_plain": statistics.median(

@@ -1,16 +1,16 @@
-r"""Trains on three kinds of zoo by every method that a zoo must not lose to.
+r"""Train on three kinds of zoo by Zoo-Tuning and by the methods it has to be better than.
 
     python -m benchmarks.kinds_of_zoo sources --data DATA --run_dir RUNS
     python -m benchmarks.kinds_of_zoo run --data DATA --run_dir RUNS [--seeds 0,1,2,3,4]
     python -m benchmarks.zoo_table --run_dir RUNS --output results/zoo
 
 ``DATA`` holds ``faces5``, ``faces68``, ``flowers17``, ``cifar10`` and ``tiny_imagenet50`` in the
-layouts that the experiments name. Every training is an ordinary run in a folder of its own. A cell
-that has a summary is not repeated, and several processes may share ``RUNS``: each takes the next
-cell that nobody has locked. A lock outlives a killed process; ``run --unlock`` removes those of
-unfinished cells.
+layouts that the experiments name. Every training is an ordinary run in a folder of its own, in a
+process of ``zoo_lightning.runs.pool``. Finished runs are not repeated, and several commands may
+share ``RUNS``.
 
-All but Zoo-Tuning as released start their heads from a probe, so that what differs is the zoo.
+All methods except Zoo-Tuning as released start their heads from a probe, so that only the zoo
+differs.
 
 The kinds: *descendants* of one network; *strangers* with initial weights of their own, of which one
 is near to each target; *complementary* strangers, each trained on a half: of the animals, or of the
@@ -23,25 +23,36 @@ import argparse
 import contextlib
 import csv
 import itertools
-import os
-import re
+import json
 import shutil
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from zoo_lightning.cli import main as zoo_lightning
+from zoo_lightning.cli.program import main as zoo_lightning
+from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.runs.pool import (
+    Job,
+    add_pool_options,
+    execution_of,
+    folder_name,
+    resume_words,
+    run_jobs,
+    work_on,
+)
+from zoo_lightning.runs.run_folder import BEST, CHECKPOINTS, SUMMARY
+from zoo_lightning.runs.stopping import WorkStopped
 
 BACKBONE = "--model.init_args.backbone.init_args"
 SHIPPED = ("tiny-imagenet50", "segmentation", "counting")
 STEPS = 200
 LR = "8e-3"
-"""Best by validation of 4e-3, 8e-3 and 1.6e-2 for the single near source on three targets, and
-within noise of the best for the zoo (``results/zoo``; seed 10, which the table does not have)."""
+"""Best learning rate by validation of 4e-3, 8e-3 and 1.6e-2 for the single near source on three
+targets, and within noise of the best for the zoo (``results/zoo``; seed 10, which is not in the
+table)."""
 PROBED = ("--model.head_init", "probe")
 
 QUIET = (
@@ -52,14 +63,14 @@ QUIET = (
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a source of this comparison that is not shipped is trained.
+class SourceTraining:
+    """Training of a source that is not shipped.
 
     Attributes:
-        experiment: of the package.
-        seed: of its initial weights, another one for each source.
-        data: folder, made by :func:`make_halves` or of the data sets.
-        extra: options.
+        experiment: experiment of the package.
+        seed: seed of the initial weights, another one for each source.
+        data: folder of a data set, or one that :func:`make_halves` makes.
+        extra: further options.
     """
 
     experiment: str
@@ -73,26 +84,26 @@ SHORTER = (
     *("--data.flip_pairs", "[[0,1]]", "--data.normalizations", "[diagonal]"),
     *("--model.normalization", "diagonal"),
 )
-RECIPES = {
-    "rotation1": Recipe("sources/rotation", 1, "tiny_imagenet50"),
-    "faces5_2": Recipe("sources/faces5", 2, "faces5"),
-    "animals0": Recipe("sources/tiny-imagenet50", 3, "halves/animals0"),
-    "animals1": Recipe("sources/tiny-imagenet50", 4, "halves/animals1"),
-    "eyes": Recipe("sources/faces5", 5, "halves/eyes", SHORTER),
-    "mouth": Recipe("sources/faces5", 6, "halves/mouth", SHORTER),
+SOURCE_TRAININGS = {
+    "rotation1": SourceTraining("sources/rotation", 1, "tiny_imagenet50"),
+    "faces5_2": SourceTraining("sources/faces5", 2, "faces5"),
+    "animals0": SourceTraining("sources/tiny-imagenet50", 3, "halves/animals0"),
+    "animals1": SourceTraining("sources/tiny-imagenet50", 4, "halves/animals1"),
+    "eyes": SourceTraining("sources/faces5", 5, "halves/eyes", SHORTER),
+    "mouth": SourceTraining("sources/faces5", 6, "halves/mouth", SHORTER),
 }
 
 
 @dataclass(frozen=True)
 class Target:
-    """A task to train for.
+    """Target task of the comparison.
 
     Attributes:
-        data: folder.
-        experiment: of the package, as words of the command line.
-        extra: options.
-        metric: of the test.
-        monitor: of the validation.
+        data: folder of the data.
+        experiment: experiments of the package, as words of the command line.
+        extra: further options.
+        metric: test metric.
+        monitor: validation metric.
     """
 
     data: str
@@ -134,7 +145,7 @@ KINDS = ("descendants", "strangers", "complementary")
 
 
 def members(kind: str, target: Target) -> tuple[str, ...]:
-    """Names of a zoo's sources; complementary ones differ by what the target shows."""
+    """Names of a zoo's sources; complementary sources depend on the target."""
     if kind == "descendants":
         return SHIPPED
     if kind == "strangers":
@@ -147,7 +158,7 @@ _RELEASED = (
     *(f"{BACKBONE}.gate_init", "released", f"{BACKBONE}.norm_weights", "uniform"),
     *(f"{BACKBONE}.align", "spatial"),
 )
-# Alignment costs at this rate, see results/zoo.
+# Alignment makes results worse at this learning rate, see results/zoo.
 _OURS = (
     *(*PROBED, f"{BACKBONE}.gate_init", "greedy", f"{BACKBONE}.norm_weights", "gates"),
     *(f"{BACKBONE}.align", "none"),
@@ -162,18 +173,18 @@ ZOO_METHODS = {
     "matched ours lite": (*_OURS, f"{BACKBONE}.mode", "lite"),
 }
 MATCHED = "matched "
-"""Beginning of the names of methods whose sources' channels are matched first."""
+"""Prefix of the names of methods that match the channels of the sources first."""
 
 
 @dataclass(frozen=True)
-class Cell:
+class ZooCell:
     """One training of the comparison.
 
     Attributes:
         target: name in ``TARGETS``.
-        kind: of the zoo, in ``KINDS``; empty for a single source, which counts for all its zoos.
+        kind: kind of the zoo in ``KINDS``; empty for a single source, which counts for all zoos.
         method: name in ``ZOO_METHODS``, or ``single SOURCE``.
-        seed: of the run.
+        seed: seed of the run.
     """
 
     target: str
@@ -183,30 +194,30 @@ class Cell:
 
     @property
     def path(self) -> Path:
-        """Of its folder, below the folder of all runs."""
+        """Path of the run folder below the folder of all runs."""
         parts = [self.target, self.kind, self.method, str(self.seed)]
-        return Path(*[re.sub(r"\W+", "-", part) for part in parts if part])
+        return Path(*[folder_name(part) for part in parts if part])
 
 
-def cells(seeds: Sequence[int], targets: Sequence[str], kinds: Sequence[str]) -> Iterator[Cell]:
-    """All trainings, seed by seed, so that a comparison that is cut short has whole seeds."""
+def cells(seeds: Sequence[int], targets: Sequence[str], kinds: Sequence[str]) -> Iterator[ZooCell]:
+    """All trainings, seed by seed, so that a stopped comparison has complete seeds."""
     for seed, target in itertools.product(seeds, targets):
         names = dict.fromkeys(n for kind in kinds for n in members(kind, TARGETS[target]))
         for name in names:
-            yield Cell(target, "", f"single {name}", seed)
+            yield ZooCell(target, "", f"single {name}", seed)
         for kind, method in itertools.product(kinds, ZOO_METHODS):
-            yield Cell(target, kind, method, seed)
+            yield ZooCell(target, kind, method, seed)
 
 
 def reference(name: str, runs: Path) -> str:
-    """What the command line calls a source."""
+    """Reference of a source on the command line."""
     if name in SHIPPED:
         return f"builtin:{name}"
     return str(runs / "sources" / f"{name}.ckpt")
 
 
-def command(cell: Cell, data: Path, runs: Path) -> list[str]:
-    """Words of the command line of a cell, without the folder to run in."""
+def command(cell: ZooCell, data: Path, runs: Path) -> list[str]:
+    """Command line of a cell, without the run folder."""
     target = TARGETS[cell.target]
     if cell.method.startswith("single "):
         method = (*_SOUP, *PROBED)
@@ -227,13 +238,13 @@ def command(cell: Cell, data: Path, runs: Path) -> list[str]:
     ]
 
 
-def matched_folder(cell: Cell, runs: Path) -> Path:
-    """Where the sources of a cell's zoo are, matched by their activations on the target."""
+def matched_folder(cell: ZooCell, runs: Path) -> Path:
+    """Folder of a cell's sources after matching by their activations on the target."""
     return runs / "matched" / cell.target / cell.kind
 
 
-def match(cell: Cell, data: Path, runs: Path) -> list[str]:
-    """Words of the command line that matches the sources of a cell's zoo."""
+def match(cell: ZooCell, data: Path, runs: Path) -> list[str]:
+    """Command line that matches the sources of a cell's zoo."""
     target = TARGETS[cell.target]
     sources = [reference(name, runs) for name in members(cell.kind, target)]
     return [
@@ -244,7 +255,7 @@ def match(cell: Cell, data: Path, runs: Path) -> list[str]:
 
 
 def make_halves(data: Path, runs: Path) -> None:
-    """Make the data of the complementary sources: links to half the classes, half the columns."""
+    """Make the data of complementary sources from half of the classes or of the landmarks."""
     for part, half in itertools.product(("train", "test"), (0, 1)):
         classes = sorted(path for path in (data / "tiny_imagenet50" / part).iterdir())
         folder = runs / "halves" / f"animals{half}" / part
@@ -269,74 +280,88 @@ def make_halves(data: Path, runs: Path) -> None:
                     )
 
 
-@contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """Whether this process may work in a folder: no other process has claimed it."""
-    lock = folder.with_name(folder.name + ".lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock.mkdir()
-    except FileExistsError:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.rmdir()
+@dataclass
+class ProgramJob(Job):
+    """A command line of the program as a job of the pool.
+
+    Attributes:
+        name: path of the folder below the folder of all runs.
+        folder: folder of the run, or of matched sources.
+        words: command line.
+        results: files that exist when the job is finished.
+    """
+
+    name: str
+    folder: Path
+    words: list[str]
+    results: list[Path]
+    module: str = "benchmarks.kinds_of_zoo"
+
+    def arguments(self) -> list[str]:
+        """The job as JSON, after the word ``job``."""
+        return ["job", json.dumps(asdict(self), default=str)]
+
+    def is_finished(self) -> bool:
+        """Whether all results exist."""
+        return all(path.is_file() for path in self.results)
+
+    def work(self) -> int:
+        """Run the command line in this process, and return its exit status.
+
+        A run keeps no checkpoints, except a source, whose best one is its result.
+        """
+        if self.words[0] != "fit":
+            return zoo_lightning(self.words)
+        status = zoo_lightning([*self.words, *resume_words(self.folder)])
+        if status == 0:
+            for path in self.results:
+                if path.suffix == ".ckpt":
+                    with atomic_file(path) as part:
+                        shutil.copyfile(self.folder / BEST, part)
+            shutil.rmtree(self.folder / CHECKPOINTS)
+        return status
 
 
-def attempt(words: list[str], log: Path) -> bool:
-    """Run a command line with its output in a file; whether it succeeded."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        print(" ".join(["python -m zoo_lightning", *words]), flush=True)
-        try:
-            return zoo_lightning(words) == 0
-        except (Exception, SystemExit):
-            traceback.print_exc()
-            return False
+def source_jobs(data: Path, runs: Path) -> list[ProgramJob]:
+    """Trainings of the sources that are not shipped."""
+    jobs = []
+    for name, training in SOURCE_TRAININGS.items():
+        folder = runs / "sources" / name
+        root = runs if training.data.startswith("halves") else data
+        words = [
+            *("fit", "--experiment", training.experiment),
+            *("--data.root", str(root / training.data), "--seed_everything", str(training.seed)),
+            *(*training.extra, *QUIET, "--run_dir", str(folder)),
+        ]
+        jobs.append(ProgramJob(f"sources/{name}", folder, words, [folder.with_suffix(".ckpt")]))
+    return jobs
 
 
-def train_sources(data: Path, runs: Path) -> None:
-    """Train the sources that are not shipped, each unless it is there already."""
-    make_halves(data, runs)
-    for name, recipe in RECIPES.items():
-        result = runs / "sources" / f"{name}.ckpt"
-        run = runs / "sources" / name
-        with claimed(run) as free:
-            if not free or result.exists():
-                continue
-            root = runs if recipe.data.startswith("halves") else data
-            words = [
-                *("fit", "--experiment", recipe.experiment, "--data.root", str(root / recipe.data)),
-                *("--seed_everything", str(recipe.seed), *recipe.extra, *QUIET),
-                *("--run_dir", str(run)),
-            ]
-            if attempt(words, run.with_suffix(".log")):
-                part = result.with_suffix(f".{os.getpid()}.part")
-                shutil.copy(run / "checkpoints" / "best.ckpt", part)
-                os.replace(part, result)
-            print(name, "trained" if result.exists() else f"failed, see {run}.log", flush=True)
+def match_jobs(wanted: Sequence[ZooCell], data: Path, runs: Path) -> list[ProgramJob]:
+    """Matchings of the zoos of some cells, each zoo once."""
+    jobs = {}
+    for cell in wanted:
+        if cell.method.startswith(MATCHED):
+            folder = matched_folder(cell, runs)
+            names = members(cell.kind, TARGETS[cell.target])
+            results = [folder / f"{name}.safetensors" for name in names]
+            name = str(folder.relative_to(runs))
+            jobs[folder] = ProgramJob(name, folder, match(cell, data, runs), results)
+    return list(jobs.values())
 
 
-def run_cell(cell: Cell, data: Path, runs: Path) -> bool:
-    """Train a cell; its checkpoints are not kept."""
-    run = runs / cell.path
-    if cell.method.startswith(MATCHED):
-        folder = matched_folder(cell, runs)
-        names = members(cell.kind, TARGETS[cell.target])
-        if not all((folder / f"{name}.safetensors").exists() for name in names):
-            matched = attempt(match(cell, data, runs), folder.with_suffix(".log"))
-            if not matched:
-                return False
-    words = [*command(cell, data, runs), "--run_dir", str(run)]
-    done = attempt(words, run.with_name(f"{run.name}.log"))
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    return done
+def cell_jobs(wanted: Sequence[ZooCell], data: Path, runs: Path) -> list[ProgramJob]:
+    """Trainings of some cells."""
+    jobs = []
+    for cell in wanted:
+        folder = runs / cell.path
+        words = [*command(cell, data, runs), "--run_dir", str(folder)]
+        jobs.append(ProgramJob(str(cell.path), folder, words, [folder / SUMMARY]))
+    return jobs
 
 
 def parser() -> argparse.ArgumentParser:
-    """Command line."""
+    """Parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -346,35 +371,41 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--targets", default=",".join(TARGETS))
     parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--unlock", action="store_true", help="free cells of killed processes")
+    add_pool_options(parser)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is still missing; exit status 1 if a cell failed."""
-    options = parser().parse_args(arguments)
-    runs = options.run_dir
+    """Run all jobs that are not finished, or one job in a process of the pool.
+
+    Returns:
+        Exit status: 0, or 1 if a job failed.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["job"]:
+        content = json.loads(words[1])
+        content |= {
+            "folder": Path(content["folder"]),
+            "results": [Path(path) for path in content["results"]],
+        }
+        job = ProgramJob(**content)
+        return work_on(job.folder, job.is_finished, job.work)
+    options = parser().parse_args(words)
+    data, runs = options.data, options.run_dir
+    waves: list[list[ProgramJob]]
     if options.what == "sources":
-        train_sources(options.data, runs)
-        return 0
-    seeds = [int(seed) for seed in options.seeds.split(",")]
-    wanted = list(cells(seeds, options.targets.split(","), options.kinds.split(",")))
-    if options.unlock:
-        for cell in wanted:
-            with contextlib.suppress(FileNotFoundError):
-                (runs / cell.path).with_name(f"{cell.seed}.lock").rmdir()
-    failed = 0
-    for cell in wanted:
-        run = runs / cell.path
-        with claimed(run) as free:
-            if not free or (run / "summary.json").exists():
-                continue
-            # A run folder that a killed process left is begun anew.
-            shutil.rmtree(run, ignore_errors=True)
-            done = run_cell(cell, options.data, runs)
-            failed += not done
-            print(cell.path, "done" if done else f"failed, see {run}.log", flush=True)
-    return int(failed > 0)
+        make_halves(data, runs)
+        waves = [source_jobs(data, runs)]
+    else:
+        seeds = [int(seed) for seed in options.seeds.split(",")]
+        wanted = list(cells(seeds, options.targets.split(","), options.kinds.split(",")))
+        waves = [match_jobs(wanted, data, runs), cell_jobs(wanted, data, runs)]
+    try:
+        failed = run_jobs(waves, execution_of(options))
+    except WorkStopped as stop:
+        print(f"{stop}; give the same command to resume", file=sys.stderr)
+        return 128 + stop.signal_number
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

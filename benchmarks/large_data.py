@@ -1,13 +1,13 @@
-"""How long large data take until the first batch is there, and how much memory.
+"""Time and memory until the first batch of large data.
 
     python -m benchmarks.large_data --output results/robustness
 
 Measured, each in a process of its own, are a folder of 100,000 images in 100 classes (hard links to
 JPEGs of 64×64 pixels, so that the disk's speed is left out), the same images with a landmark file
 of five points, a landmark CSV of 1,000,000 rows of five points and of sixty-eight, and a list of
-1,000,000 images with their classes. For the images, the first batch of 64 is waited for; the files
-are only read. Seconds are of the clock and of all the process's threads; memory is the highest
-resident set less that before, when everything is imported.
+1,000,000 images with their classes. Folders of images are measured until their first batch of 64,
+files until they are read. Seconds are of the clock and of all threads of the process; memory is the
+peak resident set less the one after all imports.
 """
 
 from __future__ import annotations
@@ -26,20 +26,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.memory import CLEAR, RESET_PEAK
-from benchmarks.memory import _status as status
-from zoo_lightning.data.class_lists import read_list
-from zoo_lightning.data.classification import ImageFolders
-from zoo_lightning.data.formats.plain_csv import read_landmark_csv
-from zoo_lightning.data.landmarks import LandmarkCSV
+from benchmarks.memory import CLEAR, RESET_PEAK, status
+from zoo_lightning.data.classification.folders import ImageFolders
+from zoo_lightning.data.classification.lists import read_list
+from zoo_lightning.data.landmarks.formats.plain_csv import read_landmark_csv
+from zoo_lightning.data.landmarks.published import LandmarkCSV
 from zoo_lightning.data.loading import ImageDataModule
-from zoo_lightning.whole_files import whole_file
+from zoo_lightning.files.atomic import atomic_file
 
 CLASSES = 100
 
 
 def make_image(path: Path) -> Path:
-    """One JPEG of 64×64 pixels."""
+    """Make a JPEG of 64×64 pixels."""
     pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).resize((64, 64)).save(path)
@@ -47,7 +46,7 @@ def make_image(path: Path) -> Path:
 
 
 def make_folders(root: Path, count: int) -> None:
-    """``root/train/CLASS/NUMBER.jpg``."""
+    """Make ``root/train/CLASS/NUMBER.jpg``."""
     for label in range(CLASSES):  # file systems allow some ten thousand links to a file
         folder = root / "train" / f"class{label:02d}"
         one = make_image(folder / f"{label:06d}.jpg")
@@ -56,10 +55,10 @@ def make_folders(root: Path, count: int) -> None:
 
 
 def make_landmarks(root: Path, count: int, num_points: int = 5, images: bool = True) -> None:
-    """``root/train.csv`` and, if wanted, its images."""
+    """Make ``root/train.csv`` and, if wanted, its images."""
     one: Path | None = None
     rng = np.random.default_rng(0)
-    # As many different lines as it takes to be no easy case; writing takes its time, too.
+    # 997 different lines, so that nothing repeats too often.
     cells = [",".join(f"{v:.2f}" for v in row) for row in rng.uniform(5, 60, (997, 2 * num_points))]
     with (root / "train.csv").open("w") as file:
         header = (f"{axis}{k}" for k in range(num_points) for axis in "xy")
@@ -76,7 +75,7 @@ def make_landmarks(root: Path, count: int, num_points: int = 5, images: bool = T
 
 
 def make_list(root: Path, count: int) -> None:
-    """``root/train.txt`` of lines ``CLASS/NUMBER.jpg LABEL``."""
+    """Make ``root/train.txt`` of lines ``CLASS/NUMBER.jpg LABEL``."""
     with (root / "train.txt").open("w") as file:
         for number in range(count):
             label = number % CLASSES
@@ -88,7 +87,7 @@ def first_batch(data: ImageDataModule) -> None:
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
     if len(batch["image"]) != 64:
-        raise RuntimeError("no whole batch")
+        raise RuntimeError("the first batch is incomplete")
 
 
 def read_landmarks(root: Path) -> None:
@@ -117,7 +116,7 @@ CASES: dict[str, tuple[Callable[[Path, int], None], Callable[[Path], Any], int]]
     ),
     "class list": (make_list, lambda root: read_list(root / "train.txt"), 1_000_000),
 }  # fmt: skip
-"""What makes the data, what is measured, and how many images or rows."""
+"""Functions that make the data and that are measured, and the number of images or rows."""
 
 
 def measure_here(name: str, root: Path) -> dict[str, float]:
@@ -149,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--case", choices=CASES, help="only this one")
+    parser.add_argument("--case", choices=CASES, help="measure only this case")
     parser.add_argument("--here", choices=CASES, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.here:
@@ -159,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in [options.case] if options.case else CASES:
         found.append(measure(name, CASES[name][2]))
         print(found[-1], flush=True)
-        with whole_file(options.output / "large_data.json") as part:
+        with atomic_file(options.output / "large_data.json") as part:
             part.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 

@@ -1,8 +1,8 @@
-"""Peak memory of a variant's training steps, each in a process of its own.
+"""Peak memory of a variant's training steps, in a process of its own.
 
-What is measured is the largest resident set during two training steps, less that of the same
-process before it built anything: parameters, gradients, optimiser state, activations and whatever
-the allocator keeps. The mark is reset after the network is built, so that building does not count.
+This is the largest resident set during two training steps, less the resident set before the network
+was built: parameters, gradients, optimizer state, activations and memory that the allocator keeps.
+The peak is reset after the network is built, so that building does not count.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.variants import Setting, Variant
+from benchmarks.variants import SpeedSetting, Variant
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
-"""What Linux wants written to reset the highest resident set to the present one (proc(5))."""
+"""Written to ``CLEAR`` to reset the peak resident set to the present one (proc(5))."""
 
 
-def _status(key: str) -> int:
-    """A figure of this process in bytes: ``VmRSS`` or ``VmHWM``."""
+def status(key: str) -> int:
+    """Memory of this process in bytes, ``VmRSS`` (present) or ``VmHWM`` (peak)."""
     for line in STATUS.read_text().splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
@@ -35,20 +35,20 @@ def _settle() -> None:
     ctypes.CDLL(None).malloc_trim(0)
 
 
-def measure_here(name: str, setting: Setting) -> int:
-    """Bytes at the peak of two training steps in this process."""
+def measure_here(name: str, setting: SpeedSetting) -> int:
+    """Peak bytes of two training steps in this process."""
     _settle()
-    before = _status("VmRSS")
+    before = status("VmRSS")
     variant = Variant(name, setting)
     _settle()
     CLEAR.write_text(RESET_PEAK)
     for _ in range(2):
         variant.train_step()
-    return _status("VmHWM") - before
+    return status("VmHWM") - before
 
 
-def peak_memory(name: str, setting: Setting, threads: int) -> int:
-    """Bytes at the peak of two training steps, measured in a fresh process."""
+def peak_memory(name: str, setting: SpeedSetting, threads: int) -> int:
+    """Peak bytes of two training steps in a process of their own."""
     order = json.dumps([name, asdict(setting), threads])
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", order],
@@ -62,4 +62,4 @@ if __name__ == "__main__":
 
     chosen, options, number = json.loads(sys.argv[1])
     torch.set_num_threads(number)
-    print(measure_here(chosen, Setting(**options)))
+    print(measure_here(chosen, SpeedSetting(**options)))

@@ -1,4 +1,4 @@
-"""Whether memory stays flat: a long training, and many rollouts, by the program itself.
+"""Memory over time in a long training and in many rollouts, run by the program itself.
 
     python -m benchmarks.memory_over_time steps --output results/robustness
     python -m benchmarks.memory_over_time rollouts --output results/robustness
@@ -6,8 +6,8 @@
 ``steps`` are 20,000 optimiser steps of a lite zoo of two sources, each of two convolutions, on
 images of 16×16 in batches of 2, validated ten times; ``rollouts`` are 200 rollouts of PPO with a
 lite zoo, 16 steps of 8 games each and four optimiser steps on them, validated four times. Networks,
-images and rollouts are small, because what grows grows with each step, whatever its size. Memory is
-the process's resident set. Each writes a JSON file, and a picture of all that were made.
+images and rollouts are small, because a leak grows with each step, whatever its size. Memory is the
+process's resident set. Each command writes a JSON file, and a plot of all JSON files.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from benchmarks.memory import _status as status
-from zoo_lightning.cli import main as zoo_lightning
-from zoo_lightning.plots import new_figure, save_figure
-from zoo_lightning.whole_files import whole_file
+from benchmarks.memory import status
+from zoo_lightning.cli.program import main as zoo_lightning
+from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.plotting.figures import new_figure, save_figure
 
 SAMPLES = 200
-"""Looks at the memory in a training."""
+"""Number of measurements in a training."""
 
 SMALL_ZOO = [
     "--model.init_args.backbone.init_args.sources=[random:1, random:2]",
@@ -51,15 +51,15 @@ COMMANDS: dict[str, tuple[int, list[str]]] = {
     "rollouts": (
         200,
         ["fit", "--experiment", "rl", *SMALL_ZOO, "--data.game", "breakout", "--data.num_envs", "8",
-         "--data.rollout_steps", "16", "--data.val_games", "2", "--data.test_games", "2",
-         "--data.max_frames", "2000", "--model.epochs", "2", "--model.minibatches", "2"],
+         "--data.num_steps", "16", "--data.val_games", "2", "--data.test_games", "2",
+         "--data.max_frames", "2000", "--model.update_epochs", "2", "--model.num_minibatches", "2"],
     ),
 }  # fmt: skip
-"""How many batches, and the command that trains on them."""
+"""Number of batches, and the command that trains on them."""
 
 
 class SmallNetwork(nn.Module):
-    """Two convolutions with norm layers: a step of it is mostly what all steps have."""
+    """Two convolutions with norm layers, so that a step is mostly overhead."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,11 +75,11 @@ class SmallNetwork(nn.Module):
 
 
 class MemoryLog(Callback):
-    """Notes the resident set after every so many batches.
+    """Log the resident set at regular intervals.
 
     Args:
-        file: for the notes, JSON.
-        every: batches between two.
+        file: JSON file for the log.
+        every: batches between measurements.
     """
 
     def __init__(self, file: str, every: int) -> None:
@@ -88,7 +88,7 @@ class MemoryLog(Callback):
         self.start = time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Look, and write the notes."""
+        """Measure, and write the log."""
         batches = trainer.fit_loop.total_batch_idx + 1
         if batches % self.every == 0:
             mb = status("VmRSS") / 2**20
@@ -97,7 +97,7 @@ class MemoryLog(Callback):
 
 
 def command_of(kind: str, batches: int, folder: Path, notes: Path) -> list[str]:
-    """Command line of the training."""
+    """Command line of a training."""
     every = max(batches // SAMPLES, 1)
     length = (
         ["--data.total_steps", str(batches * 8 * 16), "--trainer.val_check_interval",
@@ -115,10 +115,10 @@ def command_of(kind: str, batches: int, folder: Path, notes: Path) -> list[str]:
 
 
 def growth(rows: Sequence[Sequence[float]]) -> dict[str, float]:
-    """How memory changed once everything had been made: over the last three quarters.
+    """Growth of memory over the last three quarters, after everything was allocated.
 
     Args:
-        rows: batches, MB, seconds.
+        rows: batches, megabytes and seconds of each measurement.
 
     Returns:
         ``settled_mb`` (median of the second quarter), ``end_mb`` (median of the last quarter),
@@ -136,7 +136,7 @@ def growth(rows: Sequence[Sequence[float]]) -> dict[str, float]:
 
 
 def measure(kind: str, batches: int) -> dict[str, Any]:
-    """Train, and look at the memory."""
+    """Train, and measure the memory."""
     with tempfile.TemporaryDirectory() as place:
         notes = Path(place, "notes.json")
         words = command_of(kind, batches, Path(place, "run"), notes)
@@ -149,7 +149,7 @@ def measure(kind: str, batches: int) -> dict[str, Any]:
 
 
 def draw(folder: Path) -> None:
-    """Draw all that was measured into ``memory.png``."""
+    """Plot all measurements in ``memory.png``."""
     found = {kind: folder / f"memory_{kind}.json" for kind in COMMANDS}
     found = {kind: json.loads(p.read_text()) for kind, p in found.items() if p.is_file()}
     figure = new_figure(4.5 * len(found), 3)
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     options = parser.parse_args(arguments)
     found = measure(options.kind, options.batches or COMMANDS[options.kind][0])
-    with whole_file(options.output / f"memory_{options.kind}.json") as part:
+    with atomic_file(options.output / f"memory_{options.kind}.json") as part:
         part.write_text(json.dumps(found) + "\n")
     draw(options.output)
     print(json.dumps({key: value for key, value in found.items() if key != "rows"}, indent=2))

@@ -3,10 +3,10 @@ r"""Agent steps per second of PPO on an Atari game: ours against Stable-Baseline
     pip install -e '.[bench]'
     python -m benchmarks.ppo --json FILE
 
-All variants have the same game, preprocessing and hyper-parameters and take turns in one process,
-a rollout with its updates each, so that whatever else the machine does meets them alike; figures
-are medians over the turns, Lightning's own time and logging included. ``x_vs_sb3`` above 1 means
-more steps per second than Stable-Baselines3.
+All variants have the same game, preprocessing and hyper-parameters. They take turns in one process,
+a rollout with its updates each, so that other load on the machine affects them equally; figures are
+medians over the turns, including Lightning's overhead and logging. ``x_vs_sb3`` above 1 means more
+steps per second than Stable-Baselines3.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ VARIANTS = ("plain", "lite", "full", "sb3")
 SOURCES = ["random:1", "random:2", "random:3"]
 
 Turn = Callable[[], None]
-"""Does one rollout with its updates."""
+"""Function that does one rollout with its updates."""
 
 
 class TakeTurns(pl.Callback):
-    """Lets a Trainer, which runs in a thread of its own, do one batch at a time."""
+    """Let a Trainer in a thread of its own train on one batch at a time."""
 
     def __init__(self) -> None:
         self.go, self.done = Semaphore(0), Semaphore(0)
         self._begun = False
 
     def on_train_batch_start(self, *args: Any) -> None:
-        """Say that the batch before is done, its logging too, and wait for the next turn."""
+        """Report that the previous batch is done and logged, and wait for the next turn."""
         if self._begun:
             self.done.release()
         self._begun = True
         self.go.acquire()
 
     def on_train_end(self, *args: Any) -> None:
-        """Say that the last batch is done."""
+        """Report that the last batch is done."""
         self.done.release()
 
     def turn(self) -> None:
-        """One batch."""
+        """Train on one batch."""
         self.go.release()
         self.done.acquire()
 
@@ -67,13 +67,15 @@ class TakeTurns(pl.Callback):
 def our_turns(
     kind: str, game: str, steps: int, turns: int, folder: str, precision: str = "32-true"
 ) -> Turn:
-    """A training of ours, as the command line would have it."""
-    data = AtariData(game, total_steps=turns * ENVS * steps, num_envs=ENVS, rollout_steps=steps)
+    """A training of this package, set up as on the command line."""
+    data = AtariData(game, total_steps=turns * ENVS * steps, num_envs=ENVS, num_steps=steps)
     if kind == "plain":
         backbone: Any = PlainBackbone("nature_cnn")
     else:
         backbone = ZooBackbone("nature_cnn", SOURCES, mode=kind)
-    task = PPOTask(backbone, num_actions=data.num_actions, epochs=EPOCHS, minibatches=MINIBATCHES)
+    task = PPOTask(
+        backbone, num_actions=data.num_actions, update_epochs=EPOCHS, num_minibatches=MINIBATCHES
+    )
     taking_turns = TakeTurns()
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -105,7 +107,7 @@ def measure(
     steps: int = 128,
     precision: str = "32-true",
 ) -> dict[str, Any]:
-    """Steps per second of all variants, their ratios, and what they come from."""
+    """Steps per second of all variants, their ratios, and the seconds behind them."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     with tempfile.TemporaryDirectory() as folder:
         players: dict[str, Turn] = {}
@@ -114,7 +116,7 @@ def measure(
                 players[name] = their_turns(game, steps)
             else:
                 players[name] = our_turns(name, game, steps, turns + 1, folder, precision)
-        for number in range(turns + 1):  # the first one is not counted
+        for number in range(turns + 1):  # the first turn is a warm-up
             for name, turn in players.items():
                 start = time.perf_counter()
                 turn()
@@ -142,13 +144,17 @@ def measure(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--game", default="breakout")
     parser.add_argument("--turns", type=int, default=8, help="timed rollouts of each variant")
-    parser.add_argument("--steps", type=int, default=128, help="of each environment in a rollout")
+    parser.add_argument(
+        "--steps", type=int, default=128, help="steps of each environment in a rollout"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--precision", default="32-true", help="of ours, such as bf16-mixed")
+    parser.add_argument(
+        "--precision", default="32-true", help="precision of our variants, such as bf16-mixed"
+    )
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--json", type=Path, help="file to write all figures to")
     options = parser.parse_args(arguments)

@@ -4,9 +4,9 @@ r"""Learning curves of PPO from scratch on an Atari game: ours beside Stable-Bas
     python -m benchmarks.ppo_curves --run_dir DIR --game breakout --steps 500000 --seeds 0,1 \
         --output results/rl
 
-Each training has a folder below ``--run_dir``. Finished ones are not repeated: the command goes on
-where it was stopped (ours from its last checkpoint, Stable-Baselines3's anew); several commands may
-share the work by ``--only`` and ``--seeds``. ``--report`` trains nothing and compares what is
+Each training has a folder below ``--run_dir``. Finished trainings are not repeated, and the same
+command resumes ours from their last checkpoint (Stable-Baselines3's start again); several commands
+may share the work by ``--only`` and ``--seeds``. ``--report`` trains nothing and compares what is
 there, stopped trainings as far as they came.
 
 Both have the same game, preprocessing, hyper-parameters, linear schedule and number of steps.
@@ -28,10 +28,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from matplotlib.figure import Figure
 
-from zoo_lightning.comparing.returns import RETURN, Curve, returns_in_training
-from zoo_lightning.plots import new_figure, save_figure
-from zoo_lightning.run_folder import METRICS, SUMMARY
-from zoo_lightning.whole_files import whole_file
+from zoo_lightning.benchmarking.report import markdown
+from zoo_lightning.benchmarking.returns import RETURN, Curve, returns_in_training
+from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.plotting.figures import new_figure, save_figure
+from zoo_lightning.runs.pool import resume_words
+from zoo_lightning.runs.run_folder import METRICS, SUMMARY, write_summary
 
 ENVS, STEPS, MINIBATCHES = 8, 128, 4
 WHO = ("ours", "sb3")
@@ -39,23 +41,21 @@ WHO = ("ours", "sb3")
 CURVES = "curves.json"
 
 Curves = dict[str, dict[int, Curve]]
-"""By who was trained and by seed."""
+"""Curves by implementation and by seed."""
 
 
 def train_ours(game: str, seed: int, steps: int, folder: Path) -> None:
-    """A normal run of ``rl-source``, which goes on from its last checkpoint."""
+    """Train by the experiment ``rl-source``, or resume its run."""
     words = [
         sys.executable, "-m", "zoo_lightning", "fit", "--experiment", "rl-source",
         "--data.game", game, "--data.total_steps", str(steps), "--seed_everything", str(seed),
         "--run_dir", str(folder),
     ]  # fmt: skip
-    if (folder / "checkpoints" / "last.ckpt").is_file():
-        words += ["--ckpt_path", "last"]
-    subprocess.run(words, check=True)
+    subprocess.run([*words, *resume_words(folder)], check=True)
 
 
 def train_theirs(game: str, seed: int, steps: int, folder: Path) -> None:
-    """Stable-Baselines3's PPO; writes the games' scores as ours are logged."""
+    """Train by Stable-Baselines3's PPO, and write the scores in the format of our runs."""
     from stable_baselines3.common.callbacks import BaseCallback
 
     from benchmarks.stable_baselines import stable_baselines
@@ -75,7 +75,7 @@ def train_theirs(game: str, seed: int, steps: int, folder: Path) -> None:
             return True
 
         def _on_rollout_end(self) -> None:
-            with whole_file(folder / METRICS) as part, part.open("w", newline="") as stream:
+            with atomic_file(folder / METRICS) as part, part.open("w", newline="") as stream:
                 table = csv.writer(stream)
                 table.writerow(["step", RETURN])
                 table.writerows(rows)
@@ -84,20 +84,19 @@ def train_theirs(game: str, seed: int, steps: int, folder: Path) -> None:
         game, ENVS, STEPS, MINIBATCHES, seed=seed, learning_rate=lambda left: 2.5e-4 * left
     )
     model.learn(steps, callback=Note())
-    with whole_file(folder / SUMMARY) as part:
-        part.write_text(json.dumps({"game": game, "seed": seed, "agent_steps": steps}) + "\n")
+    write_summary(folder, {"game": game, "seed": seed, "agent_steps": steps})
 
 
 def curve_of(folder: Path, window: int, steps: int) -> Curve:
-    """Mean unclipped scores of a training's games, by the agent step that ends their window.
+    """Mean unclipped scores of a training's games, by the last agent step of each window.
 
-    Of a stopped training the window it was stopped in is left out, and so are games after the
-    wanted steps: Stable-Baselines3 plays its last rollout to the end.
+    The window in which a training was stopped is left out, and so are games after the last step:
+    Stable-Baselines3 plays its last rollout to the end.
 
     Args:
-        folder: of the training.
-        window: agent steps that are averaged over.
-        steps: agent steps that the training was to have.
+        folder: folder of the training.
+        window: agent steps in a window.
+        steps: agent steps of a complete training.
     """
     curve = returns_in_training(folder / METRICS, window, ENVS * STEPS)
     curve = {end: score for end, score in curve.items() if end - window < steps}
@@ -109,9 +108,9 @@ def curve_of(folder: Path, window: int, steps: int) -> Curve:
 
 
 def known_curves(options: argparse.Namespace, seeds: list[int]) -> Curves:
-    """Curves of all trainings: from their folders, or from ``curves.json``.
+    """Curves of all trainings, from their folders or from ``curves.json``.
 
-    The latter keeps what was trained elsewhere, or earlier and further.
+    The file keeps curves that were trained elsewhere, or earlier and for more steps.
     """
     path = options.output / CURVES
     kept = json.loads(path.read_text()) if path.is_file() else {}
@@ -131,13 +130,13 @@ def known_curves(options: argparse.Namespace, seeds: list[int]) -> Curves:
                 if max(curve, default=0) >= max(curves[name].get(seed, {}), default=0):
                     curves[name][seed] = curve
     options.output.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         part.write_text(json.dumps({**setting, "curves": curves}, indent=1) + "\n")
     return curves
 
 
 def plot_curves(curves: Curves, game: str) -> Figure:
-    """Every seed as a thin line, the mean as a thick one."""
+    """Plot every seed as a thin line, and their mean as a thick one."""
     figure = new_figure(6.5, 4.0)
     axes = figure.subplots()
     for name, colour, dash in (("ours", "black", "-"), ("sb3", "0.5", "--")):
@@ -156,32 +155,31 @@ def plot_curves(curves: Curves, game: str) -> Figure:
 
 
 def format_curves(curves: Curves) -> str:
-    """Markdown: a row for each window, a column for each training; means where all have a score."""
+    """Table in Markdown: windows by trainings, and means over the seeds if all have a score."""
     present = {name: by_seed for name, by_seed in curves.items() if by_seed}
     names = [f"{name} {seed}" for name, by_seed in present.items() for seed in by_seed]
     heads = ["steps", *names, *(f"{name}, mean" for name in present)]
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    rows = []
     every = [curve for by_seed in present.values() for curve in by_seed.values()]
     for end in sorted(set.union(*(set(curve) for curve in every))):
         values = [curve.get(end) for curve in every]
         for by_seed in present.values():
             scores = [curve.get(end) for curve in by_seed.values()]
             values.append(None if None in scores else mean(scores))
-        cells = ["" if value is None else f"{value:.1f}" for value in values]
-        lines.append(f"| {' | '.join([f'{end:,}', *cells])} |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"{end:,}", *("" if value is None else f"{value:.1f}" for value in values)])
+    return markdown(heads, rows)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+    """Train, and write the curves."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--run_dir", type=Path, required=True)
     parser.add_argument("--game", default="breakout")
-    parser.add_argument("--steps", type=int, default=500_000, help="of each training")
+    parser.add_argument("--steps", type=int, default=500_000, help="agent steps of each training")
     parser.add_argument("--seeds", default="0,1")
-    parser.add_argument("--only", choices=WHO, help="train only one's own")
+    parser.add_argument("--only", choices=WHO, help="train only one of both")
     parser.add_argument("--report", action="store_true", help="train nothing")
-    parser.add_argument("--window", type=int, default=50_000, help="steps that are averaged over")
+    parser.add_argument("--window", type=int, default=50_000, help="agent steps in a window")
     parser.add_argument("--output", type=Path, help="folder for curves.json, .md and .png")
     options = parser.parse_args(arguments)
     seeds = [int(word) for word in options.seeds.split(",")]

@@ -1,9 +1,9 @@
-"""Where a training step's time goes, beside the arithmetic it cannot do without.
+"""Profile of a training step by part of the layers, beside the necessary multiplications.
 
     python -m benchmarks.profile_step --architecture resnet50 --batch 16 --size 112 --sources 5
 
-Operations are told apart by the part of the layer that called them; those of the backward pass by
-the forward operation that they belong to (autograd numbers both alike).
+Operations are attributed to the part of the layer that called them, those of the backward pass to
+the part of their forward operation (autograd gives both one number).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from unittest.mock import patch
 import torch
 from torch.autograd.profiler import record_function
 
-from benchmarks.variants import Setting, Variant
-from zoo_lightning.layers import aggregated, aggregation
-from zoo_lightning.layers.aggregation import WAYS
-from zoo_lightning.layers.planner import plan
+from benchmarks.variants import SpeedSetting, Variant
+from zoo_lightning.nn import aggregated, aggregation
+from zoo_lightning.nn.fast.planner import plan
+from zoo_lightning.nn.fast.ways import WAYS
 
 PARTS = {
     "gates": "gates",
@@ -33,11 +33,11 @@ PARTS = {
     "rest": "norm layers, activations and the rest",
 }
 MIXING = ("aten::mm", "aten::addcmul_")
-"""Inside an aggregated layer's own functions these mix kernels or inputs; the rest convolves."""
+"""Operations that mix kernels or inputs in an aggregated layer's functions; others convolve."""
 
 
 def labelled(part: str, function: Callable) -> Callable:
-    """A function whose operations are recorded as belonging to a part."""
+    """Wrap a function so that its operations are recorded as those of a part."""
 
     def run(*args: object, **options: object) -> object:
         with record_function(f"part:{part}"):
@@ -47,7 +47,7 @@ def labelled(part: str, function: Callable) -> Callable:
 
 
 def profile(variant: Variant, steps: int = 3) -> dict[str, float]:
-    """Milliseconds of processor time a training step spends in each of ``PARTS``."""
+    """Milliseconds of processor time in a training step by part in ``PARTS``."""
     with ExitStack() as stack:
         layer = aggregated.AggregatedLayer
         patches = [
@@ -74,7 +74,7 @@ def attribute(events: list) -> Counter:
     for event in events:
         part = _enclosing(event)
         if part and event.sequence_nr >= 0:
-            # Of nested parts the innermost, which comes last, has the number.
+            # The innermost of nested parts comes last.
             numbered[event.sequence_nr] = part
     totals: Counter = Counter()
     for event in events:
@@ -117,10 +117,10 @@ def _part_of(event: object, numbered: dict[int, str]) -> str:
 
 
 def multiplications(variant: Variant) -> Counter:
-    """Thousand million multiplications of a training step in the ways that are planned, by part.
+    """Thousand million multiplications of a training step by part, for the planned computations.
 
-    Forward, and as many again for the gradients of inputs and of kernels each; ``plain`` has those
-    of the convolutions of one network. Kernels per sample are made twice.
+    The gradients of inputs and of kernels each take as many as the forward pass. ``plain`` counts
+    the convolutions of one network. Kernels per sample are computed twice.
     """
     totals: Counter = Counter()
 
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    setting = Setting(options.architecture, options.batch, options.size, options.sources)
+    setting = SpeedSetting(options.architecture, options.batch, options.size, options.sources)
     print("| mode | part | ms | share | 10^9 multiplications |\n| --- | --- | --- | --- | --- |")
     for name in ("full", "lite"):
         variant = Variant(name, setting)

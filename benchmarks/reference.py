@@ -1,8 +1,8 @@
-"""Zoo-Tuning's layer in the usual manner, to measure the package's own against.
+"""Usual implementation of Zoo-Tuning's layer, which the package's layers are compared with.
 
-Everything is computed anew in each forward pass: alignment by a grouped 1×1 convolution of the
-stacked kernels, aggregation by an einsum over the sources, and one grouped convolution over the
-batch merged into the channels. Lite keeps the moving average of its gates in the forward pass.
+Each forward pass computes everything again: alignment by a grouped 1×1 convolution of the stacked
+kernels, aggregation by an einsum over the sources, and one grouped convolution over the batch
+merged into the channels. Lite mode updates the moving average of its gates in the forward pass.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo_lightning.layers import AggregatedLayer, ZooConv2d
+from zoo_lightning.nn import AggregatedLayer, ZooConv2d
 
 
 class ReferenceConv2d(nn.Module):
-    """The same function of the same parameters as a ``ZooConv2d``, written as is usual.
+    """The same function of the same parameters as a ``ZooConv2d``, in the usual implementation.
 
     Args:
-        layer: whose parameters, gates and geometry to copy.
+        layer: layer to copy parameters, gates and geometry from.
     """
 
     def __init__(self, layer: ZooConv2d) -> None:
@@ -32,7 +32,7 @@ class ReferenceConv2d(nn.Module):
         self.register_buffer("gate_ema", own.gate_ema)
 
     def aligned(self, stacked: Tensor) -> Tensor:
-        """Kernels ``(m, C_out, ...)`` mapped by a grouped 1×1 convolution over ``m C_out``."""
+        """Align kernels ``(m, C_out, ...)`` by a grouped 1×1 convolution over ``m C_out``."""
         if self.alignment is None:
             return stacked
         m, groups, block, _ = self.alignment.shape
@@ -44,7 +44,7 @@ class ReferenceConv2d(nn.Module):
         return mapped[..., 0, 0].t().reshape(stacked.shape)
 
     def gates(self, x: Tensor) -> Tensor:
-        """Gates ``(B, m)``; in lite mode all rows are alike."""
+        """Compute gates ``(B, m)``; in lite mode all rows are equal."""
         if self.mode == "lite" and not self.training:
             return self.gate_ema.expand(len(x), -1)
         gates = self.gate(F.adaptive_avg_pool2d(x, 1).flatten(1))
@@ -76,7 +76,7 @@ class ReferenceConv2d(nn.Module):
 
 
 def reference_network(network: nn.Module) -> nn.Module:
-    """Copy of a network with every aggregated convolution in the usual manner.
+    """Copy a network with every aggregated convolution in the usual implementation.
 
     Raises:
         TypeError: an aggregated layer is not a convolution.

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's PPO on Atari with the hyper-parameters that are ours, for comparisons."""
+"""Stable-Baselines3's PPO on Atari with our hyper-parameters, for comparisons."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 
 def stable_baselines(game: str, num_envs: int, steps: int, minibatches: int, **options: Any) -> Any:
-    """Its PPO as its own zoo of settings trains Atari agents, which is what ours does by default.
+    """Build PPO with RL Baselines3 Zoo's hyper-parameters for Atari, which are our defaults.
 
     Args:
-        game: as ``space_invaders``.
-        num_envs: environments.
-        steps: of each environment in a rollout.
-        minibatches: of each epoch.
-        options: in place of the settings: ``seed``, ``learning_rate``, ...
+        game: name of the game, such as ``space_invaders``.
+        num_envs: number of environments.
+        steps: steps of each environment in a rollout.
+        minibatches: minibatches in an epoch.
+        options: options of PPO in place of the hyper-parameters, such as ``seed``.
 
     Returns:
         ``stable_baselines3.PPO``, before any training.

@@ -1,9 +1,9 @@
-"""What the speed benchmark compares: networks with a head, a training step and an evaluation step.
+"""Variants of the speed benchmark: networks with a head, a training step and an evaluation step.
 
-Every variant fine-tunes one ``ZooBackbone``'s (or one plain network's) parameters on random images
-with ten classes, by SGD with Nesterov momentum as in the paper. Images and parameters lie channels
-last, as the package's tasks have them, except for the reference: its grouped convolution over the
-merged batch wants them contiguous.
+Every variant fine-tunes a ``ZooBackbone`` or a plain network on random images with ten classes, by
+SGD with Nesterov momentum as in the paper. Images and parameters are in the channels-last format of
+the package's tasks, except for the reference, whose grouped convolution over the merged batch is
+faster on contiguous ones.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.reference import reference_network
-from zoo_lightning.backbone import ZooBackbone
-from zoo_lightning.layers import AggregatedLayer
 from zoo_lightning.methods import PlainBackbone
+from zoo_lightning.models.backbone import ZooBackbone
+from zoo_lightning.nn import AggregatedLayer
 
 VARIANTS = ("plain", "reference_full", "reference_lite", "full", "lite", "folded")
 CLASSES = 10
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One point of the benchmark: what is run, and on how much.
+class SpeedSetting:
+    """Setting of the speed benchmark.
 
     Attributes:
         architecture: timm name.
-        batch: images a step.
+        batch: images in a step.
         size: side of the square images, in pixels.
-        sources: ``m``.
-        plan: of the aggregated layers.
+        sources: number of sources.
+        plan: plan of the aggregated layers.
     """
 
     architecture: str = "resnet50"
@@ -43,14 +43,14 @@ class Setting:
 
 
 class Variant:
-    """One network with all that it takes to train it.
+    """Network with images, labels and an optimizer.
 
     Args:
         name: one of ``VARIANTS``.
-        setting: what to run it on.
+        setting: architecture, sources and images.
     """
 
-    def __init__(self, name: str, setting: Setting) -> None:
+    def __init__(self, name: str, setting: SpeedSetting) -> None:
         torch.manual_seed(0)
         self.name = name
         backbone = _backbone(name, setting)
@@ -72,7 +72,7 @@ class Variant:
         )
 
     def train_step(self) -> None:
-        """Forward, backward, the gates' moving average, optimiser."""
+        """Train one step: forward, backward, moving average of the gates, optimizer."""
         self.network.train()
         self.optimizer.zero_grad()
         F.cross_entropy(self.network(self.images), self.labels).backward()
@@ -83,13 +83,13 @@ class Variant:
 
     @torch.no_grad()
     def eval_step(self) -> Tensor:
-        """Forward; the mode is only changed where it differs, as in a loop over batches."""
+        """Evaluate a batch; only the first one after training changes the mode."""
         if self.network.training:
             self.network.eval()
         return self.network(self.images)
 
 
-def _backbone(name: str, setting: Setting) -> nn.Module:
+def _backbone(name: str, setting: SpeedSetting) -> nn.Module:
     if name == "plain":
         return PlainBackbone(setting.architecture, ["random:1"])
     sources = [f"random:{i + 1}" for i in range(setting.sources)]

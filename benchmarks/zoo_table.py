@@ -8,7 +8,6 @@ Writes ``table.md`` and ``runs.json``, each run's summary with its best validati
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,31 +17,30 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scipy.stats import t as student
-
 from benchmarks.kinds_of_zoo import KINDS, TARGETS, ZOO_METHODS, Target, cells, members
+from zoo_lightning.benchmarking.report import markdown
+from zoo_lightning.benchmarking.statistics import interval
+from zoo_lightning.runs.run_folder import metric_by_step, read_summary
 
 Runs = dict[tuple[str, str, str], dict[int, dict[str, float]]]
-"""By (target, kind, method), by seed: ``test`` and best ``val`` figure, in per cent."""
+"""``test`` and best ``val`` metric in per cent, by (target, kind, method) and by seed."""
 
 SCALE = {"test/acc": 100.0, "test/nme": 1.0}
 
 
 def read_run(run: Path, target: Target) -> dict[str, float] | None:
-    """Test figure of the best checkpoint and its validation figure; ``None`` if unfinished."""
-    summary = run / "summary.json"
-    if not summary.exists():
+    """Test and validation metric of the best checkpoint; ``None`` if the run is not finished."""
+    summary = read_summary(run)
+    if summary is None:
         return None
-    with open(run / "metrics.csv", newline="") as file:
-        rows = [float(row[target.monitor]) for row in csv.DictReader(file) if row[target.monitor]]
-    best = min(rows) if target.lower_is_better else max(rows)
+    values = metric_by_step(run, target.monitor).values()
+    best = min(values) if target.lower_is_better else max(values)
     scale = SCALE[target.metric]
-    test = json.loads(summary.read_text())["test"][target.metric]
-    return {"test": scale * test, "val": scale * best}
+    return {"test": scale * summary["test"][target.metric], "val": scale * best}
 
 
 def read_runs(folder: Path, seeds: Sequence[int]) -> Runs:
-    """All finished runs."""
+    """Read all finished runs."""
     runs: Runs = {}
     for cell in cells(seeds, list(TARGETS), KINDS):
         found = read_run(folder / cell.path, TARGETS[cell.target])
@@ -52,10 +50,10 @@ def read_runs(folder: Path, seeds: Sequence[int]) -> Runs:
 
 
 def columns(runs: Runs, target: str, kind: str) -> dict[str, dict[int, float]]:
-    """Test figures by method and seed, the best single source by either way of choosing first.
+    """Test metrics by method and seed, after the best single source by both ways of choosing.
 
-    By hindsight is the source whose mean test figure is best; by validation is, seed by seed, the
-    one whose validation figure is best.
+    Hindsight chooses the source with the best mean test metric, validation in each seed the source
+    with the best validation metric.
     """
     lower = TARGETS[target].lower_is_better
     sign = -1 if lower else 1
@@ -81,17 +79,13 @@ def columns(runs: Runs, target: str, kind: str) -> dict[str, dict[int, float]]:
 
 
 def paired(values: Mapping[int, float], others: Mapping[int, float]) -> tuple[float, float, int]:
-    """Mean difference over the seeds that both have, half its 95 % t interval, and their number."""
+    """Mean difference over the common seeds, half of its 95 % t interval, and their number."""
     seeds = sorted(set(values) & set(others))
-    differences = [values[seed] - others[seed] for seed in seeds]
-    if len(seeds) < 2:
-        return (differences[0] if seeds else float("nan")), float("nan"), len(seeds)
-    half = student.ppf(0.975, len(seeds) - 1) * stdev(differences) / len(seeds) ** 0.5
-    return mean(differences), float(half), len(seeds)
+    return interval([values[seed] - others[seed] for seed in seeds])
 
 
 def row(target: str, kind: str, found: Mapping[str, Mapping[int, float]]) -> list[str]:
-    """Cells of the table: mean ± standard deviation, and ours minus the best single."""
+    """Texts of a row: mean ± standard deviation by method, and ours minus the best single."""
     result = [f"`{target}`", kind]
     for values in found.values():
         numbers = list(values.values())
@@ -105,46 +99,46 @@ def row(target: str, kind: str, found: Mapping[str, Mapping[int, float]]) -> lis
 
 
 def table(runs: Runs) -> str:
-    """Markdown."""
+    """Table of all methods on all targets in Markdown."""
     names = ["best single, hindsight", "best single, validation", *ZOO_METHODS]
     heads = ["target", "zoo", *names, "lite - best single (seeds)", "full - best single (seeds)"]
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    rows = []
     for target in TARGETS:
         for kind in KINDS:
             found = columns(runs, target, kind)
             if any(found.values()):
                 padded = {name: found.get(name, {}) for name in names}
-                lines.append(f"| {' | '.join(row(target, kind, padded))} |")
-    return "\n".join(lines) + "\n"
+                rows.append(row(target, kind, padded))
+    return markdown(heads, rows)
 
 
 def singles(runs: Runs) -> str:
-    """Markdown of every single source on every target."""
-    lines = ["| target | source | test | seeds |", "|---|---|---|---|"]
+    """Table of all single sources on all targets in Markdown."""
+    rows = []
     for (target, kind, method), found in runs.items():
         if not kind:
             numbers = [each["test"] for each in found.values()]
             spread = f" ± {stdev(numbers):.2f}" if len(numbers) > 1 else ""
             name = method.removeprefix("single ")
-            lines.append(f"| `{target}` | {name} | {mean(numbers):.2f}{spread} | {len(numbers)} |")
-    return "\n".join(lines) + "\n"
+            rows.append([f"`{target}`", name, f"{mean(numbers):.2f}{spread}", str(len(numbers))])
+    return markdown(["target", "source", "test", "seeds"], rows)
 
 
 REFERENCES = ("best single, hindsight", "best single, validation", "average", "released lite")
 
 
 def gains(runs: Runs) -> str:
-    """Markdown: gains in per cent of what a method is held against, over targets and seeds.
+    """Table in Markdown of gains over other methods, in per cent, over targets and seeds.
 
     Above 0 is better. Pairs of a kind share runs, so that the 95 % t intervals are a little narrow.
     """
-    lines = [f"| gain of | over | {' | '.join(KINDS)} | all |", f"|{'---|' * (len(KINDS) + 3)}"]
+    rows = []
     for method in ("ours lite", "ours full", "matched ours lite"):
         for reference in REFERENCES:
             found = {kind: _gains(runs, kind, method, reference) for kind in KINDS}
             cells = [*found.values(), [gain for each in found.values() for gain in each]]
-            lines.append(f"| {method} | {reference} | {' | '.join(map(_with_interval, cells))} |")
-    return "\n".join(lines) + "\n"
+            rows.append([method, reference, *map(_with_interval, cells)])
+    return markdown(["gain of", "over", *KINDS, "all"], rows)
 
 
 def _gains(runs: Runs, kind: str, method: str, reference: str) -> list[float]:
@@ -161,12 +155,12 @@ def _gains(runs: Runs, kind: str, method: str, reference: str) -> list[float]:
 def _with_interval(values: Sequence[float]) -> str:
     if len(values) < 2:
         return "-"
-    half = student.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5
-    return f"{mean(values):+.1f} ± {half:.1f} ({len(values)})"
+    average, half, count = interval(values)
+    return f"{average:+.1f} ± {half:.1f} ({count})"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the table and what it was made from."""
+    """Write the table and the figures in it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run_dir", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")

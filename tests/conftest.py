@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import logging
 import os
 import shutil
 import signal
-import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from matplotlib.figure import Figure
 from PIL import Image
 
-from zoo_lightning.cli import main
+from zoo_lightning.cli.program import main
+from zoo_lightning.sources import files
 
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:
@@ -35,8 +34,6 @@ if WORKERS > 1:
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
 
-LAYOUT_ENGINE = Figure.get_layout_engine
-
 OFFLINE = Path(__file__).with_name("offline")
 """Folder whose ``sitecustomize`` refuses connections that leave this machine."""
 
@@ -45,15 +42,27 @@ NOWHERE = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.
 
 
 LONG = (
-    "test_notebooks.py",
+    "experiments/test_user_callbacks.py",
+    "runs/test_resume.py",
+    "benchmarking/test_command.py",
+    "cli/test_cli.py",
     "test_experiments.py",
-    "comparing/test_command.py",
     "deployment/test_export.py",
     "pipelines/test_command.py",
-    "test_resume.py",
-    "sweeping/test_command.py",
+    "sweeps/test_command.py",
 )
 """Modules that take longest, these first, so that no process is left with one at the end."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep modules whole in ``-n auto``, so that what their tests share is made once."""
+    if config.option.dist != "load":
+        return None  # the user asked for another distribution
+    from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False  # keep the order of pytest_collection_modifyitems
+    return LoadScopeScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -73,18 +82,26 @@ def without_network(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _refuse_network() -> None:
-    """Keep this process and all that it starts on this machine, whatever environment they get."""
+    """Keep this process, and all that it starts, on this machine."""
     module_beside("offline/sitecustomize")
     os.environ.update(without_network(os.environ))
-    start = subprocess.Popen.__init__
+    sys.path.append(str(OFFLINE))  # for libraries that hand sys.path on to their processes
+    sys.addaudithook(_refuse_other_environments)
 
-    @functools.wraps(start)
-    def start_without_network(self: subprocess.Popen, *args: object, **options: Any) -> None:
-        if options.get("env") is not None:
-            options["env"] = without_network(options["env"])
-        start(self, *args, **options)
 
-    subprocess.Popen.__init__ = start_without_network
+def _refuse_other_environments(event: str, arguments: tuple) -> None:
+    """Audit hook: a process that a test starts gets the environment that keeps it offline.
+
+    Raises:
+        RuntimeError: the environment was not made from that of this process.
+    """
+    if event != "subprocess.Popen":
+        return
+    environment = arguments[3]
+    if environment is None:
+        return
+    if str(OFFLINE) not in environment.get("PYTHONPATH", "").split(os.pathsep):
+        raise RuntimeError("env must contain os.environ with its PYTHONPATH; use `program`")
 
 
 @pytest.fixture(autouse=True)
@@ -96,24 +113,8 @@ def _alone(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("MPLBACKEND", "agg")
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _figures_as_they_fall():
-    """No time for the places of titles and legends: nearly every run draws, and nobody looks.
-
-    Without a layout engine a figure is drawn once, with one twice.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "get_layout_engine", lambda self: None)
-        yield
-
-
-@pytest.fixture
-def laid_out(monkeypatch):
-    """Figures with everything in its place, for tests that look at it."""
-    monkeypatch.setattr(Figure, "get_layout_engine", LAYOUT_ENGINE)
 
 
 @pytest.fixture
@@ -210,6 +211,7 @@ def wandb_records() -> ModuleType:
 
 TINY = {
     "seed_everything": 0,
+    "pictures": False,
     "trainer": {
         "accelerator": "cpu",
         "max_steps": 8,
@@ -327,7 +329,7 @@ def _finished_once(tmp_path_factory) -> Path:
     write_tiny(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert not main(["fit", "--experiment", "tiny", "--run_dir", "done"])
+        assert not main(["fit", "--experiment", "tiny", "--run_dir", "done", "--pictures=true"])
     return folder / "done"
 
 
@@ -337,12 +339,30 @@ def finished(_finished_once, tiny) -> Path:
     return shutil.copytree(_finished_once, Path("done"))
 
 
+@pytest.fixture
+def reads(monkeypatch) -> Counter[Path]:
+    """How often this process has read each weight file, by the files' places."""
+    seen: Counter[Path] = Counter()
+
+    def counted(read: Callable[..., Any]) -> Callable[..., Any]:
+        def note(file: Any, *args: Any, **options: Any) -> Any:
+            path = file if isinstance(file, (str, os.PathLike)) else file.name
+            seen[Path(path).resolve()] += 1
+            return read(file, *args, **options)
+
+        return note
+
+    monkeypatch.setattr(torch, "load", counted(torch.load))
+    monkeypatch.setattr(files, "load_file", counted(files.load_file))
+    return seen
+
+
 @pytest.fixture(scope="session")
 def program() -> SimpleNamespace:
     """Words that start the program in a process of its own, and that process's environment."""
     environment = {
         **os.environ,
-        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ['PYTHONPATH']}",
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
         "WANDB_MODE": "disabled",

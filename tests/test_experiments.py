@@ -7,7 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from zoo_lightning.experiments import known_experiments
+from zoo_lightning.experiments.finding import known_experiments
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 EXPERIMENTS = sorted(
@@ -20,12 +20,12 @@ LARGE = [
     path
     for path in EXPERIMENTS
     if path.parent.name == "paper"
-    or path.stem == "resnet50"
+    or path.parent.name == "zoos"
     or "architecture: hrnet" in path.read_text()
 ]
-"""Several ResNet-50 or HRNet-W18 each; most of them run with ``-m slow`` only."""
+"""Several ResNets or HRNet-W18 each; most of them run with ``-m slow`` only."""
 
-QUICK = ("cifar100", "indoors")
+QUICK = ("cifar100",)
 """Those of them that always run."""
 
 WRITERS = {
@@ -43,7 +43,7 @@ def data_options(data: dict, write_csv, class_files, folder: Path) -> list[str]:
     small = ["--data.batch_size=4", "--data.num_workers=0"]
     rng = np.random.default_rng(0)
     if kind == "AtariData":
-        short = {"num_envs": 2, "rollout_steps": 8, "total_steps": 64, "val_games": 1}
+        short = {"num_envs": 2, "num_steps": 8, "total_steps": 64, "val_games": 1}
         return [f"--data.{name}={value}" for name, value in (short | {"max_frames": 80}).items()]
     if kind == "DrawnFaces":
         return [*small, *(f"--data.{part}_size=8" for part in ("train", "val", "test"))]
@@ -92,7 +92,7 @@ def write_class_files(data: dict, class_files, folder: Path, rng: np.random.Gene
                 pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / name / f"{index}.png")
     if "resize" not in options:
-        return []
+        return ["--data.image_size=64"]
     return ["--data.image_size=32", "--data.resize=40", "--data.val_fraction=0.4"]
 
 
@@ -149,7 +149,7 @@ def test_every_experiment_runs(path, tmp_path, monkeypatch, command, write_csv, 
     assert first_line.startswith("# python -m zoo_lightning fit")
     assert f"--experiment {name}" in first_line
     names = ["landmarks", name] if is_delta(path) else [name]
-    monkeypatch.setattr("zoo_lightning.experiments.SHIPPED", (REPOSITORY / "experiments",))
+    monkeypatch.setattr("zoo_lightning.experiments.finding.SHIPPED", (REPOSITORY / "experiments",))
     base, config = (
         yaml.safe_load((REPOSITORY / "experiments" / f"{each}.yaml").read_text())
         for each in (names[0], names[-1])

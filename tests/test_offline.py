@@ -47,13 +47,16 @@ def test_a_download_fails_as_without_a_network():
 
 
 @pytest.mark.parametrize("code", [CONNECT, GRANDCHILD], ids=["child", "grandchild"])
-@pytest.mark.parametrize("environment", [None, {}, {"PYTHONPATH": ""}], ids=["same", "none", "own"])
-def test_processes_that_tests_start_are_refused_whatever_their_environment(code, environment):
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
+def test_processes_that_tests_start_are_refused(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert "NetworkError: tests use no network: socket.connect" in done.stderr
+
+
+@pytest.mark.parametrize("environment", [{}, {"PYTHONPATH": ""}], ids=["none", "own"])
+def test_no_process_starts_with_an_environment_that_could_reach_out(environment):
+    with pytest.raises(RuntimeError, match="PYTHONPATH"):
+        subprocess.run([sys.executable, "-c", CONNECT], env=environment)
 
 
 def test_forks_and_spawned_processes_find_the_same_refusal():
@@ -73,7 +76,7 @@ def test_forks_and_spawned_processes_find_the_same_refusal():
 def test_other_programs_are_sent_to_a_proxy_that_is_not_there():
     done = subprocess.run(
         ["curl", "--silent", "--show-error", "--max-time", "5", "http://example.org"],
-        capture_output=True, text=True, env={"PATH": os.environ["PATH"]},
+        capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 7  # cannot connect
     assert "127.0.0.1 port 9" in done.stderr

@@ -1,7 +1,6 @@
 """What an installation contains: the lists in setup.cfg agree with the tree."""
 
 import configparser
-import os
 import subprocess
 import sys
 import zipfile
@@ -52,7 +51,7 @@ def test_every_experiment_is_installed(setup):
 def test_every_shipped_source_is_installed(setup):
     globs = patterns(setup, "zoo_lightning.sources")
     for file in (PACKAGE / "sources").rglob("*"):
-        if file.is_file() and file.suffix not in (".py", ".pyc"):
+        if file.is_file() and file.suffix not in (".py", ".pyi", ".pyc"):
             name = file.relative_to(PACKAGE / "sources").as_posix()
             assert any(fnmatch(name, glob) for glob in globs), name
 
@@ -60,7 +59,7 @@ def test_every_shipped_source_is_installed(setup):
 def test_everything_bundled_with_the_data_modules_is_installed(setup):
     globs = patterns(setup, "zoo_lightning.data")
     for file in (PACKAGE / "data").rglob("*"):
-        if file.is_file() and file.suffix not in (".py", ".pyc"):
+        if file.is_file() and file.suffix not in (".py", ".pyi", ".pyc"):
             name = file.relative_to(PACKAGE / "data").as_posix()
             assert any(fnmatch(name, glob) for glob in globs), name
 
@@ -82,7 +81,6 @@ def test_the_wheel_holds_code_experiments_and_sources(tmp_path):
     built = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
         cwd=copy,
-        env={**os.environ, "PYTHONPATH": ""},
         capture_output=True,
         text=True,
         timeout=120,
@@ -90,15 +88,17 @@ def test_the_wheel_holds_code_experiments_and_sources(tmp_path):
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    expected = {f"zoo_lightning/{file.relative_to(PACKAGE)}" for file in PACKAGE.rglob("*.py")}
+    code = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyi")]
+    expected = {f"zoo_lightning/{file.relative_to(PACKAGE)}" for file in code}
     for file in (REPOSITORY / "experiments").rglob("*.yaml"):
         expected.add(f"zoo_lightning/_experiments/{file.relative_to(REPOSITORY / 'experiments')}")
     for file in (PACKAGE / "sources" / "shipped").glob("*.*"):
         expected.add(f"zoo_lightning/sources/shipped/{file.name}")
     for file in (PACKAGE / "data" / "bundled").iterdir():
         expected.add(f"zoo_lightning/data/bundled/{file.name}")
+    expected.add("zoo_lightning/py.typed")
     assert expected <= names
     assert not [name for name in names if name.startswith("tests")]
     entry = next(name for name in names if name.endswith("entry_points.txt"))
-    assert b"zoo-lightning = zoo_lightning.cli:main" in zipfile.ZipFile(wheel).read(entry)
+    assert b"zoo-lightning = zoo_lightning.cli.program:main" in zipfile.ZipFile(wheel).read(entry)
     assert wheel.stat().st_size < 24e6

@@ -1,6 +1,6 @@
-"""The errors a user can cause. Each message names what was found, what was expected and the mend.
+"""Errors that a user can cause. Each message names what was found, what was expected and a fix.
 
-The command line prints these as one line; anything else that escapes is a fault of ours.
+The command line prints them in one line; any other exception is a bug of this package.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class ZooError(Exception):
-    """Root of all errors that come from what the user gave."""
+    """Base class of all errors that a user can cause and fix."""
 
 
 class ConfigError(ZooError):
-    """Options that contradict each other, the data or a checkpoint."""
+    """Options that have invalid values or contradict each other, the data or a checkpoint."""
 
 
 class ArchitectureError(ZooError):
@@ -33,23 +33,23 @@ class DataError(ZooError):
 
 
 class NumbersError(ZooError):
-    """NaN or infinity in a training."""
+    """NaN or infinity in the loss or the gradients of a training."""
 
 
 class StorageError(ZooError):
-    """A disk or a folder that does not take what is to be written."""
+    """A disk or a folder that a file cannot be written to."""
 
 
 class LostProcessError(ZooError):
-    """A process that a training needs and that is gone: killed, or its machine lost."""
+    """A process of the run that ended unexpectedly: it was killed, or its machine was lost."""
 
 
 class ExportError(ZooError):
-    """An export that does not compute what its checkpoint does."""
+    """An exported model whose outputs differ from its checkpoint's."""
 
 
 def cause_of(error: BaseException) -> ZooError | None:
-    """The error of ours that another one is or comes from."""
+    """Find the ZooError that an exception is or was raised from; ``None`` if there is none."""
     found: BaseException | None = error
     while found is not None and not isinstance(found, ZooError):
         found = found.__cause__ or found.__context__
@@ -57,7 +57,7 @@ def cause_of(error: BaseException) -> ZooError | None:
 
 
 def message_of(error: ZooError) -> str:
-    """An error's own message, without the traceback that a loader's process puts around it."""
+    """Return an error's message without the traceback that a DataLoader worker adds to it."""
     text = str(error)
     marks = [f"{kind.__module__}.{kind.__name__}: " for kind in type(error).__mro__]
     starts = [text.rfind(mark) + len(mark) for mark in marks if mark in text]
@@ -69,8 +69,12 @@ def message_of(error: ZooError) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Suggest the known name closest to a mistyped one.
 
+    Args:
+        name: mistyped name.
+        known: names to choose from.
+
     Returns:
-        ``" Did you mean 'X'?"`` with a leading space, or an empty string if nothing is near.
+        ``" Did you mean 'X'?"`` with a leading space, or an empty string if none is close.
     """
     matches = get_close_matches(name, list(known), n=1)
     return f" Did you mean {matches[0]!r}?" if matches else ""

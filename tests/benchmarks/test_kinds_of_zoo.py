@@ -1,6 +1,7 @@
 """The comparison on three kinds of zoo: what is run, by whom, and what the table says of it."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,14 +17,15 @@ from benchmarks.kinds_of_zoo import (  # noqa: E402
     KINDS,
     TARGETS,
     ZOO_METHODS,
-    Cell,
+    ProgramJob,
+    ZooCell,
     cells,
-    claimed,
     command,
+    members,
 )
 from benchmarks.zoo_table import columns, paired, read_run, table  # noqa: E402
-from zoo_lightning.experiment_sources import ExperimentReader  # noqa: E402
-from zoo_lightning.trainer_cli import run  # noqa: E402
+from zoo_lightning.experiments.resolving import resolve  # noqa: E402
+from zoo_lightning.runs.pool import claimed  # noqa: E402
 
 DATA = ROOT.parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is absent")
@@ -49,8 +51,8 @@ def test_each_single_source_is_trained_once_for_all_zoos_that_have_it():
     ],
 )
 def test_every_command_line_is_one_that_the_program_takes(target, method, tmp_path):
-    words = command(Cell(target, "descendants", method, 3), DATA, tmp_path)
-    backbone = run(words, ExperimentReader).options.model.init_args.backbone
+    words = command(ZooCell(target, "descendants", method, 3), DATA, tmp_path)
+    backbone = resolve(overrides=words[1:]).options.model.init_args.backbone
     assert backbone.class_path.endswith(
         "ZooBackbone" if " f" in method or "ours" in method else "PlainBackbone"
     )
@@ -77,12 +79,44 @@ def test_halves_have_every_class_and_the_chosen_points_once(tmp_path):
     assert mouth == [original[0], *original[7:11]]
 
 
-def test_a_cell_is_worked_on_by_one_process_only(tmp_path):
-    with claimed(tmp_path / "cell") as first, claimed(tmp_path / "cell") as second:
-        assert first
-        assert not second
-    with claimed(tmp_path / "cell") as again:
-        assert again
+def test_the_pool_matches_first_trains_each_cell_once_and_keeps_no_checkpoints(
+    tmp_path, monkeypatch
+):
+    ended = []
+
+    def program(words):
+        folder = Path(words[words.index("--output" if words[0] == "sources" else "--run_dir") + 1])
+        ended.append(str(folder.relative_to(tmp_path)))
+        if words[0] == "sources":
+            for name in members(folder.name, TARGETS["flowers17"]):
+                (folder / f"{name}.safetensors").touch()
+        else:
+            (folder / "checkpoints").mkdir()
+            (folder / "summary.json").write_text("{}")
+        return 0
+
+    class Here:
+        def __init__(self, job):
+            self.job = job
+
+        def wait(self):
+            return kinds_of_zoo.main(self.job.arguments())
+
+    monkeypatch.setattr(kinds_of_zoo, "zoo_lightning", program)
+    monkeypatch.setattr(
+        ProgramJob, "start", lambda job, device: (job.folder.mkdir(parents=True), Here(job))[1]
+    )
+    words = ["run", "--data", "data", "--run_dir", str(tmp_path), "--seeds", "0"]
+    words += ["--targets", "flowers17", "--kinds", "strangers"]
+    with claimed(tmp_path / "flowers17/strangers/average/0"):
+        assert kinds_of_zoo.main(words) == 0
+    assert ended[0] == "matched/flowers17/strangers"
+    assert len(set(ended)) == len(ended) == 1 + 3 + len(ZOO_METHODS) - 1  # one was taken
+    assert not list(tmp_path.rglob("checkpoints"))
+    shutil.rmtree(tmp_path / "flowers17/strangers/average/0")
+    assert kinds_of_zoo.main(words) == 0
+    assert ended[-1] == "flowers17/strangers/average/0"
+    assert len(set(ended)) == len(ended)
 
 
 def test_a_paired_interval_is_that_of_the_t_test():
@@ -113,7 +147,7 @@ def test_figures_come_from_the_run_and_the_table_says_how_many_seeds(tmp_path):
     for seed, error in enumerate([6.0, 7.0, 8.0]):
         for method in ("single eyes", "single mouth", "ours lite"):
             kind = "" if "single" in method else "complementary"
-            folder = tmp_path / Cell("faces68", kind, method, seed).path
+            folder = tmp_path / ZooCell("faces68", kind, method, seed).path
             folder.mkdir(parents=True)
             better = error - (0.5 if "ours" in method else 0.0)
             (folder / "summary.json").write_text(json.dumps({"test": {"test/nme": better}}))

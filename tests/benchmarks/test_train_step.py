@@ -14,18 +14,17 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.memory import measure_here  # noqa: E402
 from benchmarks.reference import ReferenceConv2d, reference_network  # noqa: E402
-from benchmarks.sweep import settings, write  # noqa: E402
-from benchmarks.train_step import ratios  # noqa: E402
-from benchmarks.variants import Setting  # noqa: E402
-from zoo_lightning.backbone import ZooBackbone  # noqa: E402
-from zoo_lightning.layers import ZooConv2d  # noqa: E402
+from benchmarks.train_step import ratios, settings, write  # noqa: E402
+from benchmarks.variants import SpeedSetting  # noqa: E402
+from zoo_lightning.models.backbone import ZooBackbone  # noqa: E402
+from zoo_lightning.nn import ZooConv2d  # noqa: E402
 
 KEYS = [
     "train.full_vs_reference", "train.lite_vs_reference", "eval.full_vs_reference",
     "eval.lite_vs_reference", "train.full_vs_plain", "train.lite_vs_plain", "eval.full_vs_plain",
     "eval.folded_vs_plain", "memory.full_vs_reference", "memory.lite_vs_plain",
 ]  # fmt: skip
-TINY = Setting("test_resnet", batch=2, size=32, sources=2)
+TINY = SpeedSetting("test_resnet", batch=2, size=32, sources=2)
 
 
 @pytest.mark.parametrize("mode", ["full", "lite"])
@@ -81,7 +80,7 @@ def test_peak_memory_holds_at_least_the_parameters():
 
 
 def test_the_sweep_varies_one_thing_at_a_time_and_writes_what_it_has(tmp_path):
-    base = Setting()
+    base = SpeedSetting()
     for axis, setting in settings(base):
         changed = {k for k, v in vars(setting).items() if v != vars(base)[k]}
         assert changed <= {axis}

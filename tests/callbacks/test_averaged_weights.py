@@ -16,7 +16,8 @@ from zoo_lightning.callbacks.averaged_weights import AveragedWeights
 from zoo_lightning.data import DrawnFaces
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods import PlainBackbone
-from zoo_lightning.run_folder import read_checkpoint
+from zoo_lightning.models.backbone import ZooBackbone
+from zoo_lightning.runs.run_folder import read_checkpoint
 from zoo_lightning.tasks import LandmarkTask
 
 FIT = ("fit", "--experiment", "tiny", "--run_dir", "run", "--average_weights", "true")
@@ -41,13 +42,14 @@ class Keep(Callback):
         self.norms.append(norm.running_mean.clone())
 
 
-def fit(callbacks, **options):
+def fit(callbacks, backbone=None, **options):
     import lightning.pytorch as pl
 
     data = DrawnFaces(
         train_size=24, val_size=4, test_size=4, image_size=32, batch_size=8, num_workers=0
     )
-    task = LandmarkTask(PlainBackbone("test_resnet"), schedule="constant", lr=0.01)
+    backbone = backbone or PlainBackbone("test_resnet")
+    task = LandmarkTask(backbone, schedule="constant", lr=0.01)
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, num_sanity_val_steps=0,
         enable_progress_bar=False, enable_model_summary=False, callbacks=callbacks,
@@ -78,12 +80,34 @@ def test_norm_statistics_are_those_of_training_images_under_the_average():
     outputs = []
     stem = task.backbone.net.conv1[0]
     hook = stem.register_forward_hook(lambda m, i, y: outputs.append(y.detach().mean((0, 2, 3))))
-    from zoo_lightning.ranking import training_batches
+    from zoo_lightning.transfer.ranking import training_batches
 
     for batch in training_batches(data, 16):
         task(data.on_after_batch_transfer(dict(batch), 0)["image"])
     hook.remove()
     torch.testing.assert_close(keep.norms[-1], torch.stack(outputs).mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_the_gates_moving_average_is_that_of_the_newest_step():
+    gates, validated = [], []
+
+    class Gates(Callback):
+        """Keeps the first layer's average after every step, and when it is validated."""
+
+        @override
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            gates.append(pl_module.state_dict()[key].clone())
+
+        @override
+        def on_validation_batch_start(self, trainer, pl_module, *args):
+            validated.append(pl_module.state_dict()[key].clone())
+
+    backbone = ZooBackbone("test_resnet", ["random:1", "random:2"], "lite", gate_init="released")
+    key = f"backbone.net.{next(iter(backbone.aggregated_layers()))}.gate_ema"
+    fit([AveragedWeights(), Gates()], backbone)
+    assert not torch.equal(gates[1], gates[2])
+    torch.testing.assert_close(validated[0], gates[2], rtol=0, atol=0)
+    torch.testing.assert_close(validated[-1], gates[5], rtol=0, atol=0)
 
 
 def test_training_is_the_same_with_and_without_an_average():
@@ -107,18 +131,15 @@ def test_a_resumed_run_that_had_no_step_left_keeps_its_validation(tiny, command)
     assert again["validation"] == pytest.approx(summary["validation"])
 
 
-def test_averages_of_ones_own_take_the_place_of_ours(tiny, command):
-    own = [{"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}]
-    tiny(**{"trainer.callbacks": own})
-    assert command(*FIT).status == 0
-    content = read_checkpoint(Path("run/checkpoints/last.ckpt"))
-    assert [key for key in content["callbacks"] if "Averag" in key] == ["EMAWeightAveraging"]
-    going_on = ("fit", "--experiment", "tiny", "--run_dir", "run", "--ckpt_path", "last")
-    assert command(*going_on).status == 0  # it is none of ours that is missing
+def test_an_average_in_a_users_list_takes_the_place_of_ours(tiny, command):
     ours = [{"class_path": "zoo_lightning.callbacks.averaged_weights.AveragedWeights",
              "init_args": {"norm_images": 8}}]  # fmt: skip
     tiny(**{"trainer.callbacks": ours})
-    assert command(*FIT[:3], "--run_dir", "second", "--average_weights", "true").status == 0
+    assert command(*FIT).status == 0
+    content = read_checkpoint(Path("run/checkpoints/last.ckpt"))
+    assert [key for key in content["callbacks"] if "Averag" in key] == ["AveragedWeights"]
+    going_on = ("fit", "--experiment", "tiny", "--run_dir", "run", "--ckpt_path", "last")
+    assert command(*going_on).status == 0  # it is none of ours that is missing
 
 
 def test_without_validations_weights_are_not_averaged(tiny, command):
@@ -142,7 +163,7 @@ def test_a_run_saves_tests_and_exports_the_average(tiny, command):
     torch.testing.assert_close(load_task("run").state_dict()[KEY], average)
     summary = json.loads(Path("run/summary.json").read_text())
     again = command(
-        "test", "--experiment", "tiny", "--ckpt_path", "run", "--run_dir", "tested",
+        "test", "--experiment", "tiny", "--ckpt_path", "run", "--output", "tested",
     )  # fmt: skip
     assert again.status == 0, again.err
     tested = json.loads(Path("tested/summary.json").read_text())["test"]
@@ -157,7 +178,7 @@ def test_a_run_saves_tests_and_exports_the_average(tiny, command):
     [
         ((), True),  # few validation images
         (("--select", "auto"), False),  # enough of them
-        (("--select", "best"), False),
+        pytest.param(("--select", "best"), False, marks=pytest.mark.slow),
         (("--average_weights", "false"), False),
         (("--average_weights", "false", "--select", "final"), True),
     ],
@@ -166,7 +187,7 @@ def test_few_validation_images_do_not_choose_among_averages(
     tiny, command, monkeypatch, options, final
 ):
     if options == ("--select", "auto"):
-        monkeypatch.setattr("zoo_lightning.trainer_cli.FEW_IMAGES", 6)  # as many as there are
+        monkeypatch.setattr("zoo_lightning.cli.trainer.FEW_IMAGES", 6)  # as many as there are
     assert command(*FIT, *options).status == 0
     content = read_checkpoint(Path("run/checkpoints/best.ckpt"))
     [keeper] = [v for k, v in content["callbacks"].items() if k.startswith("ModelCheckpoint")]
@@ -176,10 +197,11 @@ def test_few_validation_images_do_not_choose_among_averages(
 TASKS = {
     "ClassificationTask": {
         "experiment": "classification", "data.train_fraction": 0.02, "data.num_workers": 0,
-        "trainer.max_steps": 8, "trainer.limit_test_batches": 1,
+        "trainer.max_steps": 6, "trainer.val_check_interval": 6, "trainer.limit_val_batches": 1,
+        "trainer.limit_test_batches": 1,
     },
     "PPOTask": {
-        "experiment": "rl", "data.num_envs": 2, "data.rollout_steps": 8, "data.total_steps": 128,
+        "experiment": "rl", "data.num_envs": 2, "data.num_steps": 8, "data.total_steps": 96,
         "data.val_games": 1, "data.test_games": 1, "data.max_frames": 80,
     },
 }  # fmt: skip

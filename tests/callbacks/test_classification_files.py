@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from zoo_lightning.callbacks import classification_files
 from zoo_lightning.callbacks.classification_files import ClassificationFiles
-from zoo_lightning.data.classification import ImageFolders
+from zoo_lightning.data.classification.folders import ImageFolders
 from zoo_lightning.methods import PlainBackbone
 from zoo_lightning.tasks import ClassificationTask
 
@@ -78,7 +78,7 @@ def test_the_most_confident_mistakes_are_shown_first(trainer, tmp_path, monkeypa
     monkeypatch.setattr(
         classification_files, "plot_mistakes", lambda *a: (shown.append(a), plot(*a))[1]
     )
-    monkeypatch.setattr(classification_files, "SHOWN", 2)
+    monkeypatch.setattr(classification_files, "MISTAKES", 2)
     run_test(ClassificationFiles(str(tmp_path)), trainer, {1, 3, 8})
     ((images, true, pred, probabilities),) = shown
     assert images[:, 0, 0, 0].tolist() == [8, 3]
@@ -103,7 +103,7 @@ def test_validation_shows_images_spread_over_the_data_set(trainer, tmp_path, mon
     monkeypatch.setattr(
         classification_files, "plot_mistakes", lambda *a: (shown.append(a), plot(*a))[1]
     )
-    monkeypatch.setattr(classification_files, "LOOKED_AT", 3)
+    monkeypatch.setattr(classification_files, "VALIDATION_IMAGES", 3)
     callback = ClassificationFiles(str(tmp_path))
     for _ in range(2):
         run_validation(callback, trainer)
@@ -171,9 +171,11 @@ def test_a_real_run_leaves_its_files(tmp_path, class_root, crops):
     assert right == pytest.approx(logged["test/acc"])
     assert rows[0][0] == "test/ant/0.png"
     predicted = read(run / "predictions.csv")
-    header = [f"{word}{k}" for k in (1, 2, 3) for word in ("class", "probability")]
+    header = [f"{word}_{k}" for k in (1, 2, 3) for word in ("class", "probability")]
     assert predicted[0] == ["image", *header]
-    assert [row[:3] for row in predicted[1:]] == [[row[0], row[2], row[3]] for row in rows]
+    assert [row[:2] for row in predicted[1:]] == [[row[0], row[2]] for row in rows]
+    shares = [float(row[2]) for row in predicted[1:]]
+    assert shares == pytest.approx([float(row[3]) for row in rows], abs=6e-5)
     assert sum(float(value) for value in predicted[1][2::2]) == pytest.approx(1, abs=1e-3)
     for name in ("confusion.png", "mistakes.png"):
         assert min(Image.open(run / "pictures" / name).size) > 300

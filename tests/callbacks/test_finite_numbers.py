@@ -94,7 +94,7 @@ def test_a_gradient_whose_square_alone_is_infinite_is_no_fault(class_root):
 @pytest.mark.parametrize("what", ["image", "gradient"])
 def test_a_step_that_is_left_out_changes_nothing(class_root, what):
     trainer, task, data, numbers, keep = train(class_root, "skip", what)
-    with pytest.warns(UserWarning, match=f"step {WRONG} is left out"):
+    with pytest.warns(UserWarning, match=f"step {WRONG} is skipped"):
         trainer.fit(task, data)
     assert numbers.skipped == 1
     before, spoilt = keep.states[WRONG - 1], keep.states[WRONG]
@@ -109,7 +109,7 @@ def test_a_sum_of_batches_is_left_out_as_a_whole(class_root):
     trainer, task, data, numbers, keep = train(
         class_root, "skip", "image", steps=3, batch_size=2, accumulate_grad_batches=2
     )
-    with pytest.warns(UserWarning, match="step 1 is left out"):
+    with pytest.warns(UserWarning, match="step 1 is skipped"):
         trainer.fit(task, data)
     assert numbers.skipped == 1
     assert all(value.isfinite().all() for value in task.state_dict().values())
@@ -170,7 +170,7 @@ def test_a_step_of_many_on_one_batch_that_is_left_out_undoes_none_before_it():
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=[numbers, Average()],
     )  # fmt: skip
-    with pytest.warns(UserWarning, match="is left out: the loss is nan"):
+    with pytest.warns(UserWarning, match="is skipped: the loss is nan"):
         trainer.fit(module, DataLoader(torch.randn(8, 2), batch_size=4))
     assert numbers.skipped == 2
     for first, spoilt, last in (module.states[:3], module.states[3:]):

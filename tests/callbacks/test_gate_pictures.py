@@ -8,10 +8,10 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
-from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.callbacks import gate_pictures
-from zoo_lightning.callbacks.gate_log import GateLog
 from zoo_lightning.callbacks.gate_pictures import GatePictures
+from zoo_lightning.callbacks.gates import GateLog
+from zoo_lightning.models.backbone import ZooBackbone
 
 PICTURES = {"gates.png", "gates_over_time.png"}
 

@@ -7,7 +7,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
 from zoo_lightning.callbacks.gradient_norms import GradientNorms, gradient_norms
-from zoo_lightning.layers import ZooConv2d
+from zoo_lightning.nn import ZooConv2d
 
 CLIPPED = 1e-3
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.callbacks import landmark_files
 from zoo_lightning.callbacks.landmark_files import LandmarkFiles
-from zoo_lightning.data.drawn_faces import DrawnFaces
+from zoo_lightning.data.synthetic.drawn_faces import DrawnFaces
+from zoo_lightning.models.backbone import ZooBackbone
 from zoo_lightning.tasks import LandmarkTask
 
 SIDE, POINTS, SUBSETS = 16, 4, ("frontal", "profile", "none")

@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
-from zoo_lightning.callbacks.last_validation import LastValidation
+from zoo_lightning.callbacks.checkpoints import LastValidation
 
 
 class Line(pl.LightningModule):

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.callbacks import norm_recalibration
 from zoo_lightning.callbacks.norm_recalibration import NormRecalibration
 from zoo_lightning.data import DrawnFaces, ImageFolders
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods import PlainBackbone
+from zoo_lightning.models.backbone import ZooBackbone
 from zoo_lightning.tasks import LandmarkTask
 
 
@@ -80,6 +80,11 @@ def test_the_images_are_of_all_classes_and_leave_random_numbers_alone(
     assert colours.unique().tolist() == [0, 1, 2]
 
 
+def test_a_run_that_is_resumed_keeps_its_statistics():
+    trainer = SimpleNamespace(datamodule=None, global_step=3)
+    NormRecalibration().on_train_start(trainer, SimpleNamespace(device="cpu"))  # looks at no data
+
+
 def test_loaders_without_a_data_module_are_refused(tmp_path):
     task = LandmarkTask(PlainBackbone("test_resnet"))
     loader = DataLoader([{"image": torch.zeros(3, 32, 32)}])
@@ -91,7 +96,7 @@ def test_data_without_a_training_set_of_images_are_refused(tmp_path):
     task = LandmarkTask(PlainBackbone("test_resnet"))
     loader = DataLoader([{"image": torch.zeros(3, 32, 32)}])
     data = pl.LightningDataModule.from_datasets(loader.dataset)
-    with pytest.raises(ConfigError, match="has no train_set; expected a data module"):
+    with pytest.raises(ConfigError, match=r"data must be a data module .* no unvaried_batches"):
         quick(tmp_path, callbacks=[NormRecalibration()]).fit(task, data)
 
 

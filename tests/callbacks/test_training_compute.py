@@ -7,11 +7,11 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.callbacks.training_compute import TrainingCompute
 from zoo_lightning.data import DrawnFaces
-from zoo_lightning.layers.multiply_adds import counting, step_multiply_adds
 from zoo_lightning.methods import PlainBackbone
+from zoo_lightning.models.backbone import ZooBackbone
+from zoo_lightning.nn.multiply_adds import counting, step_multiply_adds
 from zoo_lightning.tasks import LandmarkTask
 
 

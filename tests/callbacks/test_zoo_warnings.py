@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from zoo_lightning import ClassificationTask, ImageFolders, ZooBackbone
-from zoo_lightning.callbacks.zoo_warnings import trouble_of
+from zoo_lightning.callbacks.gates import diagnose
 
 
 def zoo(num_classes=3):
@@ -24,17 +24,17 @@ def first_layer(task):
 def test_gates_that_are_all_shut_or_all_open_are_trouble(gates, word):
     layer = first_layer(zoo())
     layer.gate_ema.copy_(torch.tensor(gates))
-    found = trouble_of(layer)
+    found = diagnose(layer)
     assert word in found
     assert bool(found) == bool(word)
 
 
 def test_an_alignment_far_from_the_identity_is_trouble():
     layer = first_layer(zoo())
-    assert trouble_of(layer) == ""
+    assert diagnose(layer) == ""
     with torch.no_grad():
         layer.alignment.view(-1)[3] = -50.0
-    assert "alignment has an element of 50" in trouble_of(layer)
+    assert "alignment has an element of 50" in diagnose(layer)
 
 
 def test_a_layer_is_named_once_in_a_training(class_root):

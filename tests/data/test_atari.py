@@ -13,7 +13,7 @@ def test_the_policys_head_gets_the_games_actions():
 
 
 def test_a_training_has_as_many_rollouts_as_fit_into_its_steps():
-    data = AtariData("pong", total_steps=1000, num_envs=4, rollout_steps=32)
+    data = AtariData("pong", total_steps=1000, num_envs=4, num_steps=32)
     assert len(data.train_dataloader()) == 1000 // 128
     assert list(data.train_dataloader()) == list(range(7))
     data.total_steps = 100
@@ -33,10 +33,10 @@ def test_rollouts_go_on_after_those_already_delivered():
 def test_games_to_learn_from_and_to_judge_by_differ():
     data = AtariData("pong", num_envs=2)
     assert data.train_envs.learning
-    judging = data.judging_envs(1)
+    judging = data.eval_envs(1)
     assert not judging.learning
     assert judging.num_envs == 1
-    assert len({data.train_seed, data.judging_seed, data.test_seed}) == 3
+    assert len({data.train_seed, data.eval_seed, data.test_seed}) == 3
 
 
 def test_a_run_goes_on_in_the_games_of_its_checkpoint():
@@ -49,6 +49,17 @@ def test_a_run_goes_on_in_the_games_of_its_checkpoint():
     again.load_state_dict(data.state_dict())
     assert again.state_dict() == data.state_dict()
     assert (again.begin_training() == seen).all()
+
+
+def test_with_sticky_actions_every_resume_plays_other_games():
+    saved, seeds = {}, []
+    for _ in range(4):
+        data = AtariData("pong", num_envs=1, seed=3, sticky_actions=0.25)
+        data.load_state_dict(saved)
+        data.begin_training()
+        saved = data.state_dict()
+        seeds.append(data.train_envs.seed_of(0))
+    assert len(set(seeds)) == 4
 
 
 def test_nonsense_is_refused():

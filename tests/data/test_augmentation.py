@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from zoo_lightning.data.augmentation import NO_AUGMENTATION, Augmentation, augment, reach
+from zoo_lightning.data.landmarks.schemes import FACES5
 from zoo_lightning.data.loading import sample_generator
-from zoo_lightning.data.schemes import FACES5
 from zoo_lightning.errors import ConfigError
 
 GEOMETRY = Augmentation(rotation=40, scale=(0.7, 1.3), shift=0.1, colour=0, grey=0, blur=0, noise=0,

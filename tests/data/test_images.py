@@ -17,6 +17,7 @@ from zoo_lightning.data.images import (
     square_transform,
     transform_points,
 )
+from zoo_lightning.data.values import find_value_range
 from zoo_lightning.errors import DataError
 
 
@@ -104,6 +105,16 @@ def write_png16(path, pixels):
     header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
     parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+@pytest.mark.parametrize(("bits", "warned"), [(12, True), (14, True), (16, False)])
+def test_a_colour_png_of_16_bit_that_holds_fewer_is_named(tmp_path, recwarn, bits, warned):
+    pixels = np.stack([RAMP >> (16 - bits)] * 3, axis=-1)
+    write_png16(tmp_path / "a.png", pixels)
+    Image.new("RGB", (4, 4)).save(tmp_path / "dark.png")
+    assert find_value_range([tmp_path / "a.png", tmp_path / "dark.png"], "data") is None
+    lines = [str(each.message) for each in recwarn if "1 colour PNGs" in str(each.message)]
+    assert len(lines) == warned
 
 
 def test_a_colour_png_of_16_bit_is_scaled(tmp_path):

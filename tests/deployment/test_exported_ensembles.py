@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from zoo_lightning import ClassificationTask, LandmarkTask, PlainBackbone, Predictor, ZooBackbone
-from zoo_lightning.deployment.export import export
+from zoo_lightning.deployment.exporting import export
 from zoo_lightning.methods.ensembles import joint_task
 from zoo_lightning.methods.saving import save_ensemble
-from zoo_lightning.predicting.models import open_model
+from zoo_lightning.prediction.models import open_model
 
 IMAGES = {"image_size": 32, "mean": [0.5, 0.4, 0.5], "std": [0.2, 0.2, 0.3]}
 
@@ -68,9 +68,9 @@ def classes(tmp_path, monkeypatch):
 
 @torch.no_grad()
 def test_classes_of_networks_of_different_kinds_are_one_graph(classes, command):
-    words = ("export", "--ckpt", "both", "--output", "out", "--format")
+    words = ("export", "--ckpt_path", "both", "--output", "out", "--format")
     command(*words, "timm").refused("an ensemble of 2 networks", "onnx or torch-export")
-    command(*words, "onnx", "--fold").refused("--fold is for one full zoo", "2 networks")
+    command(*words, "onnx", "--fold").refused("--fold", "2 networks")
     done = command(*words, "onnx,torch-export")
     assert done.status == 0, done.err
     assert "note: one graph of 2 networks: zoo, scratch" in done.out
@@ -89,8 +89,17 @@ def test_classes_of_networks_of_different_kinds_are_one_graph(classes, command):
         pixels = np.random.default_rng(number).integers(0, 255, (40, 36, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(file)
     ours = [each.probabilities for each in Predictor("both")(files)]
-    for model in ("both", "both/checkpoints/best.ckpt", "out/model.onnx"):
-        words = ("predict", "--ckpt", model, "--images", *files, "--output", "found", "--overwrite")
+    for model in ("both", "out/model.onnx"):
+        words = (
+            "predict",
+            "--ckpt_path",
+            model,
+            "--images",
+            *files,
+            "--output",
+            "found",
+            "--overwrite",
+        )
         done = command(*words)
         assert done.status == 0, done.err
         with Path("found/predictions.csv").open(newline="") as stream:

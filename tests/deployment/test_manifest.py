@@ -43,7 +43,7 @@ def test_drawn_faces_say_all_that_a_model_of_points_needs():
 def test_data_that_do_not_say_enough_are_refused():
     task = ClassificationTask(PlainBackbone("test_resnet"), num_classes=2)
     facts = {key: value for key, value in FACTS.items() if key != "classes"}
-    with pytest.raises(ConfigError, match="do not say classes"):
+    with pytest.raises(ConfigError, match="lack classes"):
         manifest_of(task, facts)
 
 
@@ -64,7 +64,7 @@ DAMAGES = {
 def test_damaged_metadata_are_refused_by_name(manifest, damage):
     content = json.loads(manifest.to_json())
     DAMAGES[damage](content)
-    with pytest.raises(ConfigError, match=r"m\.onnx: its metadata .* export the model anew"):
+    with pytest.raises(ConfigError, match=r"m\.onnx: its metadata .* export the model again"):
         read_manifest(json.dumps(content), "m.onnx")
 
 

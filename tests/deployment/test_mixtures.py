@@ -9,7 +9,7 @@ from torch import nn
 
 from zoo_lightning import ZooBackbone
 from zoo_lightning.deployment.mixtures import ConvMixture, LinearMixture, as_mixtures
-from zoo_lightning.layers import ZooConv2d, ZooLinear
+from zoo_lightning.nn import ZooConv2d, ZooLinear
 
 CONVOLUTIONS = {
     "plain": nn.Conv2d(4, 6, 3, padding=1, bias=False),

@@ -17,13 +17,13 @@ from types import ModuleType
 
 import pytest
 
-from zoo_lightning.whole_files import PART
+from zoo_lightning.files.atomic import PART
 
 
 @pytest.fixture(scope="session")
 def runs() -> ModuleType:
     """The module that knows when two runs are the same."""
-    file = Path(__file__).parents[1] / "test_resume.py"
+    file = Path(__file__).parents[1] / "runs/test_resume.py"
     spec = importlib.util.spec_from_file_location("same_runs", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

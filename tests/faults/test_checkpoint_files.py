@@ -13,9 +13,9 @@ import pytest
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from zoo_lightning.checkpoint_files import WholeCheckpointIO, write_whole_checkpoints
 from zoo_lightning.errors import StorageError
-from zoo_lightning.whole_files import remove_parts
+from zoo_lightning.files.atomic import remove_parts
+from zoo_lightning.runs.checkpoint_files import AtomicCheckpointIO, write_checkpoints_atomically
 
 FORKING = pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods(), reason="the system cannot fork"
@@ -33,7 +33,7 @@ def save_for_ever(path: Path) -> None:
     torch.set_num_threads(1)  # threads do not survive a fork
     number = 0
     while True:
-        WholeCheckpointIO().save_checkpoint(content(number), path)
+        AtomicCheckpointIO().save_checkpoint(content(number), path)
         number += 1
 
 
@@ -66,9 +66,9 @@ def test_a_process_that_is_killed_while_saving_leaves_a_whole_checkpoint(tmp_pat
 
 def test_a_full_disk_keeps_the_earlier_checkpoint_and_says_so(tmp_path, file_limit):
     path = tmp_path / "last.ckpt"
-    WholeCheckpointIO().save_checkpoint(content(1), path)
+    AtomicCheckpointIO().save_checkpoint(content(1), path)
     with file_limit(2**20), pytest.raises(StorageError) as caught:
-        WholeCheckpointIO().save_checkpoint(content(2), path)
+        AtomicCheckpointIO().save_checkpoint(content(2), path)
     assert str(caught.value) == (
         f"cannot write {path}: {os.strerror(errno.EFBIG)}. What was there before is still there; "
         "have the limit on the size of files raised (ulimit -f)"
@@ -84,20 +84,20 @@ def test_a_checkpoint_is_written_beside_its_place_and_to_the_disk(tmp_path, monk
     monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append("synced"))
     real = os.replace
     monkeypatch.setattr(os, "replace", lambda a, b: (seen.append(Path(a).parent), real(a, b)))
-    WholeCheckpointIO().save_checkpoint(content(1), tmp_path / "checkpoints" / "a.ckpt")
+    AtomicCheckpointIO().save_checkpoint(content(1), tmp_path / "checkpoints" / "a.ckpt")
     assert seen == ["synced", tmp_path / "checkpoints", "synced"]
     with pytest.raises(FileNotFoundError):
         TorchCheckpointIO().save_checkpoint(content(1), tmp_path / "checkpoints" / "b.ckpt")
 
 
 def test_all_checkpoints_of_a_run_are_written_so(tiny, command, monkeypatch):
-    saved, real = set(), WholeCheckpointIO.save_checkpoint
+    saved, real = set(), AtomicCheckpointIO.save_checkpoint
 
     def save(self, checkpoint, path, storage_options=None):
         saved.add(Path(path).name)
         real(self, checkpoint, path, storage_options)
 
-    monkeypatch.setattr(WholeCheckpointIO, "save_checkpoint", save)
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", save)
     keep = {"dirpath": "kept", "filename": "{step}", "save_top_k": -1, "every_n_train_steps": 3}
     tiny(**{"trainer.callbacks": [{"class_path": "ModelCheckpoint", "init_args": keep}]})
     done = command("fit", "--experiment", "tiny", "--run_dir", "run", "--run_test", "false")
@@ -110,9 +110,9 @@ def test_a_users_own_way_to_write_checkpoints_is_kept():
         pass
 
     trainer = pl.Trainer(accelerator="cpu", plugins=[Mine()], logger=False)
-    assert type(write_whole_checkpoints(trainer).strategy.checkpoint_io) is Mine
+    assert type(write_checkpoints_atomically(trainer).strategy.checkpoint_io) is Mine
     trainer = pl.Trainer(accelerator="cpu", logger=False)
-    assert type(write_whole_checkpoints(trainer).strategy.checkpoint_io) is WholeCheckpointIO
+    assert type(write_checkpoints_atomically(trainer).strategy.checkpoint_io) is AtomicCheckpointIO
 
 
 def test_a_run_that_was_stopped_before_it_saved_anything_says_how_it_starts(tiny, command):

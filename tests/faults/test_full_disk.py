@@ -60,7 +60,7 @@ def stopped_by(found, *words):
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("way", ["limit", "disk"])
+@pytest.mark.parametrize("way", ["limit", pytest.param("disk", marks=pytest.mark.slow)])
 def test_a_training_whose_disk_fills_goes_on_to_the_same_weights(
     tmp_path, tiny, command, monkeypatch, request, runs, halves, file_limit, way
 ):
@@ -82,7 +82,7 @@ def test_a_training_whose_disk_fills_goes_on_to_the_same_weights(
         full = command(*FIT, run)
     last = run / "checkpoints" / "last.ckpt"
     told = {"limit": "File too large", "disk": "No space left on device"}[way]
-    stopped_by(full, told, f"go on with the same command and --ckpt_path {last}")
+    stopped_by(full, told, f"the same command and --ckpt_path {last}")
     assert int(runs.weights(run)["step"]) == 4
     assert halves(run) == []
     (place / "ballast").unlink(missing_ok=True)
@@ -107,7 +107,17 @@ def test_predictions_are_whole_or_those_from_before(tiny, command, file_limit):
     Image.new("RGB", (32, 32), "grey").save("photos/00.png")
     for number in range(1, 40):
         os.link("photos/00.png", f"photos/{number:02d}.png")
-    words = ("predict", "--ckpt", "run", "--images", "photos", "--output", "out", "--overlays", "0")
+    words = (
+        "predict",
+        "--ckpt_path",
+        "run",
+        "--images",
+        "photos",
+        "--output",
+        "out",
+        "--overlays",
+        "0",
+    )
     assert command(*words).status == 0
     before = Path("out/predictions.csv").read_bytes()
     with file_limit(len(before) // 2):

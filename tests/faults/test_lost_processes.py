@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from zoo_lightning.errors import LostProcessError
-from zoo_lightning.faults import told
+from zoo_lightning.runs.faults import explained_faults
 
 KILLING = """
 import multiprocessing
@@ -35,6 +35,7 @@ FIT = ("fit", "--experiment", "tiny", "--run_dir")
 LOADED = {"data.init_args.augment": True, "data.init_args.num_workers": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_killed_loader_is_told_of_and_the_run_goes_on_to_the_same_weights(
     tmp_path, tiny, command, monkeypatch, runs
@@ -50,7 +51,7 @@ def test_a_killed_loader_is_told_of_and_the_run_goes_on_to_the_same_weights(
     assert found.status == 2, found.err
     assert last.startswith("error: a process that loads data is gone (DataLoader worker")
     assert "lower data.num_workers" in last
-    assert "go on with the same command and --ckpt_path run/checkpoints/last.ckpt" in last
+    assert "the same command and --ckpt_path run/checkpoints/last.ckpt" in last
     assert "Traceback" not in found.err
     tiny(**LOADED)
     resumed = command(*FIT, "run", "--ckpt_path", "last")
@@ -60,13 +61,13 @@ def test_a_killed_loader_is_told_of_and_the_run_goes_on_to_the_same_weights(
 
 def test_a_training_whose_output_nobody_reads_any_more_says_how_it_goes_on(tmp_path):
     again = "closed pipe.*Nothing had been saved yet: then give the same command again"
-    with pytest.raises(LostProcessError, match=again), told(tmp_path):
+    with pytest.raises(LostProcessError, match=again), explained_faults(tmp_path):
         raise BrokenPipeError(32, "Broken pipe")
 
 
 PLAY = [
     "fit", "--experiment", "rl-source", "--data.game", "breakout", "--data.num_envs", "2",
-    "--data.rollout_steps", "16", "--data.val_games", "1", "--data.test_games", "1",
+    "--data.num_steps", "16", "--data.val_games", "1", "--data.test_games", "1",
     "--data.max_frames", "240", "--data.total_steps", "640", "--trainer.val_check_interval", "5",
     "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false",
     "--trainer.accelerator", "cpu",
@@ -75,7 +76,7 @@ PLAY = [
 
 def test_games_have_no_processes_that_could_be_killed(descendants):
     pytest.importorskip("ale_py")
-    from zoo_lightning.envs.atari import AtariEnvs
+    from zoo_lightning.rl.environments.atari import AtariEnvs
 
     before = descendants(os.getpid())
     envs = AtariEnvs("breakout", 4)
@@ -137,7 +138,7 @@ def test_a_lost_rank_ends_the_others_and_the_run_goes_on_to_the_same_weights(
     assert time.monotonic() - before < 120
     assert process.returncode != 0
     assert "another process of this training is gone" in err, err
-    assert "go on with the same command and --ckpt_path lost/checkpoints/last.ckpt" in err
+    assert "the same command and --ckpt_path lost/checkpoints/last.ckpt" in err
     for name, option in (("lost", ["--ckpt_path", "last"]), ("straight", [])):
         environment["MASTER_PORT"] = str(free_port())
         done = subprocess.run(

@@ -44,11 +44,18 @@ def test_a_folder_that_takes_nothing_is_told_in_one_line_and_left_alone(
     compare = ("compare", "--experiment", "tiny", "--methods", "scratch", "--seeds", "0")
     attempts = {
         (*FIT, "--run_dir", "run", "--ckpt_path", "last"): "run",
-        (*FIT, "--run_dir", "run"): "run",
         (*FIT, "--run_dir", "empty/run"): "empty/run",
-        ("test", "--experiment", "tiny", "--ckpt_path", "run", "--run_dir", "run"): "run",
-        ("predict", "--ckpt", "run", "--images", photos, "--output", "empty/out"): "empty/out",
-        ("export", "--ckpt", "run", "--format", "timm", "--output", "empty/out"): "empty/out",
+        (
+            "test",
+            "--experiment",
+            "tiny",
+            "--ckpt_path",
+            "run",
+            "--output",
+            "empty/out",
+        ): "empty/out",
+        ("predict", "--ckpt_path", "run", "--images", photos, "--output", "empty/out"): "empty/out",
+        ("export", "--ckpt_path", "run", "--format", "timm", "--output", "empty/out"): "empty/out",
         (*compare, "--run_dir", "empty/out"): "empty/out",
     }
     with ordinary_user():
@@ -69,9 +76,7 @@ def test_a_folder_that_takes_nothing_is_told_in_one_line_and_left_alone(
 def test_a_run_whose_folder_may_be_written_again_goes_on(sealed, command, ordinary_user, runs):
     with ordinary_user():
         refused = command(*FIT, "--run_dir", "run", "--ckpt_path", "last")
-        assert (
-            "go on with the same command and --ckpt_path run/checkpoints/last.ckpt" in refused.err
-        )
+        assert "the same command and --ckpt_path run/checkpoints/last.ckpt" in refused.err
     set_modes(sealed, writable=True)
     done = command(*FIT, "--run_dir", "run", "--ckpt_path", "last")
     assert done.status == 0, done.err

@@ -42,7 +42,11 @@ def _handlers(_heard):
 @pytest.mark.usefixtures("_handlers", "one_thread")
 @pytest.mark.parametrize(
     ("stage", "number"),
-    [("fit", signal.SIGTERM), ("test", signal.SIGTERM), ("test", signal.SIGINT)],
+    [
+        ("fit", signal.SIGTERM),
+        pytest.param("test", signal.SIGTERM, marks=pytest.mark.slow),
+        ("test", signal.SIGINT),
+    ],
 )
 def test_a_run_is_stopped_by_a_signal_before_and_after_training(
     tmp_path, tiny, command, monkeypatch, runs, stage, number
@@ -57,9 +61,9 @@ def test_a_run_is_stopped_by_a_signal_before_and_after_training(
     assert found.status == 128 + number, found.err
     assert "Traceback" not in found.err
     last = Path("run/checkpoints/last.ckpt")
-    words = ["nothing was saved", "Go on with the same command"]
+    words = ["nothing was saved", "To resume, repeat the command"]
     if stage == "test":
-        words = [f"the state of training is in {last}", f"command and --ckpt_path {last}"]
+        words = [f"the state of training is in {last}", f"command with --ckpt_path {last}"]
     assert all(word in found.err for word in [f"stopped by {number.name}", *words])
     tiny()
     done = command(*fit, "run", *(["--ckpt_path", last] if stage == "test" else []))

@@ -6,15 +6,15 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 
-from zoo_lightning.data.class_lists import classes_of, read_list
-from zoo_lightning.data.formats.coco import read_coco, read_coco_num_points
-from zoo_lightning.data.formats.cofw import read_cofw
-from zoo_lightning.data.formats.hrnet_csv import read_hrnet_csv, read_hrnet_header
-from zoo_lightning.data.formats.plain_csv import read_landmark_csv, read_num_points
-from zoo_lightning.data.formats.pts import read_pts
-from zoo_lightning.data.formats.wflw import read_wflw
+from zoo_lightning.data.classification.lists import classes_of, read_list
+from zoo_lightning.data.landmarks.formats.coco import read_coco, read_coco_category
+from zoo_lightning.data.landmarks.formats.cofw import read_cofw
+from zoo_lightning.data.landmarks.formats.hrnet_csv import read_hrnet_csv, read_hrnet_header
+from zoo_lightning.data.landmarks.formats.plain_csv import read_landmark_csv, read_num_points
+from zoo_lightning.data.landmarks.formats.pts import read_pts
+from zoo_lightning.data.landmarks.formats.wflw import read_wflw
 from zoo_lightning.errors import ConfigError, DataError
-from zoo_lightning.predicting.inputs import Item, with_boxes
+from zoo_lightning.prediction.inputs import Item, with_boxes
 
 PLAIN = "image,x0,y0,x1,y1\na.png,1,2,3.5,4\nsub/b.png,-1,2e1,3,4\n"
 HRNET = (
@@ -76,7 +76,7 @@ def assert_named(said: str, path: Path) -> None:
         (read_landmark_csv, read_num_points, PLAIN),
         (read_hrnet_csv, lambda path: read_hrnet_header(path).num_points, HRNET),
         (read_wflw, lambda path: 98, WFLW),
-        (read_coco, read_coco_num_points, COCO),
+        (read_coco, lambda path: read_coco_category(path)[1], COCO),
     ],
     ids=["plain", "hrnet", "wflw", "coco"],
 )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from zoo_lightning.errors import ConfigError, SourceError, ZooError
-from zoo_lightning.run_folder import read_checkpoint
+from zoo_lightning.runs.run_folder import read_checkpoint
 from zoo_lightning.sources.adapting import adapt
 from zoo_lightning.sources.files import CONTAINERS, read_file, unwrap
 from zoo_lightning.sources.inspecting import format_inspection, inspect

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 
 from zoo_lightning.deployment.manifest import read_manifest
 from zoo_lightning.errors import ConfigError, SourceError, ZooError
-from zoo_lightning.experiment_sources import ExperimentReader
+from zoo_lightning.experiments.resolving import resolve
 from zoo_lightning.sources.shipped import FOLDER, read_card
 from zoo_lightning.sources.spec import parse_sources
-from zoo_lightning.sweeping.distributions import Distribution
-from zoo_lightning.sweeping.schema import read_sweep
-from zoo_lightning.trainer_cli import run
+from zoo_lightning.sweeps.parameters import Distribution
+from zoo_lightning.sweeps.schema import read_sweep
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -162,8 +161,7 @@ def test_a_spoilt_experiment_is_resolved_or_refused_in_one_line(try_all, spoilt,
 
     def check(content: str) -> None:
         write(path, content)
-        words = ["fit", "--experiment", str(path)]
-        reader, said = attempt(ZooError, run, words, ExperimentReader)
+        reader, said = attempt(ZooError, resolve, path)
         if reader is None:
             assert said
             assert "\n" not in said

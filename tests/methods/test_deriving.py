@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from zoo_lightning import load_task
-from zoo_lightning.experiment_sources import run_data
-from zoo_lightning.methods.baselines import EnsembleRecipe, GreedySoup
-from zoo_lightning.methods.deriving import derive
+from zoo_lightning.experiments.resolving import run_data
 from zoo_lightning.methods.recipe import FinishedRun
-from zoo_lightning.predicting.predictor import Predictor
-from zoo_lightning.run_folder import write_summary
+from zoo_lightning.methods.recipes import RECIPES
+from zoo_lightning.pipelines.deriving import derive
+from zoo_lightning.prediction.predictor import Predictor
+from zoo_lightning.runs.run_folder import write_summary
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def made(recipe, runs, folder, run_test=True):
 
 def test_an_ensemble_is_kept_and_predicts_tests_and_trains_nothing(runs, command):
     folder = Path("ensemble")
-    summary = made(EnsembleRecipe(), runs, folder)
+    summary = made(RECIPES["ensemble"], runs, folder)
     assert summary["checkpoint"] == "checkpoints/best.ckpt"
     assert summary["members"] == ["random-1", "random-2"]
     images = torch.rand(2, 3, 32, 32)
@@ -49,7 +49,7 @@ def test_an_ensemble_is_kept_and_predicts_tests_and_trains_nothing(runs, command
     assert summary["parameters"]["training"] == sum(ones)
     assert Predictor(folder).manifest.method == "ensemble"
     tested = command(
-        "test", "--experiment", "tiny", "--ckpt_path", folder, "--run_dir", "tested"
+        "test", "--experiment", "tiny", "--ckpt_path", folder, "--output", "tested"
     )  # fmt: skip
     assert tested.status == 0, tested.err
     found = json.loads(Path("tested/summary.json").read_text())["test"]
@@ -63,7 +63,7 @@ def test_an_ensemble_is_kept_and_predicts_tests_and_trains_nothing(runs, command
 
 def test_a_soup_is_kept_while_test_data_are_held_out_and_can_be_trained_on(runs, command):
     folder = Path("soup")
-    summary = made(GreedySoup(), runs, folder, run_test=False)
+    summary = made(RECIPES["greedy-soup"], runs, folder, run_test=False)
     assert (summary["checkpoint"], summary["test"]) == ("checkpoints/best.ckpt", {})
     assert load_task(folder).method == "greedy-soup"
     assert summary["preprocessing"].keys() == {"mean", "std"}

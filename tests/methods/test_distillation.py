@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from zoo_lightning import load_task
-from zoo_lightning.heads.losses import distillation_loss
 from zoo_lightning.methods.distillation import Teacher
+from zoo_lightning.nn.heads.losses import distillation_loss
+from zoo_lightning.tasks.base import joint_output
 
 FIT = ("fit", "--experiment", "tiny", "--run_dir")
 TWO_STEPS = {"trainer.max_steps": 2, "trainer.val_check_interval": 2}
@@ -40,12 +41,13 @@ def test_a_run_learns_from_others_and_its_checkpoint_needs_them_no_more(tiny, co
     assert not any("teacher" in key for key in task.state_dict())
     # Wholly taught, the first loss is that against the mean of the teachers' points.
     images = torch.randn(4, 3, 32, 32)
-    teacher = Teacher(["one-gone", "two-gone"], 1.0, torch.device("cpu"))
+    members = [load_task("one-gone"), load_task("two-gone")]
+    teacher = Teacher(joint_output(members), 1.0)
     with torch.no_grad():
         raw = task(images)
         mean = torch.stack([load_task(f"{n}-gone").points(images) for n in ("one", "two")]).mean(0)
         wanted = task.head.loss(raw, mean)
-        found = teacher(task, torch.tensor(7.0), images, raw)
+        found = teacher(torch.tensor(7.0), images, raw, task.imitation)
     assert float(found) == pytest.approx(float(wanted), rel=1e-5)
 
 

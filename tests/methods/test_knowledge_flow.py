@@ -8,7 +8,7 @@ import torch
 from zoo_lightning import load_task
 from zoo_lightning.errors import ArchitectureError, ConfigError
 from zoo_lightning.methods import KnowledgeFlow
-from zoo_lightning.methods.knowledge_flow import Junction
+from zoo_lightning.models.knowledge_flow import Junction
 
 TEACHERS = ["random:1", "random:2"]
 
@@ -93,7 +93,7 @@ def test_options_outside_their_range_are_refused(options, message):
 
 
 def test_networks_without_stages_are_refused():
-    with pytest.raises(ArchitectureError, match="no stages that timm knows"):
+    with pytest.raises(ArchitectureError, match="must be a timm network with stages"):
         KnowledgeFlow("nature_cnn", TEACHERS, in_chans=4)
 
 

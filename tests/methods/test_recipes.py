@@ -18,7 +18,7 @@ OPTIONS = {
         "init_args": {
             "weight_decay": 0.05,
             "backbone": {
-                "class_path": "zoo_lightning.backbone.ZooBackbone",
+                "class_path": "zoo_lightning.models.backbone.ZooBackbone",
                 "init_args": {
                     "architecture": "resnet18",
                     "sources": list(SOURCES.values()),

@@ -12,8 +12,9 @@ from zoo_lightning import ClassificationTask, LandmarkTask, PlainBackbone, ZooBa
 from zoo_lightning.errors import ConfigError, SourceError
 from zoo_lightning.methods.ensembles import average_tasks, joint_task
 from zoo_lightning.methods.saving import save_ensemble, save_task
-from zoo_lightning.run_folder import describe_ensemble, networks_in, read_checkpoint
+from zoo_lightning.runs.run_folder import read_checkpoint
 from zoo_lightning.sources.inspecting import inspect
+from zoo_lightning.sources.own_runs import describe_ensemble, networks_in
 from zoo_lightning.sources.spec import Source
 
 IMAGES = {"image_size": 32, "mean": [0.5, 0.4, 0.5], "std": [0.2, 0.2, 0.3]}

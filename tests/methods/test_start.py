@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zoo_lightning.backbone import Headed, ZooBackbone
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods import PlainBackbone
+from zoo_lightning.models.backbone import Headed, ZooBackbone
 from zoo_lightning.sources.zoo import without_weights
 
 SOURCES = ["random:1", "random:2", "random:3"]
@@ -118,7 +118,7 @@ def test_unequal_weights_start_as_the_folded_lite_zoo():
         ([0.0, 0.0, 0.0], "must not all be 0"),
         ([0.5, 0.5], "2 numbers for 3 sources"),
         ([0.5, 0.6, -0.1], "weights must lie between"),
-        ("best", "weights is 'best'; expected one of uniform"),
+        ("best", "weights must be one of uniform"),
         ("greedy", "informed_start"),
     ],
 )

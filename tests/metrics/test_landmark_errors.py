@@ -133,7 +133,7 @@ def test_a_million_images_lose_no_precision():
     pred, distances = target + torch.tensor([0.1, 0.0]), {"box": torch.ones(50_000)}
     for _ in range(20):
         metric.update(pred, target, distances)
-    assert metric.images.item() == 1_000_000
+    assert metric.images.unique().item() == 1_000_000
     assert float(metric.sums[0, 0]) == pytest.approx(1e6 * 100 * float(np.float32(0.1)), rel=1e-12)
 
 
@@ -215,3 +215,35 @@ def test_batches_that_make_no_sense_are_refused(change, message):
     metric = LandmarkErrors(5, "box", subsets=("a", "b"))
     with pytest.raises(ValueError, match=message):
         metric.update(**(make_batch() | change))
+
+
+def test_faces_without_a_distance_are_left_out_of_what_is_divided_by_it():
+    batch = make_batch(12)
+    batch["subsets"][:, 0] = torch.arange(12) % 4 == 0  # all of them lack the distance
+    lacking = torch.arange(12) % 2 == 0
+    batch["distances"]["interocular"][lacking] = torch.nan
+    thresholds = (0.1, 0.05)
+    options = {"also": ["box"], "subsets": ["a", "b"], "thresholds": thresholds}
+    whole = LandmarkErrors(5, "interocular", **options)
+    for part in (
+        slice(0, 5),
+        slice(5, 6),
+        slice(6, 7),
+        slice(7, 12),
+    ):  # some batches wholly lack it
+        whole.update(**rows(batch, part))
+    others = LandmarkErrors(5, "interocular", **options)
+    others.update(**rows(batch, ~lacking))
+    found, expected = whole.compute(), others.compute()
+    boxes = by_loop(batch, "box")[0]
+    assert float(found.pop("nme_box")) == pytest.approx(100 * boxes.mean())
+    expected.pop("nme_box")
+    assert found.keys() == expected.keys()
+    assert "nme/a" not in found
+    for name, value in found.items():
+        assert float(value) == pytest.approx(float(expected[name])), name
+    assert torch.allclose(whole.point_nme(), others.point_nme(), equal_nan=True)
+    for wrong in (0.0, -1.0, float("inf")):  # which is no face that lacks points
+        batch["distances"]["interocular"][3] = wrong
+        with pytest.raises(ValueError, match="'interocular'"):
+            whole.update(**batch)

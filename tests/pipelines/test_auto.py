@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from zoo_lightning import load_task
-from zoo_lightning.cli import main
-from zoo_lightning.gates.measuring import Scores
+from zoo_lightning.analysis.measuring import Scores
+from zoo_lightning.cli.program import main
 from zoo_lightning.pipelines import auto
+from zoo_lightning.pipelines.auto import gain
 
 WORDS = ("fit", "--experiment", "tiny", "--run_dir", "run", "--method", "auto", "--budget", "20")
 
@@ -28,7 +29,7 @@ def made(tmp_path_factory, tiny_in):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         # Whatever the images say, so that all of it is seen.
-        patch.setattr("zoo_lightning.pipelines.guard.SURE", 0.0)
+        patch.setattr("zoo_lightning.pipelines.auto.SURE", 0.0)
         assert main([*WORDS, "--inference", "2"]) == 0
     return folder / "run"
 
@@ -66,7 +67,7 @@ def test_what_was_stopped_goes_on(made, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path / "again")
     Path("run/summary.json").unlink()
     before = Path("run/stages/student/metrics.csv").stat().st_mtime_ns
-    monkeypatch.setattr("zoo_lightning.pipelines.guard.SURE", 2.0)  # nothing is as sure
+    monkeypatch.setattr("zoo_lightning.pipelines.auto.SURE", 2.0)  # nothing is as sure
     done = command(*WORDS, "--inference", "2")
     assert done.status == 0, done.err
     assert "estimate" in done.out
@@ -102,3 +103,39 @@ def test_scores_of_a_candidate_are_those_of_its_images():
     runs = tuple(SimpleNamespace(name=name) for name in ("x", "y"))
     candidate = auto.Candidate(runs, scores)
     assert (candidate.name, candidate.loss) == ("x + y", 1.0)
+
+
+@pytest.fixture
+def losses():
+    return torch.rand(200, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_model_does_not_replace_one_that_is_the_same(losses):
+    found = gain(losses, losses)
+    assert (found.mean, found.low, found.high, found.share) == (0, 0, 0, 0)
+    assert not found.is_sure
+
+
+def test_a_small_gain_on_every_image_is_sure_though_images_differ_much(losses):
+    found = gain(losses - 0.01, losses)
+    assert found.is_sure
+    assert found.mean == pytest.approx(0.01)
+    assert found.low == pytest.approx(0.01) == found.high
+    assert not gain(losses, losses - 0.01).is_sure
+
+
+def test_a_gain_that_hangs_on_one_image_is_not_sure(losses):
+    candidate = losses + 0.01
+    candidate[0] = losses[0] - 3.0
+    found = gain(candidate, losses)
+    assert found.mean > 0
+    assert found.share == pytest.approx(1 - 199 / 200 * (1 - 1 / 200) ** 199, abs=0.05)
+    assert not found.is_sure
+
+
+def test_the_interval_has_the_width_of_the_standard_error(losses):
+    noise = torch.randn(200, generator=torch.Generator().manual_seed(2))
+    found = gain(losses + noise, losses)
+    assert (found.high - found.low) / 2 == pytest.approx(
+        1.96 * float(noise.std()) / 200**0.5, rel=0.1
+    )

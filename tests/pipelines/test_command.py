@@ -17,7 +17,7 @@ def summary(folder="run"):
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory, tiny_in):
     """A finished pipeline of distillation with a budget of four trainings."""
-    from zoo_lightning.cli import main
+    from zoo_lightning.cli.program import main
 
     folder = tmp_path_factory.mktemp("taught")
     tiny_in(folder)
@@ -68,7 +68,7 @@ def test_what_was_stopped_goes_on_and_repeats_nothing(taught, tmp_path, monkeypa
     assert Path("run/stages/single-random-1/metrics.csv").stat().st_mtime_ns == before
     assert summary()["test"] == summary(taught)["test"]
     assert summary()["compute"]["parts"] == summary(taught)["compute"]["parts"]
-    command(*FIT, "--method", "distillation").refused("budget (4.0, now None)", "to go on")
+    command(*FIT, "--method", "distillation").refused("budget (4.0, now None)", "resume it")
 
 
 def test_a_method_of_one_training_has_no_stages(tiny, command):
@@ -80,6 +80,14 @@ def test_a_method_of_one_training_has_no_stages(tiny, command):
     command(*FIT[:-1], "run", "--method", "scratch").refused("run was begun with other options")
 
 
+def test_a_pipeline_without_a_log_ends_like_any_other(tiny, command):
+    words = ("--trainer.max_steps", "2", "--trainer.logger", "false")
+    done = command(*FIT, "--method", "tried-single", *words)
+    assert done.status == 0, done.err
+    assert not Path("run/metrics.csv").exists()
+    assert summary()["test_images"] > 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -89,7 +97,7 @@ def test_a_method_of_one_training_has_no_stages(tiny, command):
         (("--method", "lite", "--ckpt_path", "last"), ("--ckpt_path", "--run_dir")),
         (("--method", "lite", "--workers", "0"), ("--workers", "at least 1")),
         (("--method", "lite", "--trainer.fast_dev_run", "true"), ("fast_dev_run",)),
-        (("--method", "lite", "--budget", "-1"), ("budget", "above 0")),
+        (("--method", "lite", "--budget", "-1"), ("budget", "> 0")),
     ],
 )
 def test_options_that_cannot_be_right_are_refused(tiny, command, words, said):

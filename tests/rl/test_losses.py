@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from zoo_lightning.rl.losses import (
     divergences,
-    draw_actions,
+    evaluate_actions,
     from_moments,
-    judge_actions,
     moments,
     normalise,
     policy_loss,
+    sample_actions,
     value_loss,
 )
 
@@ -58,7 +58,7 @@ def test_beyond_the_clip_a_better_action_gets_no_more_gradient():
 def test_actions_are_judged_as_by_torchs_categorical_distribution():
     logits, actions = torch.randn(30, 5), torch.randint(5, (30,))
     reference = torch.distributions.Categorical(logits=logits)
-    found = judge_actions(logits, actions)
+    found = evaluate_actions(logits, actions)
     torch.testing.assert_close(found.log_prob, reference.log_prob(actions))
     torch.testing.assert_close(found.entropy, reference.entropy())
 
@@ -66,7 +66,7 @@ def test_actions_are_judged_as_by_torchs_categorical_distribution():
 def test_actions_are_drawn_as_often_as_they_are_likely():
     logits = torch.tensor([0.1, 0.2, 0.7]).log().expand(20_000, 3)
     generator = torch.Generator().manual_seed(0)
-    shares = draw_actions(logits, generator).bincount(minlength=3) / 20_000
+    shares = sample_actions(logits, generator).bincount(minlength=3) / 20_000
     torch.testing.assert_close(shares, torch.tensor([0.1, 0.2, 0.7]), atol=0.015, rtol=0)
 
 
@@ -75,6 +75,11 @@ def test_normalised_advantages_have_mean_zero_and_deviation_one():
     found = normalise(advantages, advantages.mean(), advantages.std())
     torch.testing.assert_close(found.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
     torch.testing.assert_close(found.std(), torch.tensor(1.0))
+
+
+def test_advantages_that_hardly_differ_are_enlarged_as_far_as_the_eps_allows():
+    found = normalise(torch.tensor([3e-6]), torch.tensor(1e-6), torch.tensor(1e-6))
+    torch.testing.assert_close(found, torch.tensor([2 / 1.01]))  # deviation 1e-6 and 1e-8
 
 
 def test_moments_of_two_processes_add_up_to_those_of_all_samples():

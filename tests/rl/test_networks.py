@@ -5,8 +5,8 @@ import torch
 
 from zoo_lightning import PlainBackbone, ZooBackbone
 from zoo_lightning.errors import ArchitectureError
-from zoo_lightning.layers import ZooConv2d, ZooLinear
-from zoo_lightning.rl.networks import PolicyValueHead, nature_cnn
+from zoo_lightning.models.nature_cnn import PolicyValueHead, nature_cnn
+from zoo_lightning.nn import ZooConv2d, ZooLinear
 
 
 @pytest.fixture

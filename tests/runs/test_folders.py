@@ -12,10 +12,10 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.paths import expand_all, expand_word
-from zoo_lightning.run_folder import find_checkpoint
+from zoo_lightning.files.paths import expand, expand_word, replace_values
 from zoo_lightning.runs import folders
 from zoo_lightning.runs.folders import claim_run_folder, remove_if_unused, shared_run_folder
+from zoo_lightning.runs.run_folder import find_checkpoint
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_homes_in_words_and_files_become_folders(monkeypatch):
     assert expand_word("--sources=a~b,~") == "--sources=a~b,/home/me"
     assert expand_word("--model.lr=1e-3") == "--model.lr=1e-3"
     content = {"a": ["~/b", {"c": "~"}], "d": 1, "e": "x~"}
-    expand_all(content)
+    replace_values(content, expand)
     assert content == {"a": ["/home/me/b", {"c": "/home/me"}], "d": 1, "e": "x~"}
 
 
@@ -158,3 +158,28 @@ def test_a_run_and_its_data_may_lie_in_a_home(tiny, command, monkeypatch, landma
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["data"]["init_args"]["root"] == str(landmark_root)
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+
+
+OTHERS = {
+    "another rate": ["--model.lr", "0.5"],
+    "another size": ["--data.image_size", "48"],
+    "another length": ["--trainer.max_steps", "16"],
+    "another seed": ["--seed_everything", "7"],
+    "another architecture": ["--architecture", "resnet18"],
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_run_is_left_as_it_was_by_what_it_refuses_to_be_resumed_with(finished, command, what):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    words = ["fit", "--experiment", "tiny", "--ckpt_path", "done", *OTHERS[what]]
+    command(*words).refused("the checkpoint has other options")
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("words", [[], ["--init_from", "done"], ["--model.lr", "0.5"]])
+def test_no_training_begins_in_the_folder_of_another_one(finished, command, words):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    done = command("fit", "--experiment", "tiny", "--run_dir", "done", *words)
+    done.refused("--run_dir done has the checkpoints", "--ckpt_path done/checkpoints/last.ckpt")
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before

@@ -78,6 +78,11 @@ def test_the_trained_encoder_goes_before_its_momentum_copy(
         ("module.student.backbone.", "module.teacher.backbone."),
         ("online_network.", "target_network."),
         ("online_encoder.net.", "target_encoder.net."),
+        ("model.", "ema_model.module."),
+        ("net.", "net_ema."),
+        ("student_net.", "teacherNet."),
+        ("generator.", "generator_swa.module."),
+        ("online_net.", "target_net."),
     ],
 )
 @pytest.mark.parametrize("first", ["student", "teacher"])

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from zoo_lightning.errors import SourceError
-from zoo_lightning.sources.files import read_file, unwrap
+from zoo_lightning.sources.files import read_contents, read_file, unwrap
 
 
 class Command:
@@ -66,6 +66,44 @@ def test_wrappers_of_modules_are_taken_out_of_keys(wrapper, place, small, tmp_pa
 
     torch.save({"state_dict": {wrapped(k): v for k, v in small.items()}}, tmp_path / "w.pth")
     assert_same(read_file(tmp_path / "w.pth"), small)
+
+
+@pytest.mark.parametrize(
+    ("content", "taken", "others"),
+    [
+        (lambda a, b: {"state_dict": a, "optimizer": optimizer(a)}, ["state_dict"], []),
+        (lambda a, b: {"student": b, "teacher": a, "epoch": 3}, ["teacher"], ["student"]),
+        (lambda a, b: {"state_dict": b, "model_ema": a}, ["model_ema"], ["state_dict"]),
+        (lambda a, b: {"state_dict": a, "last_model": module(b)}, ["state_dict"], ["last_model"]),
+        (lambda a, b: {"ema": {"model": a, "net": b}, "model": b}, ["ema", "model"],
+         ["model", "ema.net"]),
+        (lambda a, b: {"model": a, "state_dict": a}, ["model"], []),
+        (lambda a, b: {"model": a, "head": {"fc.weight": torch.zeros(4, 8)}}, ["model"], []),
+        (lambda a, b: {"target_network": a, "online_network": b}, ["target_network"],
+         ["online_network"]),
+        (lambda a, b: a, [], []),
+    ],
+)  # fmt: skip
+def test_containers_with_other_weights_of_the_network_are_named(
+    content, taken, others, small, tmp_path, assert_same
+):
+    other = {key: torch.zeros_like(value) for key, value in small.items()}
+    torch.save(content(small, other), tmp_path / "a.pth")
+    found = read_contents(tmp_path / "a.pth")
+    assert_same(found.state, small)
+    assert (list(found.containers), list(found.others)) == (taken, others)
+    for name in found.others:  # each is what the option takes
+        assert_same(read_file(tmp_path / "a.pth", name), unwrap(module(other))
+                    if name == "last_model" else other)  # fmt: skip
+
+
+def module(state):
+    return {f"module.{key}": value for key, value in state.items()}
+
+
+def optimizer(state):
+    moments = {i: {"exp_avg": value, "step": 3} for i, value in enumerate(state.values())}
+    return {"state": moments, "param_groups": [{"lr": 0.1, "params": [*moments]}]}
 
 
 def test_unknown_containers_are_joined_by_dots(small, assert_same):

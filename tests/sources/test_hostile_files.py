@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from zoo_lightning.architecture import OURS, Architecture, is_vouched_for, vouch_for
-from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.errors import ConfigError, SourceError
 from zoo_lightning.methods import PlainBackbone
-from zoo_lightning.run_folder import read_checkpoint
+from zoo_lightning.models.architecture import OURS, Architecture, is_vouched_for, vouch_for
+from zoo_lightning.models.backbone import ZooBackbone
+from zoo_lightning.runs.run_folder import read_checkpoint
 from zoo_lightning.sources.adapting import adapt
 from zoo_lightning.sources.files import read_file
 from zoo_lightning.sources.reading import read_weights
@@ -287,11 +287,11 @@ def test_a_checkpoint_does_not_choose_what_code_is_called(tmp_path, name):
 
 
 def test_an_architecture_that_the_user_names_is_called(tmp_path, monkeypatch):
-    name = "zoo_lightning.rl.networks.nature_cnn"
+    name = "zoo_lightning.models.nature_cnn.nature_cnn"
     task = ClassificationTask(PlainBackbone(name), num_classes=2)
     content = run_checkpoint(hyper_parameters=dict(task.hparams), state_dict=task.state_dict())
     torch.save(content, tmp_path / "run.ckpt")
-    monkeypatch.setattr("zoo_lightning.architecture._vouched", set())
+    monkeypatch.setattr("zoo_lightning.models.architecture._vouched", set())
     with pytest.raises(ConfigError, match="is refused"):
         load_task(tmp_path / "run.ckpt")
     loaded = load_task(tmp_path / "run.ckpt", architecture=name).state_dict()
@@ -301,9 +301,9 @@ def test_an_architecture_that_the_user_names_is_called(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "afterwards"),
     [
-        (["export", "--format", "timm"], "no config.yaml"),
-        (["predict", "--images", "a.png"], "the data do not say"),
-        (["gates"], "no config.yaml"),
+        (["export", "--format", "timm"], "with a config.yaml"),
+        (["predict", "--images", "a.png"], "the data lack"),
+        (["gates"], "with a config.yaml"),
     ],
     ids=["export", "predict", "gates"],
 )
@@ -312,7 +312,7 @@ def test_commands_call_an_architecture_only_if_it_is_named(
 ):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (8, 8)).save("a.png")
-    name = "zoo_lightning.rl.networks.nature_cnn"
+    name = "zoo_lightning.models.nature_cnn.nature_cnn"
     if words == ["gates"]:
         backbone = ZooBackbone(name, ["random:1", "random:2"])
     else:
@@ -322,7 +322,7 @@ def test_commands_call_an_architecture_only_if_it_is_named(
     if words[0] == "predict":
         content["zoo_lightning"]["data"] = {"image_size": 8}
     torch.save(content, "run.ckpt")
-    monkeypatch.setattr("zoo_lightning.architecture._vouched", set())
+    monkeypatch.setattr("zoo_lightning.models.architecture._vouched", set())
     given = [words[0], "--ckpt_path", "run.ckpt", "--output", "out", *words[1:]]
     refused = command(*given)
     assert refused.status == 2
@@ -334,7 +334,7 @@ def test_commands_call_an_architecture_only_if_it_is_named(
 
 
 def test_what_configurations_and_code_name_is_vouched_for(monkeypatch):
-    monkeypatch.setattr("zoo_lightning.architecture._vouched", set())
+    monkeypatch.setattr("zoo_lightning.models.architecture._vouched", set())
     assert is_vouched_for("resnet18")
     assert all(map(is_vouched_for, OURS))
     assert not is_vouched_for("torch.nn.Identity")

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from zoo_lightning.sources.guessing import guess, match
+from zoo_lightning.sources.guessing import fit_of, guess
 from zoo_lightning.sources.inspecting import inspect, outermost_prefixes, training_of
 from zoo_lightning.sources.spec import Source
 
@@ -88,7 +88,7 @@ def test_one_architecture_is_compared_in_detail(small):
     state = dict(small) | {"head.weight": torch.zeros(5, 96)}
     state["layer1.0.conv1.weight"] = torch.zeros(1, 1, 3, 3)
     del state["layer4.0.conv1.weight"]
-    found = match(state, "test_resnet", SOURCE)
+    found = fit_of(state, "test_resnet", SOURCE)
     assert not found.fits
     assert found.missing == ["layer4.0.conv1.weight"]
     assert found.other_shape == ["layer1.0.conv1.weight"]
@@ -98,7 +98,7 @@ def test_one_architecture_is_compared_in_detail(small):
 
 
 def test_another_channel_count_of_the_image_still_fits(plain_state):
-    assert match(plain_state("test_resnet", in_chans=1), "test_resnet", SOURCE).fits
+    assert fit_of(plain_state("test_resnet", in_chans=1), "test_resnet", SOURCE).fits
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,24 @@ def test_the_command_prints_a_table_or_json(tmp_path, small, command, monkeypatc
     assert compared.status == 2
     assert "nearest is resnet18, which does not fit" in compared.out
     assert compared.err.startswith("error: Source 'a' (a.safetensors)")
+
+
+def test_other_weights_in_a_file_are_named_and_can_be_inspected(
+    tmp_path, small, command, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"student": small, "teacher": small | {"extra": torch.ones(2)}}, "dino.pth")
+    found = command("sources", "inspect", "dino.pth").out
+    assert "container     teacher (beside student)" in found
+    assert "such weights are in student, too" in found
+    assert "tensors       91 with" in found
+    chosen = command("sources", "inspect", "dino.pth", "--container", "student")
+    assert "container     student (beside teacher)" in chosen.out
+    assert "tensors       90 with" in chosen.out
+    wrong = command("sources", "inspect", "dino.pth", "--container", "studnt")
+    wrong.refused("dino.pth has no container 'studnt'", "Did you mean 'student'?")
+    content = json.loads(command("sources", "inspect", "dino.pth", "--json").out)
+    assert content["other_containers"] == ["student"]
 
 
 def test_a_reference_is_inspected_like_a_file(command):

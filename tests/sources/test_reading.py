@@ -106,6 +106,14 @@ def test_a_run_folder_gives_its_best_checkpoint(small, tmp_path, assert_same):
     assert weights.std is None
 
 
+def test_a_container_is_taken_of_a_run_folder_too(small, tmp_path, assert_same):
+    (tmp_path / "summary.json").write_text('{"checkpoint": "a.ckpt"}')
+    other = {key: torch.zeros_like(value) for key, value in small.items()}
+    torch.save({"state_dict": other, "current_model_state": small}, tmp_path / "a.ckpt")
+    source = Source("a", str(tmp_path), container="current_model_state")
+    assert_same(read_weights(source, "test_resnet").state, small)
+
+
 @pytest.mark.parametrize(
     ("summary", "words"),
     [

@@ -11,6 +11,7 @@ from zoo_lightning.errors import SourceError
 from zoo_lightning.sources.inspecting import inspect
 from zoo_lightning.sources.reading import read_weights
 from zoo_lightning.sources.spec import parse_source
+from zoo_lightning.sources.zoo import load_sources
 
 INDEX = "model.safetensors.index.json"
 
@@ -49,6 +50,12 @@ def test_parts_are_read_through_their_folder_or_index(sharded, state, assert_sam
     assert read(sharded).mean == (0.5, 0.5, 0.5)
     assert inspect(parse_source(str(sharded / INDEX)), "test_resnet").tensors == len(state)
     assert inspect(parse_source(str(sharded)), "test_resnet").tensors == len(state)
+
+
+def test_parts_are_in_no_container(sharded):
+    for given in (sharded, sharded / INDEX):
+        with pytest.raises(SourceError, match="in no container: leave out container 'model'"):
+            read(given, container="model")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
@@ -103,3 +110,37 @@ def test_a_container_may_be_asked_for(tmp_path, state, assert_same):
             read(path, container=wanted)
     with pytest.raises(SourceError, match="which is of weight files; random:1 is none"):
         parse_source({"weights": "random:1", "container": "model"})
+
+
+@pytest.mark.parametrize(
+    ("trained", "average"),
+    [
+        ("params", "params_ema"),
+        ("model", "ema_model"),
+        ("model_state_dict", "model_ema_state_dict"),
+        ("state_dict", "swa_state_dict"),
+        ("model", "averagedModel"),
+        ("net", "EMA"),
+        ("student_state_dict", "teacher_state_dict"),
+    ],
+)
+@pytest.mark.parametrize("first", ["trained", "average"])
+def test_an_average_of_any_name_goes_before_what_was_trained(
+    trained, average, first, tmp_path, state, assert_same
+):
+    other = {key: torch.zeros_like(value) for key, value in state.items()}
+    content = {trained: other, average: state, "epoch": 3}
+    if first == "average":
+        content = dict(reversed(content.items()))
+    torch.save(content, tmp_path / "two.pth")
+    reference = timm.create_model("test_resnet", num_classes=0).state_dict()
+    source = parse_source(str(tmp_path / "two.pth"))
+    (found,) = load_sources([source], "test_resnet", reference)
+    assert all(torch.equal(value, state[key]) for key, value in found.state.items())
+    assert trained in found.report.summary()
+
+
+def test_a_head_of_the_teacher_is_no_average_of_the_network(tmp_path, state, assert_same):
+    head = {"mlp.0.weight": torch.zeros(8, 8)}
+    torch.save({"model": state, "teacher_head": head}, tmp_path / "head.pth")
+    assert_same(read(tmp_path / "head.pth").state, state)

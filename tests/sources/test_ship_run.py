@@ -7,8 +7,9 @@ import torch
 import yaml
 
 from zoo_lightning import PlainBackbone
+from zoo_lightning.cli import ship as ship_run
 from zoo_lightning.errors import SourceError
-from zoo_lightning.sources import ship_run, shipped
+from zoo_lightning.sources import shipped
 
 
 @pytest.fixture

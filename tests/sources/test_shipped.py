@@ -11,7 +11,7 @@ from zoo_lightning.errors import SourceError
 from zoo_lightning.sources import shipped
 from zoo_lightning.sources.files import read_file
 from zoo_lightning.sources.reading import read_weights
-from zoo_lightning.sources.shipped import Card, Metric, Policy, Preprocessing
+from zoo_lightning.sources.shipped import Card, Policy, Preprocessing, ReportedMetric
 from zoo_lightning.sources.spec import Source
 
 CARD = Card(
@@ -21,7 +21,7 @@ CARD = Card(
     data="faces",
     recipe="sources/keypoints",
     preprocessing=Preprocessing((3, 64, 64), (0.5, 0.4, 0.3), (0.2, 0.2, 0.1)),
-    metric=Metric("nme", 0.0512, "test"),
+    metric=ReportedMetric("nme", 0.0512, "test"),
     steps=2000,
     seed=1,
     commit="abc1234",

@@ -7,17 +7,17 @@ import timm
 import torch
 from safetensors import safe_open
 
-from zoo_lightning import matched_zoo
-from zoo_lightning.architecture import Architecture
-from zoo_lightning.backbone import load_architecture
-from zoo_lightning.sources import shipped, writing
+from zoo_lightning.cli import match as matched_zoo
+from zoo_lightning.models.architecture import Architecture
+from zoo_lightning.models.backbone import load_architecture
+from zoo_lightning.sources import files, shipped
 from zoo_lightning.sources.spec import parse_sources
 
 
 def test_tensors_that_share_memory_are_written_with_what_is_noted(tmp_path):
     weight = torch.randn(3, 2)
     path = tmp_path / "shared.safetensors"
-    writing.write_tensors({"a": weight, "b": weight.T}, path, {"architecture": "small"})
+    files.write_tensors({"a": weight, "b": weight.T}, path, {"architecture": "small"})
     with safe_open(path, "pt") as file:
         assert file.metadata() == {"format": "pt", "architecture": "small"}
         assert torch.equal(file.get_tensor("a"), weight)
@@ -48,7 +48,7 @@ def test_a_failing_write_leaves_the_old_weights_whole_and_no_other_file(
         file.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(writing, "save_file", full_disk)
+    monkeypatch.setattr(files, "save_file", full_disk)
     with pytest.raises(OSError, match="no space left"):
         write(tmp_path)
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == before

@@ -5,6 +5,7 @@ import torch
 
 from zoo_lightning.errors import ArchitectureError, SourceError
 from zoo_lightning.methods import PlainBackbone
+from zoo_lightning.models.backbone import ZooBackbone
 from zoo_lightning.sources.adapting import Adapted, MatchReport
 from zoo_lightning.sources.spec import Source, parse_sources
 from zoo_lightning.sources.zoo import (
@@ -138,3 +139,23 @@ def test_stages_and_pooled_features_serve_each_other(tmp_path, architecture):
         else:
             with pytest.raises(SourceError, match=r"incre_modules|head\.norm"):
                 PlainBackbone(architecture, [str(tmp_path / "stages.pth")])
+
+
+def test_a_file_with_several_networks_weights_says_which_were_taken(
+    small, small_reference, tmp_path
+):
+    content = {"student": dict(small), "teacher": dict(small), "epoch": 3}
+    torch.save(content, tmp_path / "dino.pth")
+    torch.save({"state_dict": small, "epoch": 3}, tmp_path / "plain.pth")
+    for container, line in {
+        None: "90 of 90 tensors matched of container 'teacher', beside 'student' (container: KEY",
+        "student": "90 of 90 tensors matched",
+    }.items():
+        source = {"weights": str(tmp_path / "dino.pth"), "container": container}
+        network = ZooBackbone("test_resnet", [source, str(tmp_path / "plain.pth")])
+        lines = network.describe().splitlines()
+        (dino,) = (each for each in lines if "dino.pth" in each)
+        assert line in dino
+        assert ("container" in dino) == (container is None)
+        (plain,) = (each for each in lines if "plain.pth" in each)
+        assert plain.endswith(": 90 of 90 tensors matched")

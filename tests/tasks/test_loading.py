@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from zoo_lightning import load_task
-from zoo_lightning.backbone import ZooBackbone
-from zoo_lightning.cli import main
+from zoo_lightning.cli.program import main
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.layers.folding import fold_state, is_aggregated
 from zoo_lightning.methods import PlainBackbone
+from zoo_lightning.models.backbone import ZooBackbone
+from zoo_lightning.nn.folding import fold_state, is_aggregated
 
 
 @pytest.fixture(scope="module")

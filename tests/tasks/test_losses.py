@@ -1,6 +1,7 @@
 """The loss of every task on a batch made by hand, with every term, against numbers by hand."""
 
 import math
+from itertools import chain
 from types import SimpleNamespace
 
 import pytest
@@ -59,10 +60,30 @@ def test_what_is_logged_and_learned_from_is_the_loss_with_all_that_is_added(made
     logged = knowing(task, raw)
     assert task.training_step(batch, 0).item() == pytest.approx(expected, rel=1e-5)
     task.backbone.penalty = lambda: torch.tensor(0.25)
-    task.teacher = lambda student, loss, images, output: 0.5 * loss + 3.0
+    task.teacher = lambda loss, images, output, imitation: 0.5 * loss + 3.0
     whole = 0.5 * expected + 3.0 + 0.25
     assert task.training_step(batch, 0).item() == pytest.approx(whole, rel=1e-5)
     assert logged["train/loss"].item() == pytest.approx(whole, rel=1e-5)
+
+
+def test_smoothed_labels_give_every_class_a_share():
+    task, raw, batch, _ = classification(label_smoothing=0.2)
+    knowing(task, raw)
+    batch["label"] = torch.tensor([0, 0])
+    by_hand = -(0.9 * math.log(0.75) + 0.1 * math.log(0.25))
+    assert task.training_step(batch, 0).item() == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_points_are_fractions_of_width_and_height_and_hidden_ones_do_not_count():
+    task, raw, batch, _ = landmarks()
+    knowing(task, raw)
+    batch["image"] = torch.zeros(2, 3, 32, 64)
+    batch["points"] = torch.tensor([[[32.0, 16.0], [40.0, 16.0]]] * 2)
+    # The first point is right, the second one 8 of 64 pixels too far left and 0.1 too low.
+    by_hand = 256 * (8 / 64 + 0.1) / 4
+    assert task.training_step(batch, 0).item() == pytest.approx(by_hand, rel=1e-5)
+    batch["visible"] = torch.tensor([[False, True]] * 2)
+    assert task.training_step(batch, 0).item() == pytest.approx(2 * by_hand, rel=1e-5)
 
 
 def test_mixed_images_have_the_loss_of_mixed_labels_and_what_is_added():
@@ -76,6 +97,18 @@ def test_mixed_images_have_the_loss_of_mixed_labels_and_what_is_added():
     assert task.training_step(batch, 0).item() == pytest.approx(by_hand, rel=1e-5)
 
 
+class Policy:
+    """What the loss of a policy needs of its task: odds of 3 to 1, and values."""
+
+    clip_coef, clip_vloss, norm_adv = 0.1, True, "none"
+    vf_coef, ent_coef = 0.5, 0.01
+    _normalised = PPOTask._normalised
+
+    def __call__(self, observations):
+        """Logits and values of two samples."""
+        return torch.tensor([[math.log(3.0), 0.0]] * 2), torch.tensor([1.0, 2.0])
+
+
 def test_the_loss_of_a_policy_rewards_entropy():
     values = torch.tensor([1.0, 2.0])
     samples = Samples(
@@ -87,17 +120,83 @@ def test_the_loss_of_a_policy_rewards_entropy():
         returns=torch.tensor([2.0, 5.0]),
     )
 
-    class Policy:
-        clip, clip_values, normalisation = 0.1, True, "none"
-        value_weight, entropy_weight = 0.5, 0.01
-        _normalised = PPOTask._normalised
-
-        def __call__(self, observations):
-            return torch.tensor([[math.log(3.0), 0.0]] * 2), values
-
     loss, noted = PPOTask.losses(Policy(), samples)
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     assert noted["policy_loss"].item() == pytest.approx(-(2.0 - 1.0) / 2)
     assert noted["value_loss"].item() == pytest.approx((1.0 + 9.0) / 2 / 2)
     assert noted["entropy"].item() == pytest.approx(entropy)
     assert loss.item() == pytest.approx(-0.5 + 0.5 * 2.5 - 0.01 * entropy)
+
+
+def test_the_ratio_is_of_the_new_to_the_old_policy_and_values_go_as_far_as_the_clip():
+    samples = Samples(
+        observations=torch.zeros(2, 4, 84, 84),
+        actions=torch.tensor([0, 1]),
+        log_probs=torch.tensor([math.log(0.5), math.log(0.5)]),  # now 0.75 and 0.25
+        values=torch.tensor([0.0, 2.0]),
+        advantages=torch.tensor([2.0, 1.0]),
+        returns=torch.tensor([2.0, 5.0]),
+    )
+    policy = Policy()
+    _, noted = PPOTask.losses(policy, samples)
+    # Ratios are 1.5, which is clipped to 1.1, and 0.5, which is not, for it makes less of a gain.
+    assert noted["policy_loss"].item() == pytest.approx(-(1.1 * 2.0 + 0.5 * 1.0) / 2)
+    # The first value may count as 0.1 only, and the greater error of both is taken.
+    assert noted["value_loss"].item() == pytest.approx((1.9**2 + 3.0**2) / 2 / 2)
+    policy.clip_vloss = False
+    _, noted = PPOTask.losses(policy, samples)
+    assert noted["value_loss"].item() == pytest.approx((1.0 + 9.0) / 2 / 2)
+
+
+def test_advantages_of_a_minibatch_get_mean_zero_and_deviation_one():
+    policy = Policy()
+    policy.norm_adv = "rank"
+    found = policy._normalised(torch.tensor([1.0, 4.0, 7.0]))
+    assert found.tolist() == pytest.approx([-1.0, 0.0, 1.0])
+    assert policy._normalised(torch.tensor([5.0])).tolist() == [5.0]
+
+
+def test_every_pass_takes_all_samples_once_in_an_order_of_its_own():
+    parts = []
+
+    class Learner(Policy):
+        update_epochs, num_minibatches, device = 3, 4, torch.device("cpu")
+
+        def optimizers(self):
+            return SimpleNamespace(zero_grad=lambda: None, step=lambda: None)
+
+        def _generator(self, purpose):
+            return torch.Generator().manual_seed(purpose)
+
+        def manual_backward(self, loss):
+            pass
+
+        def losses(self, part):
+            parts.append(part.tolist())
+            return None, {"policy_loss": torch.tensor(float(len(parts)))}
+
+    rollout = SimpleNamespace(learnable=lambda: torch.arange(10, 20), samples=lambda part: part)
+    noted = PPOTask.learn(Learner(), rollout)
+    assert [len(part) for part in parts] == [3, 3, 2, 2] * 3
+    passes = [list(chain(*parts[4 * k : 4 * k + 4])) for k in range(3)]
+    assert all(sorted(order) == list(range(10, 20)) for order in passes)
+    assert list(range(10, 20)) not in passes
+    assert passes[0] != passes[1] != passes[2]
+    assert noted["policy_loss"] == sum(range(1, 13)) / 12  # of all steps alike
+
+
+def test_adam_of_a_policy_has_the_eps_of_the_reference():
+    task = SimpleNamespace(trainer=SimpleNamespace(precision_plugin=SimpleNamespace()))
+    assert PPOTask.optimizer_options(task, "adam") == {"eps": 1e-5, "fused": True}
+    assert PPOTask.optimizer_options(task, "sgd") == {}
+
+
+def test_the_loss_of_an_evaluation_is_the_mean_over_all_samples():
+    task, raw, batch, _ = classification()
+    task.log = task.log_dict = lambda *values, **options: None
+    task._logits = lambda images: raw[: len(images)]
+    for count, label in ((2, 0), (1, 1)):
+        batch = {"image": IMAGES[:count], "label": torch.full((count,), label)}
+        task.validation_step(batch, 0)
+    by_hand = -(2 * math.log(0.75) + math.log(0.25)) / 3
+    assert task.val_loss.compute().item() == pytest.approx(by_hand, rel=1e-5)

@@ -48,10 +48,11 @@ def test_a_mix_depends_on_its_seed_alone_and_leaves_numpys_generator():
 
 
 def test_probability_zero_is_smoothing_alone():
-    images, labels = batch(4)
+    images, labels = batch(5)
     mixed, targets = mixing(mixup=1.0, probability=0.0, label_smoothing=0.3)(images, labels, 0)
     assert torch.equal(mixed, images)
     torch.testing.assert_close(targets[0], torch.tensor([0.8, 0.1, 0.1]))
+    torch.testing.assert_close(targets[4], torch.tensor([0.1, 0.8, 0.1]))  # which has no partner
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@ import math
 from types import SimpleNamespace
 
 import pytest
+from torch import nn
 
 from zoo_lightning import __version__
-from zoo_lightning.backbone import ZooBackbone
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods import PlainBackbone
+from zoo_lightning.models.backbone import ZooBackbone
 from zoo_lightning.tasks import LandmarkTask
-from zoo_lightning.tasks.parts import part_of
+from zoo_lightning.tasks.optimisation import parameter_groups, part_of
 
 
 def zoo(**options) -> ZooBackbone:
@@ -18,14 +19,27 @@ def zoo(**options) -> ZooBackbone:
     return ZooBackbone("test_resnet", ["random:1", "random:2"], **{"mode": "lite", **options})
 
 
+def small_network() -> nn.Sequential:
+    """A convolution with a bias, whose features are the channels' averages."""
+    pooled = (nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), *pooled)
+    network.input_size = (3, 16, 16)
+    return network
+
+
 def landmarks(backbone=None, **options) -> LandmarkTask:
     """A task of five points."""
     return LandmarkTask(backbone or PlainBackbone("test_resnet"), 5, **options)
 
 
+def groups_of(task) -> list[dict]:
+    """Parameter groups of a task's optimiser."""
+    return parameter_groups(task.named_parameters(), task.hparams)
+
+
 def test_parameters_are_grouped_by_part_with_their_rates():
     task = landmarks(zoo(), lr=0.1, head_lr_factor=2, gate_lr_factor=3, alignment_lr_factor=5)
-    groups = {group["name"]: group for group in task.parameter_groups()}
+    groups = {group["name"]: group for group in groups_of(task)}
     rates = {name: group["lr"] for name, group in groups.items()}
     assert rates == pytest.approx(
         {
@@ -45,7 +59,7 @@ def test_only_kernels_and_the_heads_matrix_decay():
     task = landmarks(zoo(), weight_decay=0.25)
     names = {id(parameter): name for name, parameter in task.named_parameters()}
     decaying = set()
-    for group in task.parameter_groups():
+    for group in groups_of(task):
         assert group["weight_decay"] in (0.0, 0.25)
         if group["weight_decay"]:
             decaying |= {names[id(parameter)] for parameter in group["params"]}
@@ -55,14 +69,22 @@ def test_only_kernels_and_the_heads_matrix_decay():
     assert decaying == kernels | {"head.weight"}
 
 
+def test_biases_of_a_zoo_are_no_matrices_and_do_not_decay():
+    task = LandmarkTask(ZooBackbone(small_network, ["random:1", "random:2"]), 5, weight_decay=0.25)
+    biases = [layer.bias for layer in task.backbone.aggregated_layers().values()]
+    assert biases[0].shape == (2, 4)
+    (group,) = [g for g in groups_of(task) if any(p is biases[0] for p in g["params"])]
+    assert group["weight_decay"] == 0
+
+
 def test_everything_decays_as_in_the_authors_code_if_asked():
-    groups = landmarks(zoo(), weight_decay=0.25, decay_all=True).parameter_groups()
+    groups = groups_of(landmarks(zoo(), weight_decay=0.25, decay_all=True))
     assert {group["weight_decay"] for group in groups} == {0.25}
     assert {group["name"] for group in groups} == {"backbone", "head", "gates", "alignment"}
 
 
 def test_plain_networks_have_neither_gates_nor_alignment():
-    groups = landmarks(weight_decay=0.1).parameter_groups()
+    groups = groups_of(landmarks(weight_decay=0.1))
     assert {group["name"] for group in groups} == {
         "backbone",
         "backbone_no_decay",
@@ -74,7 +96,7 @@ def test_plain_networks_have_neither_gates_nor_alignment():
 def test_frozen_parameters_are_left_to_themselves():
     task = landmarks(zoo())
     task.head.requires_grad_(False)
-    assert not any(group["name"].startswith("head") for group in task.parameter_groups())
+    assert not any(group["name"].startswith("head") for group in groups_of(task))
 
 
 @pytest.mark.parametrize(
@@ -127,6 +149,10 @@ def test_the_cosine_the_steps_and_the_constant_rate():
     assert steps == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     shares = rates_over(landmarks(schedule="step", milestones=[0.5, 0.75], lr=0.1), 8)
     assert shares == pytest.approx([0.1] * 4 + [0.01] * 2 + [0.001] * 2)
+    mixed = rates_over(landmarks(schedule="step", milestones=[1, 0.5], lr=0.1), 6)
+    assert mixed == pytest.approx([0.1, 0.01, 0.01, 0.001, 0.001, 0.001])
+    linear = rates_over(landmarks(schedule="linear", lr=0.1), 5)
+    assert linear == pytest.approx([0.1, 0.08, 0.06, 0.04, 0.02])
     assert rates_over(landmarks(schedule="constant", lr=0.1), 4) == [0.1] * 4
 
 
@@ -161,6 +187,14 @@ def test_a_schedule_needs_an_end_but_a_constant_rate_does_not():
     task._trainer = SimpleNamespace(estimated_stepping_batches=math.inf, datamodule=data)
     task.on_save_checkpoint(checkpoint)
     assert checkpoint["zoo_lightning"]["data"] == {"image_size": 32}
+
+
+def test_the_backbone_is_told_how_far_the_training_is():
+    task = landmarks()
+    for steps, progress in ((8, 0.25), (math.inf, 1.0)):
+        task._trainer = SimpleNamespace(global_step=2, estimated_stepping_batches=steps)
+        task.on_train_batch_start(None, 0)
+        assert task.backbone.progress == progress
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lamb"])

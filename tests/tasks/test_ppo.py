@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader
 
 from zoo_lightning import PlainBackbone, PPOTask, ZooBackbone
 from zoo_lightning.data.atari import RolloutLoader
-from zoo_lightning.envs.stepping import Game, Step
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.rl.networks import orthogonal
+from zoo_lightning.models.nature_cnn import orthogonal
+from zoo_lightning.rl.environments.stepping import Game, Step
 
 
 class SmallNet(nn.Module):
@@ -110,9 +110,9 @@ class SignalData(pl.LightningDataModule):
 
     def __init__(self, rollouts=4, steps=16, **options):
         super().__init__()
-        self.rollouts, self.rollout_steps = rollouts, steps
+        self.rollouts, self.num_steps = rollouts, steps
         self.train_envs, self.saved = Signals(**options), {}
-        self.train_seed = self.judging_seed = 5
+        self.train_seed = self.eval_seed = 5
         self.test_seed = 6
 
     def begin_training(self):
@@ -124,9 +124,9 @@ class SignalData(pl.LightningDataModule):
     @property
     def steps_per_rollout(self):
         """Over all processes."""
-        return self.train_envs.num_envs * self.rollout_steps * self.trainer.world_size
+        return self.train_envs.num_envs * self.num_steps * self.trainer.world_size
 
-    def judging_envs(self, games):
+    def eval_envs(self, games):
         """Games for their score."""
         return Signals(min(games, 4))
 
@@ -298,7 +298,7 @@ def test_steps_that_the_environment_chose_are_not_learned_from(tmp_path):
 
 
 def test_a_game_cut_off_brings_the_value_of_what_was_seen_last(tmp_path):
-    task = make_task(discount=0.9)
+    task = make_task(gamma=0.9)
     rollout = with_rollout(task, SignalData(over=False), tmp_path)
     with torch.no_grad():
         value = task(torch.full((1, 1, 8, 8), 77, dtype=torch.uint8))[1]
@@ -311,7 +311,7 @@ def test_a_game_cut_off_brings_the_value_of_what_was_seen_last(tmp_path):
 
 @pytest.mark.parametrize("kind", ["plain", "lite"])
 def test_it_learns_which_button_to_press(kind, tmp_path):
-    task = make_task(kind, lr=1e-2, discount=0.0)
+    task = make_task(kind, lr=1e-2, gamma=0.0)
     data = SignalData(rollouts=24, steps=32)
     trainer = make_trainer(tmp_path)
     trainer.fit(task, datamodule=data)
@@ -388,8 +388,8 @@ def test_a_head_of_other_actions_than_the_environments_have_is_refused(tmp_path)
 
 
 def test_more_minibatches_than_steps_are_refused(tmp_path):
-    task = PPOTask(PlainBackbone(small_net), num_actions=2, minibatches=1000)
-    with pytest.raises(ConfigError, match="minibatches is 1000, but a rollout has"):
+    task = PPOTask(PlainBackbone(small_net), num_actions=2, num_minibatches=1000)
+    with pytest.raises(ConfigError, match="num_minibatches is 1000, but a rollout has"):
         make_trainer(tmp_path).fit(task, datamodule=SignalData())
 
 
@@ -397,9 +397,9 @@ def test_validation_and_test_play_other_games(tmp_path):
     played = []
 
     class Noting(SignalData):
-        def judging_envs(self, games):
+        def eval_envs(self, games):
             """Environments that note their seed."""
-            envs = super().judging_envs(games)
+            envs = super().eval_envs(games)
             real = envs.reset
             envs.reset = lambda seed, *rest: (played.append(seed), real(seed, *rest))[1]
             return envs
@@ -424,13 +424,14 @@ def test_a_length_of_the_trainers_own_is_refused(options, tmp_path):
 
 def train_share(folder: Path) -> None:
     """Train as one of two processes, and save what each of them has."""
-    task, data = make_task("lite", normalisation="global", lr=1e-2), SignalData(3)
+    task, data = make_task("lite", norm_adv="global", lr=1e-2), SignalData(3)
     trainer = make_trainer(folder, devices=2, strategy="ddp")
     trainer.fit(task, datamodule=data)
     seen = torch.from_numpy(data.train_envs.right)
     torch.save({**task.state_dict(), "seen": seen}, folder / f"{trainer.global_rank}.pt")
 
 
+@pytest.mark.slow
 def test_two_processes_play_different_games_and_learn_one_policy(tmp_path, program):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -3,9 +3,9 @@
 import pytest
 
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.methods.plain import PlainBackbone
+from zoo_lightning.models.plain import PlainBackbone
 from zoo_lightning.tasks import PPOTask
-from zoo_lightning.tasks.ppo_checks import check_game
+from zoo_lightning.tasks.ppo import check_game
 
 LEARNED = {"game": "pong", "environment": {"sticky_actions": 0.25, "num_threads": 2}}
 
@@ -37,12 +37,12 @@ def test_a_backbone_that_learns_otherwise_than_it_acts_is_refused():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"discount": 1.5}, "discount"),
-        ({"smoothing": -0.1}, "smoothing"),
-        ({"minibatches": 0}, "minibatches"),
-        ({"clip": 0.0}, "clip"),
+        ({"gamma": 1.5}, "gamma"),
+        ({"gae_lambda": -0.1}, "gae_lambda"),
+        ({"num_minibatches": 0}, "num_minibatches"),
+        ({"clip_coef": 0.0}, "clip_coef"),
         ({"max_grad_norm": -1.0}, "max_grad_norm"),
-        ({"normalisation": "batch"}, "normalisation"),
+        ({"norm_adv": "batch"}, "norm_adv"),
     ],
 )
 def test_options_outside_their_range_are_refused(options, words):

@@ -1,19 +1,20 @@
 """Tasks: losses, the head's start, what heads give, and that they learn."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from torch import nn
 
-from zoo_lightning.backbone import ZooBackbone
-from zoo_lightning.callbacks.gate_ema import GateEMA
-from zoo_lightning.data.classification import ImageFolders
-from zoo_lightning.data.drawn_faces import DrawnFaces
-from zoo_lightning.data.schemes import FACES5
+from zoo_lightning.callbacks.gates import GateEMA
+from zoo_lightning.data.classification.folders import ImageFolders
+from zoo_lightning.data.landmarks.schemes import FACES5
+from zoo_lightning.data.synthetic.drawn_faces import DrawnFaces
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods import PlainBackbone
+from zoo_lightning.models.backbone import ZooBackbone
 from zoo_lightning.tasks import ClassificationTask, LandmarkTask
 
 
@@ -50,6 +51,23 @@ def test_a_new_head_starts_from_the_training_sets_mean_shape(tmp_path):
     trainer_for(tmp_path, max_steps=1, limit_val_batches=0).fit(task, datamodule=data)
     points = torch.stack([data.train_set[0, index]["points"] for index in range(30)])
     torch.testing.assert_close(task.head.bias.view(5, 2), points.mean(dim=0) / 32)
+
+
+def test_the_mean_shape_is_of_the_images_in_which_a_point_is_annotated():
+    task = landmarks()
+    points = torch.full((2, 5, 2), 8.0)
+    points[1, 0], points[1, 1] = torch.nan, torch.tensor([24.0, 16.0])
+    visible = torch.ones(2, 5, dtype=torch.bool)
+    visible[1, 0] = visible[0, 2] = visible[1, 2] = False
+    samples = {
+        (0, i): {"image": torch.zeros(3, 32, 32), "points": points[i], "visible": visible[i]}
+        for i in range(2)
+    }
+    data = SimpleNamespace(train_set=samples)
+    task._trainer = SimpleNamespace(ckpt_path=None, datamodule=data)
+    task.on_fit_start()
+    # Known in one image, in both, and in none: there the image's middle.
+    assert task.head.bias.view(5, 2)[:3].tolist() == [[0.25, 0.25], [0.5, 0.375], [0.5, 0.5]]
 
 
 def test_given_weights_keep_their_head(tmp_path):
@@ -217,7 +235,7 @@ def test_an_hrnet_zoo_with_heat_maps_trains_folds_and_exports(tmp_path):
     assert sum(p.numel() for p in folded.net.parameters()) == 1_477_920  # timm's, one network
 
 
-@pytest.mark.parametrize("mode", ["lite", "full"])
+@pytest.mark.parametrize("mode", ["lite", pytest.param("full", marks=pytest.mark.slow)])
 def test_a_landmark_task_learns_more_than_the_mean_shape(tmp_path, mode):
     torch.manual_seed(0)
     data = DrawnFaces(256, 64, 4, 64, 68, 16, num_workers=0)

@@ -9,21 +9,22 @@ import torch
 from PIL import Image
 
 from zoo_lightning import DrawnFaces, ImageFolders
-from zoo_lightning.architecture import Architecture
-from zoo_lightning.backbone import load_architecture
+from zoo_lightning.analysis.relation_report import plot_relations
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.matching.channels import channel_groups, permute, random_permutation
-from zoo_lightning.sources.probing import block_folds, linear_probe
+from zoo_lightning.models.architecture import Architecture
+from zoo_lightning.models.backbone import load_architecture
+from zoo_lightning.rebasin.channels import channel_groups, permute, random_permutation
 from zoo_lightning.sources.spec import parse_sources
-from zoo_lightning.transfer.relation_report import plot_relations
+from zoo_lightning.transfer.probing import Probe, block_folds, linear_probe
 from zoo_lightning.transfer.relations import (
     BestPair,
-    Estimate,
     Joint,
     PairRow,
-    SourceRow,
+    RelatedSource,
+    ScoreDifference,
     Together,
     conclude,
+    difference,
     join,
     relate,
     relation_of,
@@ -107,6 +108,28 @@ def test_two_sources_that_see_one_half_each_complement_each_other(class_root):
     assert pair.complementarity.value > 2 * pair.complementarity.error
 
 
+def test_a_difference_of_scores_has_the_standard_error_of_the_samples_differences():
+    ours, first, second = (
+        Probe(1 - sum(missed), 1.0, torch.tensor(missed, dtype=torch.float64))
+        for missed in ([0.1, 0.2], [0.3, 0.1], [0.3, 0.3])
+    )
+    found = difference(ours, first, second)
+    # The mean of both misses 0.2 more on the first sample and as much on the second.
+    assert found.value == pytest.approx(0.2)
+    assert found.error == pytest.approx(0.2)  # deviation √0.02, times √2 for a sum of two
+    one = difference(ours, first)
+    assert one.value == pytest.approx(0.1)
+    assert one.error == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "gain"),
+    [(0.03, 0.01, True), (0.03, 0.02, False), (0.01, 0.001, False), (-0.1, 0.01, False)],
+)
+def test_a_gain_is_worth_something_and_beyond_noise(value, error, gain):
+    assert ScoreDifference(value, error).is_gain() is gain
+
+
 def test_a_half_that_lacks_is_joined_and_noise_and_copies_are_not():
     seen = Samples()
     features = [seen.values[:, :1], seen.values[:, 1:], seen.noise, seen.values[:, :1] * 3 + 1]
@@ -141,14 +164,16 @@ def test_relations_by_the_cosine(cosine, relation):
 # what is concluded
 
 
-NOTHING = Estimate(0.001, 0.002)
-MUCH = Estimate(0.05, 0.005)
+NOTHING = ScoreDifference(0.001, 0.002)
+MUCH = ScoreDifference(0.05, 0.005)
 
 
 def conclusion(cosine=0.0, midpoint=0.2, gain=NOTHING, over_random=NOTHING, above=MUCH, more=1):
     """Lines for sources A, of the score 0.5, and B, where random weights have 0.1."""
     names = ["A", "B", "C"][: 2 + more]
-    sources = [SourceRow(name, "", 0.5 - 0.1 * i, above, NOTHING) for i, name in enumerate(names)]
+    sources = [
+        RelatedSource(name, "", 0.5 - 0.1 * i, above, NOTHING) for i, name in enumerate(names)
+    ]
     pair = PairRow(
         "A", "B", cosine, relation_of(cosine), midpoint, NOTHING, None, 0.5, gain, over_random
     )
@@ -160,7 +185,7 @@ def conclusion(cosine=0.0, midpoint=0.2, gain=NOTHING, over_random=NOTHING, abov
 def test_relatives_may_be_averaged_if_the_average_keeps_what_the_best_one_knows():
     assert "A and B are relatives: averaging them costs little, 98 %" in conclusion(0.9, 0.49)
     assert "averaging them costs nothing" in conclusion(0.9, midpoint=0.51)
-    assert "average knows less" in conclusion(0.9, midpoint=0.3)
+    assert "average is worse" in conclusion(0.9, midpoint=0.3)
     assert "no two are relatives" in conclusion(0.2)
     assert "averaging destroys them" in conclusion(0.2)
     assert "loses little here" in conclusion(0.2, midpoint=0.49)
@@ -172,16 +197,16 @@ def test_sources_complement_each_other_if_they_add_what_random_weights_do_not():
     assert "A and B complement each other (D = +0.050 ± 0.005)" in found
     assert "the others add nothing" in found
     assert "others" not in conclusion(gain=MUCH, over_random=MUCH, more=0)
-    assert "no sign that they know different things" in conclusion(gain=MUCH)
+    assert "no sign that they have learned different things" in conclusion(gain=MUCH)
     assert "the others add nothing to A" in conclusion(over_random=MUCH)
-    assert "the others add nothing to A" in conclusion(gain=Estimate(0.05, 0.03))
-    assert "A, B, C explain less than random" in conclusion(above=Estimate(-0.1, 0.01))
+    assert "the others add nothing to A" in conclusion(gain=ScoreDifference(0.05, 0.03))
+    assert "A, B, C explain less than random" in conclusion(above=ScoreDifference(-0.1, 0.01))
 
 
 # the command
 
 
-def test_the_command_prints_writes_and_repeats_itself(tiny, command, laid_out):
+def test_the_command_prints_writes_and_repeats_itself(tiny, command):
     tiny()
     found = command(*RELATE, "--sources", "random:1,random:2,builtin:faces5", "--output", "found")
     assert found.status == 0, found.err
@@ -221,7 +246,7 @@ def test_heat_maps_stages_are_related_too(tiny, command):
     ("words", "found"),
     [
         (["--sources=random:1"], ["two sources or more", "random-1"]),
-        (["--samples=3"], ["--samples 3", "at least 8"]),
+        (["--samples=3"], ["--samples", "at least 8", "got 3"]),
         (["--sources=random:1,a.pth"], ["1 of 2 sources do not fit"]),
         (["--outptu=x"], ["--outptu", "--output"]),
         (["--data=ImageFolders", "--data.root=nowhere"], ["folder nowhere"]),
@@ -236,7 +261,7 @@ def test_policies_and_fewer_than_two_sources_are_refused(command, faces):
     command(
         "sources", "relate", "--experiment", "rl", "--sources=builtin:breakout,builtin:demon-attack"
     ).refused("policy", "landmarks or classification")
-    with pytest.raises(ConfigError, match="two sources or more, got random-1"):
+    with pytest.raises(ConfigError, match=r"sources must be two or more .*got random-1"):
         relate(ARCHITECTURE, loaded("random:1"), faces, 20)
 
 

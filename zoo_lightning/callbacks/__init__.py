@@ -1,1 +1,8 @@
-"""Lightning callbacks: gates' average and log, gradients, pictures, stopping without loss."""
+"""Lightning callbacks: gates, averaged weights, checkpoints, result files, safeguards.
+
+The names below are imported when they are first used, since torch and Lightning take seconds.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

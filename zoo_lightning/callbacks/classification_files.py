@@ -1,4 +1,4 @@
-"""Files that a classification run leaves for people to look at: pictures, errors, predictions."""
+"""Save figures, test errors and predictions of a classification run to its folder."""
 
 from __future__ import annotations
 
@@ -9,49 +9,53 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchmetrics import Metric
 from typing_extensions import override
 
-from zoo_lightning.callbacks.gathering import gathered
-from zoo_lightning.classification_plots import plot_confusion, plot_mistakes
-from zoo_lightning.exhibits import show_pictures, show_table
-from zoo_lightning.run_folder import PICTURES, TEST_ERRORS
+from zoo_lightning.callbacks.trainer_access import data_module, gathered
+from zoo_lightning.loggers.figures_and_tables import save_figures, save_table
+from zoo_lightning.plotting.classification import plot_confusion, plot_mistakes
+from zoo_lightning.runs.run_folder import PICTURES, PREDICTIONS, TEST_ERRORS
 
-LOOKED_AT = 12
-"""Images in a picture of validation."""
+VALIDATION_IMAGES = 12
+"""Number of images in the validation picture."""
 
-SHOWN = 24
-"""Mistakes in the picture of the most confident ones."""
+MISTAKES = 24
+"""Number of images in the picture of the most confident mistakes."""
 
 BEST = 5
-"""Classes of a prediction that are written."""
+"""Number of most probable classes in ``predictions.csv``."""
 
 
 class ClassificationFiles(Callback):
-    """Pictures of validation and of mistakes, confusion matrix, CSV of errors and predictions.
+    """Save pictures, the confusion matrix, test errors and predictions of a classifier.
 
     At every validation: ``pictures/val_images.png``, images spread evenly over the data set with
     their true and predicted classes.
 
     After a test: ``pictures/confusion.png``, ``pictures/mistakes.png`` (the most confident ones; no
-    such file if there are none), ``confusion.csv`` (numbers of images, a row for each true class),
+    such file if there are none), ``confusion.csv`` (image counts, a row for each true class),
     ``test_errors.csv`` (``image,true,predicted,probability`` of every test image; the probability
     is that of the predicted class).
 
-    After ``predict``: ``predictions.csv`` (``image,class1,probability1,...``, the five most
+    After ``predict``: ``predictions.csv`` (``image,class_1,probability_1,...``, the five most
     probable classes).
 
-    With several processes the files of test and ``predict`` hold the images of all, in the data's
-    order; the picture of validation shows images that the first one sees.
+    With several processes, the files of test and ``predict`` cover the images of all, in the data's
+    order; the validation picture shows images of the first process.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
+        pictures: whether to draw pictures; the CSV files are always written.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, pictures: bool = True) -> None:
         super().__init__()
         self.folder = Path(folder)
+        self.pictures = pictures
         self._sample, self._results = _Results(), _Results()
         self._predictions: list[tuple[int, np.ndarray, np.ndarray]] = []
 
@@ -68,20 +72,20 @@ class ClassificationFiles(Callback):
         batch: dict[str, Any],
         *args: Any,
     ) -> None:
-        if trainer.is_global_zero and not trainer.sanity_checking:
-            every = max(len(trainer.datamodule.val_set) // LOOKED_AT, 1)
+        if self.pictures and trainer.is_global_zero and not trainer.sanity_checking:
+            every = max(len(data_module(trainer).val_set) // VALIDATION_IMAGES, 1)
             rows = (batch["index"] % every == 0).nonzero().flatten()
-            rows = rows[: max(LOOKED_AT - len(self._sample.indices), 0)]
+            rows = rows[: max(VALIDATION_IMAGES - len(self._sample.indices), 0)]
             if len(rows):
                 picked = {name: batch[name][rows] for name in ("index", "label")}
                 self._sample.add(outputs["probabilities"][rows], picked)
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        data, rows = trainer.datamodule, list(self._sample.rows())
+        data, rows = data_module(trainer), list(self._sample.rows())
         if rows:
-            figure = _draw(data.val_set, rows, class_names(data, pl_module.num_classes))
-            show_pictures(trainer, pl_module, self.folder, {"val_images.png": figure})
+            figure = _draw(data.val_set, rows, class_names(data, _num_classes(pl_module)))
+            save_figures(trainer, pl_module, self.folder, {"val_images.png": figure})
 
     @override
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -100,17 +104,20 @@ class ClassificationFiles(Callback):
 
     @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        matrix = _numpy(pl_module.confusion.compute())  # all processes take part
-        results, data = _Results.joined(gathered(self._results)), trainer.datamodule
+        confusion = pl_module.confusion
+        assert isinstance(confusion, Metric)
+        matrix = _numpy(confusion.compute())  # all processes take part
+        results, data = _Results.joined(gathered(self._results)), data_module(trainer)
         if not trainer.is_global_zero or not results.indices:
             return
         classes = class_names(data, len(matrix))
-        figures = {"confusion.png": plot_confusion(matrix, classes)}
-        (self.folder / PICTURES / "mistakes.png").unlink(missing_ok=True)
-        if mistakes := results.mistakes()[:SHOWN]:
-            figures["mistakes.png"] = _draw(data.test_set, mistakes, classes)
-        show_pictures(trainer, pl_module, self.folder, figures)
-        show_table(
+        if self.pictures:
+            figures = {"confusion.png": plot_confusion(matrix, classes)}
+            (self.folder / PICTURES / "mistakes.png").unlink(missing_ok=True)
+            if mistakes := results.mistakes()[:MISTAKES]:
+                figures["mistakes.png"] = _draw(data.test_set, mistakes, classes)
+            save_figures(trainer, pl_module, self.folder, figures)
+        save_table(
             trainer,
             pl_module,
             self.folder / "confusion.csv",
@@ -118,7 +125,7 @@ class ClassificationFiles(Callback):
             ([name, *row.astype(int)] for name, row in zip(classes, matrix, strict=True)),
         )
         names = data.test_set.names
-        show_table(
+        save_table(
             trainer,
             pl_module,
             self.folder / TEST_ERRORS,
@@ -149,21 +156,22 @@ class ClassificationFiles(Callback):
         if not trainer.is_global_zero or not predictions:
             return
         predictions.sort(key=lambda each: each[0])
-        data = trainer.datamodule
-        classes = class_names(data, pl_module.num_classes)
+        data = data_module(trainer)
+        classes = class_names(data, _num_classes(pl_module))
         count = len(predictions[0][1])
-        header = [f"{word}{k + 1}" for k in range(count) for word in ("class", "probability")]
+        header = [f"{word}_{k + 1}" for k in range(count) for word in ("class", "probability")]
         rows = []
         for index, labels, probabilities in predictions:
             cells = zip(labels.astype(int), probabilities, strict=True)
-            pairs = [(classes[label], f"{value:.4f}") for label, value in cells]
+            pairs = [(classes[label], f"{value:.6f}") for label, value in cells]
             rows.append([data.test_set.names[index], *(word for pair in pairs for word in pair)])
-        file = self.folder / "predictions.csv"
-        show_table(trainer, pl_module, file, ["image", *header], rows)
+        file = self.folder / PREDICTIONS
+        save_table(trainer, pl_module, file, ["image", *header], rows)
+        rank_zero_info(f"{len(rows)} predictions in {file}")
 
 
 class _Results:
-    """What is kept of each image: its class, the predicted one and that one's probability."""
+    """Index, true class, predicted class and its probability of the images of a test."""
 
     def __init__(self) -> None:
         self.indices: list[int] = []
@@ -172,7 +180,7 @@ class _Results:
         self.probabilities: list[float] = []
 
     def add(self, probabilities: Tensor, batch: dict[str, Any]) -> None:
-        """Take a batch in."""
+        """Add a batch."""
         best = probabilities.max(dim=1)
         self.indices += batch["index"].tolist()
         self.true += batch["label"].tolist()
@@ -181,7 +189,7 @@ class _Results:
 
     @classmethod
     def joined(cls, parts: Sequence[_Results]) -> _Results:
-        """Those of several processes, in the order of the images."""
+        """Join the results of several processes, in the order of the images."""
         rows = sorted(row for part in parts for row in part.rows())
         found = cls()
         for index, true, pred, probability in rows:
@@ -192,11 +200,11 @@ class _Results:
         return found
 
     def rows(self) -> Iterable[tuple[int, int, int, float]]:
-        """Index, true class, predicted class, probability of each image."""
+        """Iterate over index, true class, predicted class and probability of each image."""
         return zip(self.indices, self.true, self.pred, self.probabilities, strict=True)
 
     def mistakes(self) -> list[tuple[int, int, int, float]]:
-        """Rows of the images that were not recognised, the most confident mistake first."""
+        """List the rows of misclassified images, the most confident mistake first."""
         wrong = [row for row in self.rows() if row[1] != row[2]]
         # Not a number, after a training that diverged, comes last.
         return sorted(wrong, key=lambda row: -row[3] if row[3] == row[3] else 1.0)
@@ -205,7 +213,7 @@ class _Results:
 def _draw(
     dataset: Any, rows: Sequence[tuple[int, int, int, float]], classes: Sequence[str]
 ) -> Figure:
-    """Images, read anew, with the classes they have and were given."""
+    """Draw images, read again from the data set, with their true and predicted classes."""
     indices, true, pred, probabilities = zip(*rows, strict=True)
     return plot_mistakes(
         np.stack([central_crop(dataset[index]["image"]) for index in indices]),
@@ -215,13 +223,19 @@ def _draw(
     )
 
 
+def _num_classes(pl_module: pl.LightningModule) -> int:
+    count = pl_module.num_classes
+    assert isinstance(count, int)
+    return count
+
+
 def class_names(data: Any, count: int) -> list[str]:
-    """What the data call the classes, else their numbers."""
+    """Class names of the data module, or the numbers 0 to ``count - 1``."""
     return list(getattr(data, "class_names", None) or map(str, range(count)))
 
 
 def central_crop(image: Tensor) -> np.ndarray:
-    """The image ``(3, S, S)`` to show, of several crops ``(10, 3, S, S)`` the central one."""
+    """Select the image ``(3, S, S)`` to draw: the centre crop of ``(10, 3, S, S)``."""
     return _numpy(image[4] if image.dim() == 4 else image).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Losses and gradients that are no numbers, noticed at the step where they appear."""
+"""Detect NaN and infinity in loss or gradients at the step where they appear."""
 
 from __future__ import annotations
 
@@ -9,40 +9,42 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
+from zoo_lightning.callbacks.trainer_access import data_module
 from zoo_lightning.errors import NumbersError
-from zoo_lightning.layers import AggregatedLayer
-from zoo_lightning.shares import check_choice
+from zoo_lightning.models.initialization import check_choice
+from zoo_lightning.nn import AggregatedLayer
 
 NAMED = 8
-"""Files of a batch that a message names."""
+"""Largest number of a batch's files that a message names."""
 
 OVERFLOWS = 100
-"""Steps in a row that mixed precision may leave out: its scale halves each time."""
+"""Largest number of consecutive steps that mixed precision may skip, halving its scale."""
 
 Policy = Literal["stop", "skip"]
 
 
 class FiniteNumbers(Callback):
-    """Stops before a step that would put NaN or infinity into the weights, or leaves it out.
+    """Stop before a step that would make weights NaN or infinite, or skip the step.
 
-    The check costs one look at the loss and the gradients a step. Steps that mixed precision leaves
-    out by itself, because gradients in half precision overflowed, are no fault: there the loss is a
-    number. Not before a hundred of them in a row is it one.
+    The check reads the loss and the gradients once a step. Steps that mixed precision skips by
+    itself, because half-precision gradients overflowed although the loss is finite, are tolerated
+    up to a hundred in a row.
 
-    A step that is left out changes nothing: neither weights nor norm statistics nor the gates'
-    moving average. How many there were is logged as ``skipped_steps``. For that these are copied
-    before each step, with ``skip`` only.
+    A skipped step changes nothing: neither weights nor norm statistics nor the gates' moving
+    average. Their number is logged as ``skipped_steps``. With ``skip``, buffers are copied before
+    each step.
 
     Args:
-        policy: ``stop``, or ``skip`` to leave the step out and go on.
+        policy: ``stop``, or ``skip`` to skip the step and continue.
 
     Raises:
-        NumbersError: in training, when the policy is ``stop``; it names the batch's files, and says
-            what of loss, inputs and gradients is no number.
+        NumbersError: a loss or gradient is not finite and the policy is ``stop``; the message names
+            the batch's files, and which of loss, inputs and gradients are not finite.
     """
 
     def __init__(self, policy: Policy = "stop") -> None:
@@ -60,7 +62,7 @@ class FiniteNumbers(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.policy != "skip" or pl_module.automatic_optimization:
             return
-        # Only the optimiser itself tells where one of a batch's many steps ends.
+        # Only the optimiser itself knows where one of a batch's many steps ends.
         for optimizer in trainer.optimizers:
             hook = optimizer.register_step_post_hook(lambda *_: self._keep_buffers(pl_module))
             self._hooks.append(hook)
@@ -108,19 +110,19 @@ class FiniteNumbers(Callback):
         if loss_fine and getattr(trainer.precision_plugin, "scaler", None) is not None:
             self._overflows += 1
             if self._overflows <= OVERFLOWS:
-                return  # the scaler leaves the step out and lowers its scale
-        told = describe(losses, batches, pl_module)
+                return  # the scaler skips the step and lowers its scale
+        found = describe(losses, batches, pl_module)
         if self.policy == "stop":
             raise NumbersError(
-                f"step {trainer.global_step}: {told}. Nothing was learned from it; the checkpoints "
-                "are of before. Lower model.lr, look at the files, use 32-bit precision, or leave "
-                "such steps out with --on_nonfinite skip"
+                f"step {trainer.global_step}: {found}. Nothing was learned from it; the "
+                "checkpoints are of earlier steps. Lower model.lr, look at the files, use 32-bit "
+                "precision, or skip such steps with --on_nonfinite skip"
             )
-        self._leave_out(pl_module)
+        self._skip(pl_module)
         self.skipped += 1
-        rank_zero_warn(f"step {trainer.global_step} is left out: {told}")
+        rank_zero_warn(f"step {trainer.global_step} is skipped: {found}")
 
-    def _leave_out(self, pl_module: pl.LightningModule) -> None:
+    def _skip(self, pl_module: pl.LightningModule) -> None:
         for parameter in pl_module.parameters():
             parameter.grad = None
         with torch.no_grad():
@@ -150,19 +152,24 @@ class FiniteNumbers(Callback):
 
 
 def _all_finite(tensors: list[Tensor]) -> bool:
-    """Whether every number of every tensor is one, mostly by a single look at the device."""
+    """Whether all tensors are finite, mostly by a single read from the device."""
     if not tensors:
         return True
     # A sum of squares is many times faster than a maximum is on CPUs.
-    norms = torch._foreach_norm(tensors, 2)
-    if bool(torch.stack([norm.float().isfinite() for norm in norms]).all()):
+    if bool(get_total_norm(tensors).isfinite()):
         return True
     # Squares of large numbers overflow where the numbers do not.
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def describe(losses: list[Tensor], batches: list[Any], pl_module: pl.LightningModule) -> str:
-    """What is NaN or infinite, and which files the batch is of."""
+    """Describe what is NaN or infinite, and name the batch's files.
+
+    Args:
+        losses: losses of the step's batches.
+        batches: batches that the step learns from.
+        pl_module: task, with its gradients.
+    """
     found = [f"the loss is {float(loss):g}" for loss in losses if not bool(loss.isfinite())][:1]
     names: list[str] = []
     for batch in batches:
@@ -176,11 +183,11 @@ def describe(losses: list[Tensor], batches: list[Any], pl_module: pl.LightningMo
     ]
     if wrong:
         found.append(f"{len(wrong)} gradients are not finite, the first that of {wrong[0]}")
-    told = "; ".join(found)
+    words = "; ".join(found)
     if names:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        told += f"; the batch is {', '.join(names[:NAMED])}{more}"
-    return told
+        words += f"; the batch is {', '.join(names[:NAMED])}{more}"
+    return words
 
 
 def _wrong_inputs(batch: dict[str, Any]) -> list[str]:
@@ -196,9 +203,9 @@ def _wrong_inputs(batch: dict[str, Any]) -> list[str]:
 
 
 def names_of(batch: dict[str, Any], pl_module: pl.LightningModule) -> list[str]:
-    """Files of a training batch's samples, or their numbers where they are of no file."""
+    """List the files of a training batch's samples, or sample numbers without files."""
     if "index" not in batch:
         return []
-    data = getattr(pl_module.trainer, "datamodule", None)
+    data = data_module(pl_module.trainer)
     name = getattr(getattr(data, "train_set", None), "sample_name", "sample {}".format)
     return [str(name(index)) for index in batch["index"].tolist()]

@@ -1,4 +1,4 @@
-"""Pictures of the gates by layer and source: how they are, and how they came to be so."""
+"""Draw the gates by layer and source: current values, and values over the training."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from typing_extensions import override
 
-from zoo_lightning.backbone import ZooBackbone
-from zoo_lightning.callbacks.gate_log import GateLog
-from zoo_lightning.exhibits import show_pictures, step_of
-from zoo_lightning.gates.plots import plot_gate_history, plot_gates_now
-from zoo_lightning.loggers import unharmed
+from zoo_lightning.callbacks.gates import GateLog
+from zoo_lightning.callbacks.trainer_access import callbacks_of
+from zoo_lightning.loggers.figures_and_tables import save_figures, step_of
+from zoo_lightning.loggers.selection import tolerate_failures
+from zoo_lightning.models.backbone import ZooBackbone
+from zoo_lightning.plotting.gates import plot_gate_history, plot_gates_now
 
 PAUSE = 30.0
-"""Seconds before and between drawings, lest they take more time than quick trainings."""
+"""Least seconds before and between drawings, so that short trainings are not slowed down."""
 
 
 class GatePictures(Callback):
-    """Keeps the gates of every validation and draws them, layers by sources.
+    """Record the gates at every validation and draw them by layer and source.
 
-    ``pictures/gates.png`` has the newest gates with their numbers, ``pictures/gates_over_time.png``
-    a panel for each source, layers by validations. They are drawn at a validation unless the run
-    began or they were drawn less than ``PAUSE`` seconds ago, and at the end of training.
-    TensorBoard and Weights & Biases get the pictures and, at every validation,
-    ``gates/LAYER/SOURCE``; ``metrics.csv`` does not get the latter, of which there are hundreds in
-    large networks (see :class:`~zoo_lightning.callbacks.gate_log.GateLog`).
+    ``pictures/gates.png`` shows the newest gates with their values,
+    ``pictures/gates_over_time.png`` a panel of layers by validations for each source. They are
+    drawn at a validation unless the run began or they were drawn less than ``PAUSE`` seconds ago,
+    and at the end of training. TensorBoard and Weights & Biases get the pictures and, at every
+    validation, ``gates/LAYER/SOURCE``; ``metrics.csv`` does not contain these hundreds of values
+    (see :class:`~zoo_lightning.callbacks.gates.GateLog`).
 
-    Gates are the layers' moving averages, in full mode as in lite mode: what a batch gets on
-    average. What was kept is part of checkpoints, so the pictures of a run that goes on begin where
-    it began.
+    Gates are the layers' moving averages of batch averages, in both modes, full and lite. State:
+    the gates of all validations, so the pictures of a resumed run begin where the run began.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
     """
 
     def __init__(self, folder: str) -> None:
@@ -47,7 +47,7 @@ class GatePictures(Callback):
         self.folder = Path(folder)
         self.steps: list[int] = []
         self.gates: list[Tensor] = []
-        """For each of the steps ``(L, m)``, on the CPU."""
+        """Gates ``(L, m)`` of ``L`` layers and ``m`` sources at each of ``steps``, on the CPU."""
         self._drawn_at = time.monotonic()
         self._drawn = 0
 
@@ -83,14 +83,14 @@ class GatePictures(Callback):
             self._draw(trainer, pl_module)
 
     def _log_series(self, trainer: pl.Trainer, backbone: ZooBackbone) -> None:
-        if any(isinstance(each, GateLog) and each.every_batch for each in trainer.callbacks):
-            return  # they are logged more often there
+        if any(isinstance(each, GateLog) and each.every_batch for each in callbacks_of(trainer)):
+            return  # GateLog logs them more often
         values = {
             f"gates/{layer}/{source.name}": float(gate)
             for layer, row in zip(backbone.aggregated_layers(), self.gates[-1], strict=True)
             for source, gate in zip(backbone.sources, row, strict=True)
         }
-        with unharmed("gates by layer"):
+        with tolerate_failures("gates by layer"):
             for logger in trainer.loggers:
                 if isinstance(logger, (TensorBoardLogger, WandbLogger)):
                     logger.log_metrics(values, step=self.steps[-1])
@@ -103,5 +103,5 @@ class GatePictures(Callback):
             "gates.png": plot_gates_now(history[-1], layers, sources, self.steps[-1]),
             "gates_over_time.png": plot_gate_history(history, self.steps, layers, sources),
         }
-        show_pictures(trainer, pl_module, self.folder, figures)
+        save_figures(trainer, pl_module, self.folder, figures)
         self._drawn_at, self._drawn = time.monotonic(), len(self.steps)

@@ -1,4 +1,4 @@
-"""How large gradients are, of the whole model and of its parts."""
+"""Log gradient norms of the whole model and of its parts."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from zoo_lightning.tasks.parts import part_of
+from zoo_lightning.tasks.optimisation import part_of
 
 
 class GradientNorms(Callback):
-    """Logs ``gradients/total`` and ``gradients/{backbone,alignment,gates,head}`` to every logger.
+    """Log ``gradients/total`` and ``gradients/{backbone,alignment,gates,head}``, Euclidean norms.
 
-    Euclidean norms of what the optimiser is about to be given: of all accumulated batches and all
-    devices, in the loss's own scale (mixed precision has been unscaled; a step that it is going to
-    leave out shows infinity), before clipping.
+    The gradients are those that the optimiser is about to use: over all accumulated batches and all
+    devices, before clipping and, in mixed precision, unscaled (infinite at a step that is skipped).
 
-    What PPO logs with a rollout is of its last minibatch. A task that optimises by itself must clip
-    in its own ``on_before_optimizer_step``, which comes after this one.
+    PPO logs those of a rollout's last minibatch. A task that optimises by itself must clip in its
+    own ``on_before_optimizer_step``, which comes after this callback's.
     """
 
     @override
@@ -36,7 +35,7 @@ class GradientNorms(Callback):
 
 
 def gradient_norms(module: Any) -> dict[str, Tensor]:
-    """Norms of a module's gradients: ``total``, and of each part that has some."""
+    """Compute a module's gradient norms: ``total``, and of each part that has gradients."""
     gradients: dict[str, list[Tensor]] = defaultdict(list)
     for name, parameter in module.named_parameters():
         if parameter.grad is not None:

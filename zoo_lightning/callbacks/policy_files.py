@@ -1,4 +1,4 @@
-"""Files that a run of a policy leaves for people to look at: games' scores, curves, a film."""
+"""Save the test scores of a policy and a video of a game to its run's folder."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from zoo_lightning.envs.reference_scores import SOURCE
-from zoo_lightning.exhibits import show_table
-from zoo_lightning.rl.filming import write_film
+from zoo_lightning.loggers.figures_and_tables import save_table
+from zoo_lightning.rl.environments.reference_scores import SOURCE
+from zoo_lightning.rl.video import write_film
 
 
 class PolicyFiles(Callback):
-    """Scores of the test's games and a film of a game.
+    """Save the scores of the test games, and a video of a game.
 
-    After a test: ``test_games.csv`` (``game,score,length``, lengths in decisions of the agent).
-    After ``predict``: ``game.mp4``, or ``game.gif`` where PyAV is not installed.
+    After a test: ``test_games.csv`` (``game,score,length``, lengths in agent steps). After
+    ``predict``: ``game.mp4``, or ``game.gif`` where PyAV is not installed.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
     """
 
     def __init__(self, folder: str) -> None:
@@ -34,7 +34,7 @@ class PolicyFiles(Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: dict[str, Any],
+        outputs: Any,
         *args: Any,
     ) -> None:
         if not trainer.is_global_zero:
@@ -42,7 +42,7 @@ class PolicyFiles(Callback):
         pairs = zip(outputs["scores"].tolist(), outputs["lengths"].tolist(), strict=True)
         rows = ([k, f"{score:g}", int(length)] for k, (score, length) in enumerate(pairs))
         file = self.folder / "test_games.csv"
-        show_table(trainer, pl_module, file, ["game", "score", "length"], rows)
+        save_table(trainer, pl_module, file, ["game", "score", "length"], rows)
         if "test/human_return" in trainer.callback_metrics:
             rank_zero_info(f"human_return and reference_random_return: {SOURCE}")
 

@@ -1,4 +1,4 @@
-"""Multiply-adds of a whole training: what ``summary.json`` reports as its compute."""
+"""Count the multiply-adds of a training, for the compute in ``summary.json``."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import nn
 from typing_extensions import override
 
-from zoo_lightning.layers.multiply_adds import Count, counting
+from zoo_lightning.nn.multiply_adds import Count, counting
 
 PARTS = ("preparation", "training", "validation")
-"""What happens before the first step (a probed head, norm statistics), in steps, and between."""
+"""Parts of a training: before the first step (head probe, norm statistics), steps, validations."""
 
 COUNTED = 2
-"""Steps, and validations, that are counted operation by operation."""
+"""Number of steps, and of validations, that are counted operation by operation."""
 
 
 class TrainingCompute(Callback):
-    """Counts the multiply-adds of a training: of its preparation, its steps and its validations.
+    """Count the multiply-adds of a training: its preparation, its steps and its validations.
 
     The first two steps and validations are counted operation by operation, as
-    :mod:`zoo_lightning.layers.multiply_adds` does; every one is taken to cost as much as the
-    cheaper of these, since layers may try several ways to compute in the first. The counts are
-    those of this process. Compiled models are not counted, because torch hides their operations
-    from the counter. Put it before callbacks that compute in ``on_train_start``.
+    :mod:`zoo_lightning.nn.multiply_adds` does; all others are assumed to cost as much as the
+    cheaper of the two, because layers may try several plans in the first. Counts are of this
+    process. Compiled models are not counted, because torch hides their operations from the counter.
+    Put this callback before callbacks that compute in ``on_train_start``.
 
-    Hooks: ``on_train_start`` until the first epoch begins is the preparation; then each batch and
-    each validation but the sanity check. State: the multiply-adds so far and the unit, so that a
-    resumed run knows its whole cost, and in what its budget was counted.
+    Hooks: from ``on_train_start`` to the first epoch for the preparation; then each batch, and each
+    validation but the sanity check. State: the multiply-adds so far and the unit, so that a resumed
+    run has its total cost and the unit of its budget.
 
     Args:
-        unit: multiply-adds of this process in whose multiples the run's budget is given; ``None``
-            without a budget.
+        unit: multiply-adds of one unit of the run's budget, for this process; ``None`` without a
+            budget.
 
     Attributes:
         parts: multiply-adds of this process so far, by the names in :data:`PARTS`.
-        unit: as given, or as the checkpoint had it that the run resumes from.
+        unit: the given unit, or that of the checkpoint that the run is resumed from.
     """
 
     def __init__(self, unit: int | None = None) -> None:
@@ -50,12 +51,12 @@ class TrainingCompute(Callback):
         self._count = Count()
 
     def _begin(self, pl_module: pl.LightningModule) -> None:
-        if self._counter is None and not _is_compiled(pl_module):
+        if self._counter is None and not is_compiled(pl_module):
             self._counter = counting()
             self._count = self._counter.__enter__()
 
     def _end(self) -> int:
-        """Multiply-adds since the beginning; 0 where nothing was counted."""
+        """Multiply-adds since :meth:`_begin`; 0 if nothing was counted."""
         if self._counter is None:
             return 0
         self._counter.__exit__(None, None, None)
@@ -128,7 +129,12 @@ class TrainingCompute(Callback):
             self.unit = state_dict.get("unit")  # which older versions did not keep
 
 
-def _is_compiled(module: pl.LightningModule) -> bool:
+def is_compiled(module: nn.Module) -> bool:
+    """Whether ``torch.compile`` was applied to a module or a submodule.
+
+    torch has no public attribute for this; if its private ones change, multiply-adds of compiled
+    models are counted as 0.
+    """
     return any(
         getattr(each, "_compiled_call_impl", None) is not None or hasattr(each, "_orig_mod")
         for each in module.modules()

@@ -1,27 +1,46 @@
-"""Data modules: where images and targets come from, and how they are loaded."""
+"""Data modules for image classification, facial landmarks and Atari games, and their options."""
 
 from zoo_lightning.data.atari import AtariData
-from zoo_lightning.data.class_lists import ListFiles
-from zoo_lightning.data.classification import ImageFolders
-from zoo_lightning.data.drawn_faces import DrawnFaces
-from zoo_lightning.data.fashion_mnist import FashionMNISTSubset
-from zoo_lightning.data.landmarks import COFW, W300, WFLW, COCOKeypoints, HRNetCSV, LandmarkCSV
-from zoo_lightning.data.scenes import CountedFaces, PhotoMosaics
-from zoo_lightning.data.torchvision_data import TorchvisionData
+from zoo_lightning.data.augmentation import Augmentation
+from zoo_lightning.data.classification.fashion_mnist import FashionMNISTSubset
+from zoo_lightning.data.classification.folders import ImageFolders
+from zoo_lightning.data.classification.lists import ListFiles
+from zoo_lightning.data.classification.torchvision_data import TorchvisionData
+from zoo_lightning.data.example_files import write_checkpoints, write_image_folders
+from zoo_lightning.data.landmarks.head_pose import head_poses
+from zoo_lightning.data.landmarks.published import (
+    COFW,
+    W300,
+    WFLW,
+    COCOKeypoints,
+    HRNetCSV,
+    LandmarkCSV,
+)
+from zoo_lightning.data.landmarks.schemes import SCHEMES, LandmarkScheme
+from zoo_lightning.data.loading import ImageDataModule
+from zoo_lightning.data.synthetic.drawn_faces import DrawnFaces
+from zoo_lightning.data.synthetic.scenes import CountedFaces, PhotoMosaics
 
 __all__ = [
     "COFW",
+    "SCHEMES",
     "W300",
     "WFLW",
     "AtariData",
+    "Augmentation",
     "COCOKeypoints",
     "CountedFaces",
     "DrawnFaces",
     "FashionMNISTSubset",
     "HRNetCSV",
+    "ImageDataModule",
     "ImageFolders",
     "LandmarkCSV",
+    "LandmarkScheme",
     "ListFiles",
     "PhotoMosaics",
     "TorchvisionData",
+    "head_poses",
+    "write_checkpoints",
+    "write_image_folders",
 ]

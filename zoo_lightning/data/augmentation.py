@@ -1,7 +1,7 @@
-"""Random variations of a training image together with its landmarks.
+"""Random augmentation of a training image together with its landmarks.
 
-One affine warp takes the cached image straight to the network's input, so pixels are interpolated
-once; colours, blur, noise and an occluding rectangle follow. Plain Pillow and NumPy: at 64x64 this
+One affine warp maps the cached image to the network's input, so pixels are interpolated only once;
+colours, blur, noise and an occluding rectangle follow. Plain Pillow and NumPy: at 64x64 this
 is several times faster than the same transforms as tensor operations. All random numbers come from
 the sample's own generator.
 """
@@ -24,21 +24,21 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far training images are varied. Zeros (and a scale of 1 to 1) switch a variation off.
+    """Options of the training augmentation; 0 (a scale of 1 to 1) disables a transform.
 
     Args:
         rotation: largest rotation to either side, degrees.
-        scale: smallest and largest factor of the size.
+        scale: smallest and largest scale factor, above 0.
         shift: largest shift in each direction, fraction of the image's side.
-        flip: probability of mirroring; 0 if the landmark scheme does not say how points swap.
+        flip: probability of mirroring; taken as 0 if it is not known which landmarks swap.
         colour: strength in [0, 1] of changes of brightness, contrast, saturation and hue.
-        grey: probability of taking the colours away.
+        grey: probability of converting the image to greyscale.
         blur: probability of a Gaussian blur of up to 1 % of the image's side.
-        noise: probability of sensor noise of up to 8 % of the range.
-        occlusion: probability of covering a rectangle of up to 40 % of each side.
+        noise: probability of Gaussian noise with a standard deviation of up to 8 % of the range.
+        occlusion: probability of covering a rectangle with sides of 10 to 40 % of the image's.
 
     Raises:
-        ConfigError: for a number outside its range.
+        ConfigError: a number is out of range.
     """
 
     rotation: float = 25.0
@@ -54,19 +54,19 @@ class Augmentation:
     def __post_init__(self) -> None:
         for name in ("flip", "colour", "grey", "blur", "noise", "occlusion"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"`{name}` must be in [0, 1], found {getattr(self, name)}.")
+                raise ConfigError(f"`{name}` must be in [0, 1], got {getattr(self, name)}.")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ConfigError(
-                f"`scale` must be a smallest and a largest factor above 0, found {self.scale}."
+                f"`scale` must be a smallest and a largest factor above 0, got {self.scale}."
             )
         if not 0 <= self.shift < 1 or not 0 <= self.rotation <= 180:
             raise ConfigError(
-                "`shift` must be in [0, 1) and `rotation` in [0, 180], found "
+                "`shift` must be in [0, 1) and `rotation` in [0, 180], got "
                 f"{self.shift} and {self.rotation}."
             )
 
     def as_option(self) -> dict[str, Any]:
-        """In plain values, as an option ``augment`` would give it."""
+        """Convert to plain values, in the form of the option ``augment``."""
         return asdict(self) | {"scale": list(self.scale)}
 
 
@@ -74,7 +74,7 @@ NO_AUGMENTATION = Augmentation(0, (1, 1), 0, 0, 0, 0, 0, 0, 0)
 
 
 def reach(options: Augmentation) -> float:
-    """Side of the square that varied images can show, in sides of the unvaried square."""
+    """Side of the square that augmented crops lie within, in sides of the unaugmented crop."""
     angle = math.radians(min(options.rotation, 45))  # a square reaches furthest on its corner
     turned = math.cos(angle) + math.sin(angle)
     return max((1 + 2 * options.shift) * turned / options.scale[0], 1.0)
@@ -90,18 +90,18 @@ def augment(
     visible: np.ndarray | None = None,
     extent: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vary one training image and move its points with it.
+    """Augment one training image and transform its points.
 
     Args:
         image: ``(S, S, 3)`` uint8.
         points: ``(K, 2)`` in the image's pixels.
         size: side of the result, pixels.
-        options: how far to vary.
+        options: strengths of the augmentation.
         flip: permutation of the points under mirroring; ``None`` never mirrors.
-        generator: of the sample.
+        generator: random generator of the sample.
         visible: ``(K,)`` bool, the points that count; ``None`` for all.
-        extent: fraction of the image's side that unvaried fills the result; what surrounds it comes
-            into sight when the image is turned, shifted or shrunk.
+        extent: fraction of the image's side that fills the result without augmentation; the rest
+            becomes visible when the image is rotated, shifted or shrunk.
 
     Returns:
         Image ``(size, size, 3)`` uint8, points ``(K, 2)`` float32 in its pixels, and which of them
@@ -112,7 +112,7 @@ def augment(
     affine = random_affine(image.shape[0], size, options, mirrored, draw[1:5], extent)
     points = transform_points(points, affine).astype(np.float32)
     visible = np.ones(len(points), bool) if visible is None else visible
-    if mirrored:
+    if mirrored and flip is not None:
         points, visible = points[list(flip)], visible[list(flip)]
     warped = warp(image, affine, size)
     if draw[5] < options.blur:
@@ -135,11 +135,11 @@ def random_affine(
     draw: list[float],
     extent: float = 1.0,
 ) -> np.ndarray:
-    """Rotation and scale about the image's centre, then shift, then mirroring.
+    """Draw an affine map: rotation and scale about the centre, then shift, then mirroring.
 
     Args:
-        side: of the source image, pixels.
-        size: of the result, pixels.
+        side: side of the source image, pixels.
+        size: side of the result, pixels.
         options: ranges.
         mirrored: whether left and right are swapped.
         draw: four numbers in [0, 1).
@@ -165,10 +165,10 @@ def random_affine(
 
 
 def warp(image: np.ndarray, affine: np.ndarray, size: int) -> Image.Image:
-    """Resample once, bilinearly, black outside.
+    """Apply an affine map to an image, bilinearly, with black outside.
 
     Args:
-        image: ``(S, S, 3)`` uint8, at most about twice the result's resolution, lest it alias.
+        image: ``(S, S, 3)`` uint8, at most about twice the result's resolution, to avoid aliasing.
         affine: ``(2, 3)`` image pixels to result pixels.
         size: side of the result, pixels.
     """
@@ -180,12 +180,12 @@ def warp(image: np.ndarray, affine: np.ndarray, size: int) -> Image.Image:
 
 
 def recolour(pixels: np.ndarray, strength: float, grey: bool, draw: list[float]) -> np.ndarray:
-    """Contrast and brightness about the image's mean, saturation, and a colour cast.
+    """Change contrast and brightness about the image's mean, saturation, and colour cast.
 
     Args:
         pixels: ``(S, S, 3)`` uint8.
-        strength: in [0, 1].
-        grey: whether to take the colours away.
+        strength: strength of the changes, in [0, 1].
+        grey: whether to convert to greyscale.
         draw: seven numbers in [0, 1).
 
     Returns:
@@ -210,7 +210,7 @@ def add_noise(pixels: np.ndarray, strength: float, generator: torch.Generator) -
 
 
 def cover(pixels: np.ndarray, draw: list[float]) -> np.ndarray:
-    """Cover a rectangle of 10 to 40 % of each side with one colour; it may leave the image.
+    """Cover a rectangle of 10 to 40 % of each side with one colour; it may extend beyond the image.
 
     Args:
         pixels: ``(S, S, 3)`` uint8.

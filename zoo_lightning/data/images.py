@@ -1,4 +1,4 @@
-"""Images to square uint8 arrays: opening, checking, cropping and caching them.
+"""Open, check, crop and cache images as square uint8 arrays.
 
 Each image is padded with black to a centred square, or the square around a face is cut out of it,
 black where that leaves the image; then it is resized, so that no face is distorted. Coordinates are
@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from zoo_lightning.data.image_files import opened, shrink_for_canvas
+from zoo_lightning.data.image_files import map_in_threads, on_disk, opened, shrink_for_canvas
+from zoo_lightning.data.image_list import ImageList
+from zoo_lightning.data.values import ValueRange, is_deep, to_grey
 from zoo_lightning.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -24,21 +25,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ORIENTATION = 0x0112
-"""EXIF's tag of how an image is to be turned: 1 not at all, 2 to 8 somehow."""
+"""EXIF tag of the orientation: 1 is upright, 2 to 8 are rotations and reflections."""
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
-def open_rgb(path: Path, upright: bool = False) -> Image.Image:
+def open_rgb(path: Path, upright: bool = False, values: ValueRange | None = None) -> Image.Image:
     """Decode an image file to RGB.
 
-    16 bit are scaled to 8, and so are fractions of 1 in floating numbers; what is transparent is
-    put on white.
+    Images with more than 8 bits or floating-point values are scaled to 8 bits; transparent pixels
+    are composited on white.
 
     Args:
-        path: of the file.
-        upright: apply the rotation that EXIF asks for. Landmark files count the stored pixels.
+        path: image file.
+        upright: whether to apply the EXIF orientation. Landmark files count the stored pixels.
+        values: pixel values of black and white in images with more than 8 bits; ``None`` estimates
+            them from this image alone. Ignored for 16-bit colour images, which Pillow reads as
+            8-bit.
 
     Raises:
         DataError: if the file is absent or is no readable image.
@@ -46,23 +49,15 @@ def open_rgb(path: Path, upright: bool = False) -> Image.Image:
     try:
         with opened(path) as image:
             image.load()
-            return to_rgb(_turned(image) if upright else image)
+            return to_rgb(_turned(image) if upright else image, values)
     except Exception as error:  # decoders raise whatever a damaged file leads them to
         raise DataError(unreadable(path, error)) from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, values: ValueRange | None = None) -> Image.Image:
     """Convert a decoded image of any mode to RGB; see ``open_rgb``."""
-    if image.mode.startswith("I;16"):  # RGB would clip 16 bit to its lowest 256 values
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "I":  # what some versions of Pillow open 16 bit as
-        pixels = np.asarray(image)
-        pixels = pixels >> 8 if pixels.max() > 255 else pixels
-        return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        pixels = np.nan_to_num(np.asarray(image))
-        pixels = pixels * 255 if pixels.max() <= 1 else pixels
-        return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if is_deep(image.mode):  # RGB would clip 16 bit to its lowest 256 values
+        return to_grey(image, values).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         # Colours below full transparency are arbitrary, often black.
@@ -71,7 +66,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _turned(image: Image.Image) -> Image.Image:
-    """As EXIF says it is to be seen; as it is stored where EXIF is absent or damaged."""
+    """Apply the EXIF orientation; an image with damaged EXIF stays as it is stored."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # of the header alone: the pixels are decoded already
@@ -79,7 +74,7 @@ def _turned(image: Image.Image) -> Image.Image:
 
 
 def is_turned(image: Image.Image) -> bool:
-    """Whether EXIF says that an image is to be seen otherwise than it is stored; never decodes."""
+    """Whether EXIF asks for a rotation or reflection, judged by the header alone."""
     try:
         return "exif" in image.info and image.getexif().get(ORIENTATION, 1) in range(2, 9)
     except Exception:  # as in _turned
@@ -87,7 +82,7 @@ def is_turned(image: Image.Image) -> bool:
 
 
 def unreadable(path: Path, error: Exception) -> str:
-    """Say why a file cannot be used as an image."""
+    """Error message that states why a file cannot be used as an image."""
     if isinstance(error, FileNotFoundError):
         return f"The image {path} does not exist."
     reason = str(error) or type(error).__name__  # of MemoryError there is no more
@@ -103,11 +98,11 @@ def escapes(name: str) -> bool:
 
 
 def square_transform(size: tuple[int, int], side: int) -> np.ndarray:
-    """The affine map of ``fit_square``.
+    """Affine map of points that corresponds to :func:`fit_square`.
 
     Args:
         size: width and height of the original image, pixels.
-        side: of the square, pixels.
+        side: side of the square, pixels.
 
     Returns:
         ``(2, 3)`` float64, original pixels to pixels of the square.
@@ -119,28 +114,31 @@ def square_transform(size: tuple[int, int], side: int) -> np.ndarray:
 
 
 def fit_square(image: Image.Image, side: int) -> Image.Image:
-    """Pad with black to a centred square and resize; ``square_transform`` is its map of points.
+    """Pad an image with black to a centred square and resize it.
+
+    Points are mapped by ``square_transform``.
 
     Args:
         image: RGB of any size.
-        side: of the result, pixels.
+        side: side of the result, pixels.
     """
     image, _ = shrink_for_canvas(image, max(image.size))
     longer = max(image.size)
     if image.size != (longer, longer):
         padded = Image.new("RGB", (longer, longer))
-        padded.paste(image, tuple((longer - length) // 2 for length in image.size))
+        left, top = ((longer - length) // 2 for length in image.size)
+        padded.paste(image, (left, top))
         image = padded
     # Pillow widens the filter when it shrinks an image: no aliasing.
     return image.resize((side, side), Image.Resampling.BILINEAR)
 
 
 def region_transform(region: np.ndarray, side: int) -> np.ndarray:
-    """The affine map of ``crop_region``.
+    """Affine map of points that corresponds to :func:`crop_region`.
 
     Args:
         region: centre x, centre y and side of a square, original pixels.
-        side: of the result, pixels.
+        side: side of the result, pixels.
 
     Returns:
         ``(2, 3)`` float64, original pixels to pixels of the result.
@@ -151,12 +149,14 @@ def region_transform(region: np.ndarray, side: int) -> np.ndarray:
 
 
 def crop_region(image: Image.Image, region: np.ndarray, side: int) -> Image.Image:
-    """Cut out a square and resize it; ``region_transform`` is its map of points.
+    """Cut a square out of an image and resize it.
+
+    Points are mapped by ``region_transform``.
 
     Args:
         image: RGB of any size; black outside.
         region: centre x, centre y and side of the square, pixels, not necessarily whole numbers.
-        side: of the result, pixels.
+        side: side of the result, pixels.
     """
     x, y, length = (float(number) for number in region)
     image, factor = shrink_for_canvas(image, length)
@@ -183,7 +183,7 @@ def transform_points(points: np.ndarray, affine: np.ndarray) -> np.ndarray:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height from the file's header; checks the file as far as that is quick.
+    """Read width and height from a file's header, checking the file as far as that is quick.
 
     Raises:
         DataError: if the file is absent or is no image.
@@ -192,7 +192,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def image_header(path: Path) -> tuple[tuple[int, int], bool]:
-    """As :func:`image_size`, and whether the image :func:`is_turned`."""
+    """Read width and height as :func:`image_size` does, and whether EXIF turns the image."""
     try:
         with opened(path) as image:
             header = image.size, is_turned(image)
@@ -203,15 +203,15 @@ def image_header(path: Path) -> tuple[tuple[int, int], bool]:
 
 
 LARGEST_REGION = 16
-"""Times the longer side of its image that a square may be; beyond it, it is taken for a mistake."""
+"""Largest side of a square, in longer sides of its image; a larger one is taken for a mistake."""
 
 
 MOST_KEPT = 40_000
-"""Images to decode before the first step: about as many as a minute allows."""
+"""Largest number of images to decode before the first step: about a minute's work."""
 
 
 def region_fits(region: np.ndarray, size: tuple[int, int]) -> bool:
-    """Whether a square shows some of its image, and is not so large that it must be a mistake.
+    """Whether a square overlaps its image and is not implausibly large.
 
     Args:
         region: centre x, centre y and side, pixels.
@@ -226,18 +226,21 @@ def region_fits(region: np.ndarray, size: tuple[int, int]) -> bool:
 
 
 class SquareImages:
-    """Images as squares, decoded once and kept if they fit, else decoded on demand.
+    """Square images, decoded once and cached if all fit into memory, otherwise decoded on demand.
 
-    All are checked on construction: decoded if they are kept, else by their headers.
+    All are checked on construction: decoded if they are cached, else by their headers. The cache is
+    shared by all loader processes, see :class:`~zoo_lightning.data.image_list.ImageList`.
 
     Args:
         sources: image files, or images ``(H, W)`` or ``(H, W, 3)`` uint8.
-        side: of the squares, pixels.
-        cache_mb: megabytes that the decoded squares may take; 0 keeps none. More than
-            ``MOST_KEPT`` images are never kept.
-        enlarge: whether what is smaller than ``side`` is enlarged to it, or keeps its own side.
+        side: side of the squares, pixels.
+        cache_mb: memory limit of the cache, megabytes; no image is cached if all together exceed
+            it. More than ``MOST_KEPT`` images are never cached.
+        enlarge: whether images smaller than ``side`` are enlarged to it or keep their own side.
         regions: ``(N, 3)`` centre x, centre y and side of the square to cut out of each image,
             original pixels; ``None`` pads whole images to squares.
+        values: pixel values of black and white in images with more than 8 bits, see
+            :func:`open_rgb`.
 
     Raises:
         DataError: naming the files that are absent or unreadable, or whose square lies outside.
@@ -250,21 +253,23 @@ class SquareImages:
         cache_mb: float,
         enlarge: bool = True,
         regions: np.ndarray | None = None,
+        values: ValueRange | None = None,
     ) -> None:
-        self.sources = list(sources)
+        self.sources = ImageList(sources)
         self.side = side
         self.enlarge = enlarge
         self.regions = regions
-        self.kept: list[np.ndarray] | None = None
+        self.values = values
+        self.kept: ImageList | None = None
         self.sizes: list[tuple[int, int]]
         """Original width and height of each image, pixels."""
         self.turned: int
-        """How many images viewers show otherwise than they are stored, and used, by their EXIF."""
+        """Number of images whose EXIF orientation viewers apply, but which are used as stored."""
         indices = range(len(self.sources))
         fits = len(self.sources) * side * side * 3 <= cache_mb * 2**20
         if fits and len(self.sources) <= MOST_KEPT:
             decoded = _for_each(self._decode, indices)
-            self.kept = [square for square, _, _ in decoded]
+            self.kept = ImageList(square for square, _, _ in decoded)
             headers = [header for _, *header in decoded]
         else:
             headers = _for_each(self._check, indices)
@@ -276,11 +281,11 @@ class SquareImages:
         if isinstance(source, np.ndarray):
             image = Image.fromarray(source).convert("RGB")
         else:
-            image = open_rgb(source)
+            image = open_rgb(source, values=self.values)
         side = self._side(index, image.size)
         if self.regions is None:
             return np.asarray(fit_square(image, side)), image.size, is_turned(image)
-        self._check_region(index, image.size)
+        self._check_region(index, self.regions[index], image.size)
         square = crop_region(image, self.regions[index], side)
         return np.asarray(square), image.size, is_turned(image)
 
@@ -289,12 +294,12 @@ class SquareImages:
         array = isinstance(source, np.ndarray)
         size, turned = (source.shape[1::-1], False) if array else image_header(source)
         if self.regions is not None:
-            self._check_region(index, size)
+            self._check_region(index, self.regions[index], size)
         return size, turned
 
-    def _check_region(self, index: int, size: tuple[int, int]) -> None:
-        if not region_fits(self.regions[index], size):
-            x, y, length = self.regions[index].tolist()
+    def _check_region(self, index: int, region: np.ndarray, size: tuple[int, int]) -> None:
+        if not region_fits(region, size):
+            x, y, length = region.tolist()
             source = self.sources[index]
             name = f"number {index + 1}" if isinstance(source, np.ndarray) else str(source)
             raise DataError(
@@ -310,7 +315,7 @@ class SquareImages:
         return min(self.side, max(longer, 1))
 
     def transform(self, index: int) -> np.ndarray:
-        """``(2, 3)`` map of original pixels to the square's pixels."""
+        """Affine map ``(2, 3)`` from an image's original pixels to its square's pixels."""
         size = self.sizes[index]
         side = self._side(index, size)
         if self.regions is None:
@@ -321,21 +326,8 @@ class SquareImages:
         return len(self.sources)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """``(side, side, 3)`` uint8, not to be written to."""
+        """Square of an image, ``(side, side, 3)`` uint8, which must not be modified."""
         return self._decode(index)[0] if self.kept is None else self.kept[index]
-
-
-def map_in_threads(read: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """What a function gives for each of some items, which it may look at in any order."""
-    threads = min(8, os.cpu_count() or 1)
-    # Pillow decodes without holding the interpreter's lock. Handing over single items would take
-    # longer than to look at an image's header.
-    share = max(min(len(items) // (4 * threads), 256), 1)
-    parts = [items[start : start + share] for start in range(0, len(items), share)]
-    with ThreadPoolExecutor(threads) as pool:
-        return [
-            each for part in pool.map(lambda part: list(map(read, part)), parts) for each in part
-        ]
 
 
 def _for_each(read: Callable[[T], object], items: Sequence[T]) -> list:
@@ -359,8 +351,8 @@ def check_present(names: Sequence[str], folder: Path, table: Path) -> None:
     """Check that every image of a landmark file exists.
 
     Args:
-        names: of the images, relative to the folder.
-        folder: of the images.
+        names: image names relative to the folder.
+        folder: image folder.
         table: the landmark file, for the message.
 
     Raises:
@@ -372,7 +364,7 @@ def check_present(names: Sequence[str], folder: Path, table: Path) -> None:
             "set `images` to the folder's name inside `root`."
         )
     # Unlike Path.is_file, this is no error for a name that is too long for the file system.
-    absent = [name for name in dict.fromkeys(names) if not os.path.isfile(folder / name)]
+    absent = [name for name in dict.fromkeys(names) if not os.path.isfile(on_disk(folder, name))]
     if absent:
         present = [path.name for path in folder.iterdir()]
         raise DataError(

@@ -1,13 +1,14 @@
-"""Loaders whose order and randomness depend on nothing but the seed and the position in training.
+"""Data loaders whose order and augmentation depend only on seed and position in training.
 
-A run that was stopped in the middle of an epoch goes on with the very batch that would have come
-next, augmented in the very same way: the position is part of Lightning's checkpoint (its protocol
-for stateful loaders), and a sample's random numbers come from (seed, epoch, index) alone, whatever
-the number of workers.
+A run that was interrupted within an epoch resumes with the batch that would have come next,
+augmented in the same way: the position is part of Lightning's checkpoint (its protocol for stateful
+loaders), and a sample's random numbers come from (seed, epoch, index) alone, whatever the number of
+workers.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 from ctypes import c_bool
@@ -19,11 +20,19 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from zoo_lightning.data.augmentation import NO_AUGMENTATION, Augmentation
+from zoo_lightning.data.values import (
+    find_value_range,
+    parse_value_range,
+    settled_value_range,
+    warn_of_clipping,
+)
 from zoo_lightning.errors import ConfigError, DataError
-from zoo_lightning.stopping import STOPPING
+from zoo_lightning.runs.stopping import STOPPING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
     from types import FrameType
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -31,7 +40,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> torch.Generator:
-    """Random numbers of one training sample: the same for the same three numbers, always."""
+    """Random generator of a training sample, determined by seed, epoch and index alone."""
     # Mixed by three odd constants so that neighbouring epochs and indices share no stream.
     mixed = (
         seed * 0x9E3779B97F4A7C15 + epoch * 0xBF58476D1CE4E5B9 + index * 0x94D049BB133111EB
@@ -40,12 +49,11 @@ def sample_generator(seed: int, epoch: int, index: int) -> torch.Generator:
 
 
 class SignalsToParent:
-    """``worker_init_fn`` for loader processes that outlive Ctrl-C, SIGTERM and a closed terminal.
+    """``worker_init_fn`` that makes loader processes ignore Ctrl-C, SIGTERM and SIGHUP.
 
-    All of them reach the whole process group; the training process finishes its step, saves and
-    ends its loader processes itself. Those that something keeps until it ends, such as the
-    traceback of an error, :mod:`multiprocessing` then ends by SIGTERM and waits for: that one they
-    obey.
+    These signals reach the whole process group; the training process finishes its step, saves and
+    ends its loader processes itself. Loader processes that still exist when the training process
+    exits are ended by :mod:`multiprocessing` with SIGTERM, which they then obey.
     """
 
     def __init__(self) -> None:
@@ -54,7 +62,7 @@ class SignalsToParent:
         Finalize(None, self._end, exitpriority=0)
 
     def __call__(self, worker: int) -> None:
-        """Set the signals of the loader process with this number."""
+        """Set the signal handlers of a loader process."""
         for number in STOPPING:
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._handle)
@@ -69,22 +77,22 @@ class SignalsToParent:
 
 
 def default_workers() -> int:
-    """Loader processes where none are asked for: one less than the cores, at most 4."""
+    """Default number of loader processes: one less than the cores, at most 4."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(4, max((cores or 1) - 1, 0))
 
 
 class ShuffledSampler(DistributedSampler):
-    """A new order every epoch, started at any batch of it.
+    """Sampler with a new random order every epoch, which can resume at any batch.
 
-    Yields ``(epoch, index)`` pairs. It is a ``DistributedSampler`` so that Lightning does not put
-    its own in its place; the last incomplete batch of an epoch is left out on every rank.
+    Yields ``(epoch, index)`` pairs. It is a ``DistributedSampler`` so that Lightning does not
+    replace it by its own; the last incomplete batch of an epoch is left out on every rank.
 
     Args:
         size: number of samples in the data set.
         batch_size: samples per batch and rank.
-        seed: of the order.
-        rank: of this process.
+        seed: seed of the order.
+        rank: rank of this process.
         world_size: number of processes.
     """
 
@@ -111,11 +119,11 @@ class ShuffledSampler(DistributedSampler):
         return self.batches_per_epoch * self.batch_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Do nothing: the position says which epoch it is, also after a restart."""
+        """Do nothing: the epoch follows from the position, also in a resumed run."""
 
 
 class StridedSampler(DistributedSampler):
-    """Every sample exactly once over all ranks, in order; nothing is repeated to even out ranks."""
+    """Sampler of every sample exactly once over all ranks, in order, without padding."""
 
     def __init__(self, size: int, rank: int = 0, world_size: int = 1) -> None:
         self.indices = range(rank, size, world_size)
@@ -130,12 +138,22 @@ class StridedSampler(DistributedSampler):
         """Do nothing: the order is always the same."""
 
 
+class SizedDataset(Dataset[dict[str, Any]]):
+    """Base class of map-style data sets whose samples are dictionaries."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
 class ResumableLoader(DataLoader):
-    """Training loader that knows where it is; ``state_dict`` is what Lightning saves of it."""
+    """Training loader that resumes in the middle of an epoch.
+
+    Lightning saves its ``state_dict`` in checkpoints.
+    """
 
     sampler: ShuffledSampler
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # the position is counted here
         for batch in super().__iter__():
             self.sampler.position += 1
             yield batch
@@ -145,32 +163,53 @@ class ResumableLoader(DataLoader):
         return {"position": self.sampler.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a saved position."""
+        """Resume at a saved position."""
         self.sampler.position = state["position"]
 
 
-class ImageDataModule(pl.LightningDataModule):
-    """What the data modules of images share: loaders, and normalisation on the device.
+def without_augmentation(train_set: SizedDataset, val_set: SizedDataset | None) -> SizedDataset:
+    """Copy a training set without its augmentation.
 
-    A subclass's ``setup`` sets ``train_set``, ``val_set`` and ``test_set`` as its stage needs them.
-    A training set is indexed by ``(epoch, index)``, the others by ``index``; each item is a
-    dictionary whose ``image`` is uint8 ``(3, H, W)``.
+    Args:
+        train_set: training set, augmented by its ``transform``, ``options`` or ``photos``.
+        val_set: validation set, whose transform replaces the training set's.
+    """
+    plain: Any = copy.copy(train_set)
+    reference: Any = val_set
+    if hasattr(plain, "transform") and hasattr(val_set, "transform"):
+        plain.transform = reference.transform
+    if isinstance(getattr(plain, "options", None), Augmentation):
+        plain.options = NO_AUGMENTATION
+    if hasattr(plain, "photos") and hasattr(val_set, "photos"):
+        plain.photos = without_augmentation(plain.photos, reference.photos)
+    return plain
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Base data module of images, with resumable loaders and normalisation on the device.
+
+    The ``setup`` of a subclass sets those of ``train_set``, ``val_set`` and ``test_set`` that the
+    stage needs. A training set is indexed by ``(epoch, index)``, the others by ``index``; each item
+    is a dictionary whose ``image`` is uint8 ``(3, H, W)``.
 
     Args:
         image_size: side of the square input, pixels.
         batch_size: samples per step and process.
-        num_workers: loader processes; ``None`` takes one less than the cores, at most 4.
-        seed: of the order, the augmentation and the validation split.
-        mean: subtracted from each channel of an image in [0, 1].
-        std: what each channel is then divided by.
+        num_workers: number of loader processes; ``None``: one less than the cores, at most 4.
+        seed: seed of the sample order, the augmentation and the validation split.
+        mean: per-channel mean, subtracted from images in [0, 1].
+        std: standard deviation that each channel is then divided by.
+        value_range: pixel values of black and white in images with more than 8 bits or
+            floating-point values, as ``LOW,HIGH`` or two numbers; ``None`` estimates them from the
+            training images, see :mod:`zoo_lightning.data.values`.
 
     Raises:
-        ConfigError: a number below what makes sense.
+        ConfigError: a number is out of range.
     """
 
-    train_set: Dataset
-    val_set: Dataset
-    test_set: Dataset
+    train_set: SizedDataset
+    val_set: SizedDataset
+    test_set: SizedDataset
 
     def __init__(
         self,
@@ -180,36 +219,41 @@ class ImageDataModule(pl.LightningDataModule):
         seed: int,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
+        value_range: tuple[float, float] | str | None = None,
     ) -> None:
         super().__init__()
         sizes = {"image_size": image_size, "batch_size": batch_size}
         for name, value in sizes.items():
             if value < 1:
-                raise ConfigError(f"`{name}` must be at least 1, found {value}.")
+                raise ConfigError(f"`{name}` must be at least 1, got {value}.")
         if num_workers is not None and num_workers < 0:
-            raise ConfigError(f"`num_workers` must be at least 0, found {num_workers}.")
+            raise ConfigError(f"`num_workers` must be at least 0, got {num_workers}.")
         self.image_size = image_size
         self.batch_size = batch_size
         self.num_workers = default_workers() if num_workers is None else num_workers
         self.seed = seed
         self.mean = tuple(mean)
         self.std = tuple(std)
+        self.value_range = parse_value_range(value_range)
+        """Values of black and white in images with more than 8 bits; ``None`` if there are none."""
 
     def facts(self) -> dict[str, Any]:
-        """What somebody must know who feeds a network that was trained on these data.
+        """Facts needed to preprocess images for a network that was trained on these data.
 
         Returns:
             Plain values, for checkpoints and exports: ``image_size``, ``mean``, ``std`` and, from
-            subclasses, ``preprocessing`` (what becomes of an image of any size) and the meaning of
-            the outputs.
+            subclasses, ``preprocessing`` (how an image of any size becomes the input) and the
+            meaning of the outputs; ``value_range`` where images have more than 8 bits.
         """
-        return {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
+        facts = {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
+        return facts | ({"value_range": list(self.value_range)} if self.value_range else {})
 
     def training_options(self) -> dict[str, Any]:
-        """Options that decide what is trained on and validated by, and in which order.
+        """Options that determine the training and validation samples and their order.
 
-        A run goes on with the same ones only. Not those that say where data lie or how fast they
-        are read; with another number of processes the joint batch is what must stay the same.
+        A run can be resumed only with the same values. Options of where the data lie and how fast
+        they are read are not included; with another number of processes, the total batch size must
+        be the same.
 
         Returns:
             Plain values by the options' names, for checkpoints.
@@ -221,15 +265,41 @@ class ImageDataModule(pl.LightningDataModule):
             "seed": self.seed,
             "mean": list(self.mean),
             "std": list(self.std),
+            "value_range": self.value_range and list(self.value_range),
         }
+
+    def _find_value_range(self, files: Iterable[Path], label: str) -> None:
+        """Find ``value_range`` from training images if it was not given.
+
+        Args:
+            files: training and validation images.
+            label: name of the data in messages.
+        """
+        if self.value_range is None:
+            self.value_range = find_value_range(files, label)
+
+    def _find_test_value_range(
+        self, files: Sequence[Path], training: Callable[[], Sequence[Path]], label: str
+    ) -> None:
+        """Find ``value_range`` for a test if it is not known, and warn of images that exceed it.
+
+        Args:
+            files: test images.
+            training: returns the training images, or raises ``DataError`` if there are none.
+            label: name of the data in messages.
+        """
+        if self.value_range is None:
+            self.value_range = settled_value_range(files, training, label)
+        if self.value_range is not None:
+            warn_of_clipping(files, self.value_range, label)
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Endlessly reshuffled training batches; the incomplete last one of an epoch is dropped."""
+        """Loader of shuffled training batches; the incomplete last one of an epoch is dropped."""
         rank, world_size = self._ranks()
-        size = len(self.train_set)  # type: ignore[arg-type]
+        size = len(self.train_set)
         if size < world_size:
             raise DataError(
                 f"{size} training images are fewer than the {world_size} processes; add images or "
@@ -253,28 +323,50 @@ class ImageDataModule(pl.LightningDataModule):
             "worker_init_fn": SignalsToParent(),
         }
 
-    def _ordered_loader(self, dataset: Dataset) -> DataLoader:
+    def _ordered_loader(self, dataset: SizedDataset) -> DataLoader:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=StridedSampler(len(dataset), *self._ranks()),  # type: ignore[arg-type]
+            sampler=StridedSampler(len(dataset), *self._ranks()),
             **self._worker_options(),
         )
 
     def val_dataloader(self) -> DataLoader:
-        """Validation samples, in order, without augmentation."""
+        """Loader of the validation samples, in order, without augmentation."""
         return self._ordered_loader(self.val_set)
 
     def test_dataloader(self) -> DataLoader:
-        """Test samples, in order, without augmentation."""
+        """Loader of the test samples, in order, without augmentation."""
         return self._ordered_loader(self.test_set)
 
     def predict_dataloader(self) -> DataLoader:
-        """Predictions are made for the test samples."""
+        """Loader of the test samples, in order, for predictions."""
         return self._ordered_loader(self.test_set)
 
+    def unvaried_batches(self, samples: int) -> Iterator[dict[str, Any]]:
+        """Yield batches of randomly chosen training samples without augmentation, by seed.
+
+        Call ``setup("fit")`` first. Images are not yet normalised: :meth:`on_after_batch_transfer`
+        does that.
+
+        Args:
+            samples: number of samples, or all if there are fewer.
+        """
+        dataset = without_augmentation(self.train_set, getattr(self, "val_set", None))
+        generator = sample_generator(self.seed, 0, -3)
+        chosen = torch.randperm(len(dataset), generator=generator)[:samples].sort().values
+        yield from DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=[(0, index) for index in chosen.tolist()],
+            num_workers=self.num_workers,
+            worker_init_fn=SignalsToParent(),
+        )
+
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Turn uint8 images into normalised floats, on the device, after the cheap transfer."""
+        """Convert uint8 images to normalised floats on the device."""
+        if not isinstance(batch, dict):  # images alone, as a table of the model's parts takes them
+            return batch
         images = batch["image"]
         if images.dtype == torch.uint8:
             mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)

@@ -1,4 +1,4 @@
-"""Splitting samples into training and validation, so that nobody is on both sides."""
+"""Splits of samples into training and validation that keep groups, such as persons, together."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from pathlib import PurePosixPath
 import numpy as np
 import torch
 
+from zoo_lightning.data.image_files import one_form
 from zoo_lightning.data.loading import sample_generator
 from zoo_lightning.errors import ConfigError, DataError
 
 
 def person_of(name: str, pattern: str) -> str:
-    """Who an image shows: its name without what the pattern matches in the stem.
+    """Identify the person on an image: its path, without the matches of a pattern in the stem.
 
-    If nothing remains of the stem, the folder tells the person; without a folder, each image is its
-    own person.
+    If nothing remains of the stem, the folder identifies the person; without a folder, each image
+    is its own person.
     """
-    path = PurePosixPath(name)
+    path = PurePosixPath(one_form(name))
     remainder = re.sub(pattern, "", path.stem)
     if not remainder and path.parent == PurePosixPath("."):
         remainder = path.stem
@@ -28,10 +29,10 @@ def person_of(name: str, pattern: str) -> str:
 
 
 def check_pattern(pattern: str) -> None:
-    """Refuse a ``group_pattern`` that is no regular expression.
+    """Check that a ``group_pattern`` is a regular expression.
 
     Raises:
-        ConfigError: if it is none.
+        ConfigError: it is not.
     """
     try:
         re.compile(pattern)
@@ -42,18 +43,18 @@ def check_pattern(pattern: str) -> None:
 
 
 def split_by_group(groups: list[str], fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split samples so that each group is wholly on one side.
+    """Split samples so that groups stay together.
 
     Args:
-        groups: of each sample.
-        fraction: of the samples, at least which goes to the second side, in (0, 1).
-        seed: decides which groups.
+        groups: group of each sample.
+        fraction: least fraction of the samples on the second (validation) side, in (0, 1).
+        seed: seed of the choice of groups.
 
     Returns:
         Increasing indices of the first and of the second side.
 
     Raises:
-        DataError: if there are too few groups for both sides.
+        DataError: there are too few groups to split.
     """
     names, members = np.unique(groups, return_inverse=True)
     order = torch.randperm(len(names), generator=sample_generator(seed, 0, -2)).numpy()
@@ -72,17 +73,19 @@ def split_by_group(groups: list[str], fraction: float, seed: int) -> tuple[np.nd
 def split_by_group_and_class(
     groups: Sequence[str], labels: Sequence[int], fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split samples so that each group is wholly on one side, and all classes about alike.
+    """Split samples in two without dividing groups, with similar fractions of every class.
 
-    Groups go to the second side by chance, as long as no class has more than its share there. Then
-    a class that has less gets the groups that bring all classes nearest to their shares, and one
-    that has none gets such a group even if it is larger than the share.
+    Groups are assigned to the second side in random order, as long as no class exceeds its fraction
+    there. Then each class below its fraction gets the groups that bring all classes nearest to
+    their fractions; a class without samples there gets such a group even if that exceeds its
+    fraction.
 
     Args:
-        groups: of each sample; one may have samples of several classes.
+        groups: group of each sample; one may have samples of several classes.
         labels: class of each sample.
-        fraction: of each class's samples, about which goes to the second side, in (0, 1).
-        seed: decides which groups.
+        fraction: approximate fraction of each class's samples on the second (validation) side, in
+            (0, 1).
+        seed: seed of the choice of groups.
 
     Returns:
         Increasing indices of the first side, where every class has some, and of the second, where
@@ -93,7 +96,8 @@ def split_by_group_and_class(
         contents.setdefault(group, Counter())[label] += 1
     names = list(contents)
     order = torch.randperm(len(names), generator=sample_generator(seed, 0, -2)).tolist()
-    sizes, taken = Counter(labels), Counter()
+    sizes = Counter(labels)
+    taken: Counter[int] = Counter()
     share = {label: round(fraction * size) for label, size in sizes.items()}
     open_to: dict[int, list[str]] = {label: [] for label in sizes}
     second: set[str] = set()
@@ -102,7 +106,7 @@ def split_by_group_and_class(
         return all(taken[label] + n < sizes[label] for label, n in contents[name].items())
 
     def worsening(name: str) -> float:
-        """By how much the classes would be farther from their shares, in parts of their sizes."""
+        """Increase of the classes' distances from their shares, relative to their sizes."""
         rest = {label: share[label] - taken[label] for label in contents[name]}
         return sum(
             (abs(rest[label] - n) - abs(rest[label])) / sizes[label]
@@ -131,7 +135,7 @@ def split_by_group_and_class(
 
 
 def random_subset(indices: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """At least one of the indices, increasing; smaller fractions are subsets of larger ones."""
+    """Draw at least one of the indices, sorted; smaller fractions are subsets of larger ones."""
     count = max(round(fraction * len(indices)), 1)
     order = torch.randperm(len(indices), generator=sample_generator(seed, 0, -3)).numpy()
     return np.sort(indices[order[:count]])

@@ -1,8 +1,4 @@
-"""The formats of an export, each a function that writes one into a folder and checks what it wrote.
-
-All get the task, the network to deploy and its manifest. Nothing here knows of runs or of command
-lines.
-"""
+"""Formats of an export: each function writes a model to a folder and checks the written file."""
 
 from __future__ import annotations
 
@@ -23,30 +19,38 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from zoo_lightning.backbone import Headed
 from zoo_lightning.deployment.manifest import KEY, Manifest
 from zoo_lightning.errors import ConfigError, ExportError
+from zoo_lightning.models.backbone import Headed
 from zoo_lightning.tasks import BaseTask
 
 ONNX, TORCH_EXPORT = "model.onnx", "model.pt2"
 TORCH_EXPORT_EXTRA = f"{KEY}.json"
 
 TOLERANCE = 1e-4
-"""Largest difference between an export and the network, as a share of the largest output."""
+"""Largest difference between an export and the network, relative to the largest output."""
 
 ODD = 0.01
-"""Share of the outputs that may differ by more: the brightest of two nearly equal cells of a heat
-map may be either."""
+"""Largest fraction of the outputs that may exceed :data:`TOLERANCE`: rounding decides which of two
+nearly equal cells of a heat map is the largest."""
 
 
 def write_timm(task: BaseTask, module: nn.Module, manifest: Manifest, folder: Path) -> None:
-    """A folder in timm's own hub layout: ``config.json`` and ``model.safetensors``.
+    """Write a folder in timm's layout for the Hub: ``config.json`` and ``model.safetensors``.
 
-    ``timm.create_model("local-dir:FOLDER", pretrained=True)`` opens it. Points are the classifier's
-    ``2 K`` outputs, x and y of one point after the other.
+    ``timm.create_model("local-dir:FOLDER", pretrained=True)`` opens it. Landmarks are the ``2 K``
+    outputs of the classifier: x and y of the first point, then of the second, and so on.
+
+    Args:
+        task: trained task.
+        module: network to deploy; not used.
+        manifest: manifest of the model.
+        folder: folder to write to.
 
     Raises:
-        ConfigError: timm has no such architecture, or no place for the head.
+        ConfigError: timm lacks the architecture, or does not support the head.
+        ExportError: outputs of the written model differ from the task's.
+        OSError: the files cannot be written.
     """
     backbone = task.backbone
     if not backbone.architecture.is_timm:
@@ -57,17 +61,18 @@ def write_timm(task: BaseTask, module: nn.Module, manifest: Manifest, folder: Pa
     model = task.fold()
     if isinstance(model, Headed):
         raise ConfigError(
-            f"timm has no place for a {type(task.head).__name__} on "
+            f"timm does not support a {type(task.head).__name__} on "
             f"{backbone.architecture.output} features of {backbone.architecture.label}; use "
             "--format onnx or torch-export"
         )
-    model.pretrained_cfg = {**model.pretrained_cfg, **_timm_config(manifest)}
+    attributes = vars(model)
+    attributes["pretrained_cfg"] = {**attributes["pretrained_cfg"], **_timm_config(manifest)}
     config: dict[str, Any] = {KEY: asdict(manifest)}
     if manifest.task == "classification":
         config["label_names"] = manifest.output["classes"]
     try:
         timm.models.save_for_hf(model, str(folder), model_config=config, safe_serialization=True)
-    except SafetensorError as error:  # a full disk is not an OSError to it
+    except SafetensorError as error:  # raised for a full disk, too
         raise OSError(str(error)) from error
     written = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     images = example_of(manifest, 2)
@@ -76,7 +81,7 @@ def write_timm(task: BaseTask, module: nn.Module, manifest: Manifest, folder: Pa
 
 
 def _timm_config(manifest: Manifest) -> dict[str, Any]:
-    """Timm's names for the preprocessing; what it has no name for is in the manifest."""
+    """Preprocessing in timm's terms; the manifest holds what timm has no key for."""
     size = manifest.input["size"]
     given = manifest.input["preprocessing"]
     squeeze = given.get("squeeze")
@@ -98,16 +103,23 @@ def _timm_config(manifest: Manifest) -> dict[str, Any]:
 
 
 def _crop_share(crop: int, whole: int) -> float:
-    """The share by which timm divides a crop's side, rounding down, to find the whole's."""
+    """Value of timm's ``crop_pct``: timm resizes to ``crop / crop_pct``, rounded down."""
     share = crop / whole
     return share if math.floor(crop / share) == whole else crop / (whole + 0.5)
 
 
 def write_onnx(task: BaseTask, module: nn.Module, manifest: Manifest, folder: Path) -> None:
-    """``model.onnx`` for any batch size, with the manifest in its metadata.
+    """Write ``model.onnx`` for any batch size, with the manifest in its metadata.
+
+    Args:
+        task: trained task; not used.
+        module: network to deploy.
+        manifest: manifest of the model.
+        folder: folder to write to.
 
     Raises:
-        ConfigError: onnx, onnxscript or onnxruntime are not installed.
+        ConfigError: onnx, onnxscript or onnxruntime is not installed.
+        ExportError: outputs of the written model differ from the network's.
     """
     onnxruntime = required("onnxruntime", "onnx", "onnxscript")
     example = example_of(manifest, 2)
@@ -121,6 +133,7 @@ def write_onnx(task: BaseTask, module: nn.Module, manifest: Manifest, folder: Pa
             output_names=list(manifest.output["names"]),
             verbose=False,
         )
+    assert program is not None  # as with dynamo=True
     program.model.metadata_props[KEY] = manifest.to_json()
     program.save(str(folder / ONNX), external_data=False)
     session = onnxruntime.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
@@ -133,16 +146,25 @@ def write_onnx(task: BaseTask, module: nn.Module, manifest: Manifest, folder: Pa
 
 
 def write_torch_export(task: BaseTask, module: nn.Module, manifest: Manifest, folder: Path) -> None:
-    """``model.pt2`` for any batch size, a program of ``torch.export`` with the manifest beside it.
+    """Write ``model.pt2`` for any batch size, a ``torch.export`` program with the manifest.
 
     ``torch.export.load(path, extra_files={"zoo_lightning.json": ""})`` opens it.
+
+    Args:
+        task: trained task; not used.
+        module: network to deploy.
+        manifest: manifest of the model.
+        folder: folder to write to.
+
+    Raises:
+        ExportError: outputs of the written program differ from the network's.
     """
-    # Without a largest size, torch 2.7 finds that one of 2^63 - 1 would not do, and refuses.
+    # Without a largest size, torch 2.7 fails on the size 2^63 - 1.
     batch = torch.export.Dim("batch", max=2**31 - 1)
     program = torch.export.export(
         module, (example_of(manifest, 2),), dynamic_shapes=({0: batch},), strict=False
     )
-    # By way of memory: on a full disk torch's own writer ends the whole process.
+    # Saved to memory first: on a full disk torch's own writer ends the process.
     stream = io.BytesIO()
     torch.export.save(program, stream, extra_files={TORCH_EXPORT_EXTRA: manifest.to_json()})
     (folder / TORCH_EXPORT).write_bytes(stream.getvalue())
@@ -164,7 +186,12 @@ FORMATS: dict[str, Callable[[BaseTask, nn.Module, Manifest, Path], None]] = {
 
 
 def example_of(manifest: Manifest, samples: int) -> Tensor:
-    """Noise that a model of the manifest takes."""
+    """Make a random input batch in the shape and type of the manifest.
+
+    Args:
+        manifest: manifest of the model.
+        samples: number of samples in the batch.
+    """
     generator = torch.Generator().manual_seed(0)
     size = (samples, *manifest.input["size"])
     if manifest.input["dtype"] == "uint8":
@@ -173,10 +200,14 @@ def example_of(manifest: Manifest, samples: int) -> Tensor:
 
 
 def required(name: str, *others: str) -> Any:
-    """Import a package that comes with the extra ``export``, and see that others are there.
+    """Import a package of the extra ``export``, and check that others can be imported.
+
+    Args:
+        name: name of the package to return.
+        others: names of further packages that are needed.
 
     Raises:
-        ConfigError: one is not installed.
+        ConfigError: one of them is not installed.
     """
     import importlib
 
@@ -194,7 +225,7 @@ def required(name: str, *others: str) -> Any:
 def _check(
     name: str, module: nn.Module, manifest: Manifest, run: Callable[[np.ndarray], list[Tensor]]
 ) -> None:
-    """Compare an export with the network on batches of two sizes, of which it has seen neither."""
+    """Compare an export with the network, on batches of sizes that it was not traced with."""
     for samples in (1, 3):
         x = example_of(manifest, samples)
         with torch.inference_mode():
@@ -203,19 +234,19 @@ def _check(
 
 
 def _compare(name: str, wanted: list[Tensor], found: list[Tensor]) -> None:
-    """Raise an ExportError where an export's outputs are not the network's."""
+    """Raise an ExportError if the outputs of an export differ from those of the network."""
     for ours, theirs in zip(wanted, found, strict=True):
         away = (ours - theirs).abs() > TOLERANCE * ours.abs().max().clamp(min=1e-6)
         if ours.shape != theirs.shape or float(away.float().mean()) > ODD:
             raise ExportError(
-                f"{name} does not compute what the checkpoint does: outputs differ by up to "
+                f"outputs of {name} differ from the checkpoint's by up to "
                 f"{float((ours - theirs).abs().max()):.3g}; nothing was exported. Please report it"
             )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out what the exporter says about itself, for the time of an export."""
+    """Silence the warnings and log messages of the exporter."""
     loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -230,7 +261,12 @@ def _quiet() -> Iterator[None]:
 
 
 def card(manifest: Manifest, formats: Sequence[str]) -> str:
-    """``README.md`` of an exported folder, with what the Hugging Face hub reads at its top."""
+    """Format the ``README.md`` of an exported folder, with metadata for the Hugging Face Hub.
+
+    Args:
+        manifest: manifest of the model.
+        formats: exported formats, ``timm``, ``onnx`` or ``torch-export``.
+    """
     library = next((name for name in ("timm", "onnx") if name in formats), "torch")
     lines = [
         "---",
@@ -258,6 +294,11 @@ def card(manifest: Manifest, formats: Sequence[str]) -> str:
             f"deviation {manifest.input['std']}.",
             f"Preprocessing: `{json.dumps(manifest.input['preprocessing'])}`.",
         ]
+        if values := manifest.input.get("value_range"):
+            lines.append(
+                f"Images with more than 8 bits or floating numbers: {values[0]:g} becomes 0, "
+                f"{values[1]:g} becomes 1."
+            )
     lines += ["", "Outputs:", ""]
     lines += [f"- `{name}` {meaning}" for name, meaning in manifest.output["names"].items()]
     return "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
-"""What somebody must know who runs a model without this package, in plain values.
+"""Manifest of an exported model: its inputs and outputs, for users without this package.
 
-Every export carries it under the key ``zoo_lightning``: in ``config.json`` of a timm folder, in the
-metadata of an ONNX file, in an extra file of a ``torch.export`` program.
+Every export holds it as JSON under the key ``zoo_lightning``: in ``config.json`` of a timm folder,
+in the metadata of an ONNX file, in an extra file of a ``torch.export`` program.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo_lightning import __version__
+from zoo_lightning.data.values import parse_value_range
 from zoo_lightning.errors import ConfigError
+from zoo_lightning.rl.environments.atari import FRAME_SIZE
 
 if TYPE_CHECKING:
     from zoo_lightning.tasks import BaseTask
@@ -47,30 +49,31 @@ FACTS = {
     "segmentation": ("image_size", "mean", "std", "preprocessing", "classes"),
     "policy": ("game", "actions", "environment", "seed"),
 }
-"""What data modules tell, and a model of that task cannot be used without."""
-
+"""Facts about the data that a model of each task needs, see ``facts()`` of the data modules."""
 
 MEMBER = {"architecture": str, "method": str}
-"""What is said of each network of an ensemble."""
+"""Keys and types of the entry for each network of an ensemble."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A model's inputs and outputs.
+    """Description of an exported model's inputs and outputs.
 
     Attributes:
-        task: what it is for.
-        architecture: of the network, as timm or the run calls it; of an ensemble all that its
-            networks have.
-        method: by which it was trained, as ``summary.json`` has it.
-        input: ``name``; ``size`` ``[C, H, W]``; ``dtype``; of images ``mean`` and ``std``, by which
-            values in [0, 1] are normalised channel by channel, and ``preprocessing``, see
-            :mod:`zoo_lightning.predicting.inputs`.
-        output: ``names`` with what each is; of classes ``classes``; of points ``num_points``,
-            ``scheme``, ``flip`` and ``mirrored`` (whether the model averages with the mirror
-            image); of policies ``game``, ``actions``, ``environment`` and ``seed``.
-        version: of this package.
-        members: of an ensemble ``architecture`` and ``method`` of each network; else empty.
+        task: task of the model: ``classification``, ``landmarks``, ``segmentation`` or ``policy``.
+        architecture: timm name or import path of the architecture; for an ensemble, those of all
+            networks, separated by commas.
+        method: training method, as in ``summary.json``.
+        input: ``name``; ``size`` ``[C, H, W]``; ``dtype``; for images also ``mean`` and ``std``, by
+            which values in [0, 1] are normalised channel by channel, ``preprocessing``, see
+            :mod:`zoo_lightning.prediction.inputs`, and, if training images had more than 8 bits,
+            ``value_range``, the values of an image that become 0 and 1.
+        output: ``names`` with the meaning of each output; for classification ``classes``; for
+            landmarks ``num_points``, ``scheme``, ``flip`` and ``mirrored`` (whether the model
+            averages with the mirror image); for policies ``game``, ``actions``, ``environment`` and
+            ``seed``.
+        version: version of this package.
+        members: ``architecture`` and ``method`` of each network of an ensemble; else empty.
     """
 
     task: TaskName
@@ -82,16 +85,16 @@ class Manifest:
     members: list[dict[str, str]] = field(default_factory=list)
 
     def to_json(self) -> str:
-        """One line."""
+        """Format the manifest as JSON in one line."""
         return json.dumps(asdict(self))
 
 
 def manifest_of(task: BaseTask, facts: Mapping[str, Any], mirrored: bool = False) -> Manifest:
-    """The manifest of a trained task.
+    """Build the manifest of a trained task.
 
     Args:
-        task: with its weights.
-        facts: of its data, see :meth:`~zoo_lightning.data.loading.ImageDataModule.facts`.
+        task: trained task.
+        facts: facts about its data, see :meth:`~zoo_lightning.data.loading.ImageDataModule.facts`.
         mirrored: whether the model averages its points with those of the mirror image.
 
     Raises:
@@ -101,8 +104,8 @@ def manifest_of(task: BaseTask, facts: Mapping[str, Any], mirrored: bool = False
     absent = [key for key in FACTS[name] if key not in facts]
     if absent:
         raise ConfigError(
-            f"the data do not say {', '.join(absent)}, which a model for {name} cannot be used "
-            "without; a data module says it in facts()"
+            f"the data lack {', '.join(absent)}, which a model for {name} needs; return it from "
+            "facts() of the data module"
         )
     backbone, members = task.backbone, []
     if task.ensemble is not None:
@@ -111,15 +114,17 @@ def manifest_of(task: BaseTask, facts: Mapping[str, Any], mirrored: bool = False
             for each in task.networks()
         ]
     labels = [each["architecture"] for each in members] or [backbone.architecture.label]
-    channels, height, width = backbone.architecture.example_input(backbone.net).shape[1:]
-    given: dict[str, Any] = {"name": "images", "size": [channels, height, width]}
+    channels = backbone.architecture.example_input(backbone.net).shape[1]
     output: dict[str, Any] = {"names": OUTPUTS[name]}
     if name == "policy":
-        given |= {"name": "observations", "dtype": "uint8"}
+        size = [channels, FRAME_SIZE, FRAME_SIZE]
+        given: dict[str, Any] = {"name": "observations", "size": size, "dtype": "uint8"}
         output |= {key: facts[key] for key in FACTS[name]}
     else:
-        given |= {"size": [channels, facts["image_size"], facts["image_size"]], "dtype": "float32"}
+        size = [channels, facts["image_size"], facts["image_size"]]
+        given = {"name": "images", "size": size, "dtype": "float32"}
         given |= {key: facts[key] for key in ("mean", "std", "preprocessing")}
+        given |= {key: facts[key] for key in ("value_range",) if key in facts}
         output |= {key: facts[key] for key in FACTS[name][4:]}
     if name == "landmarks":
         output["mirrored"] = mirrored
@@ -128,19 +133,19 @@ def manifest_of(task: BaseTask, facts: Mapping[str, Any], mirrored: bool = False
 
 
 def read_manifest(text: str | bytes | Mapping[str, Any] | None, path: object) -> Manifest:
-    """A manifest from an export's metadata.
+    """Read and check the manifest in an export's metadata.
 
     Args:
-        text: JSON, or what it decodes to; ``None`` if there is none.
-        path: of the export, for messages.
+        text: JSON text, or the decoded mapping; ``None`` if the metadata lack it.
+        path: path of the export, for messages.
 
     Raises:
-        ConfigError: there is none, or it is not one of ours.
+        ConfigError: the manifest is missing or damaged.
     """
     if text is None:
         raise ConfigError(
-            f"{path} was not exported by zoo_lightning: it does not say what its inputs and "
-            "outputs are; expected what `python -m zoo_lightning export` writes"
+            f"{path} was not exported by zoo_lightning: it has no description of its inputs and "
+            "outputs; expected an export of `python -m zoo_lightning export`"
         )
     try:
         content = json.loads(text) if isinstance(text, (str, bytes)) else dict(text)
@@ -159,17 +164,19 @@ def read_manifest(text: str | bytes | Mapping[str, Any] | None, path: object) ->
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{path}: its metadata {KEY!r} are damaged or of another version "
-            f"({type(error).__name__}: {error}); export the model anew"
+            f"({type(error).__name__}: {error}); export the model again"
         ) from error
     return manifest
 
 
 def _check_images(manifest: Manifest) -> None:
-    """Raise ValueError, KeyError or TypeError where numbers are not such or do not belong."""
+    """Raise ValueError, KeyError or TypeError for values of a wrong type or size."""
     given, output = manifest.input, manifest.output
     for name in ("mean", "std"):
         if len([float(value) for value in given[name]]) != given["size"][0]:
             raise ValueError(f"{name} {given[name]}")
+    if "value_range" in given:
+        parse_value_range(given["value_range"])
     kinds = {"landmarks": "square"}
     if given["preprocessing"]["kind"] != kinds.get(manifest.task, "crop"):
         raise ValueError(f"preprocessing {given['preprocessing']}")

@@ -1,9 +1,9 @@
-"""Full networks in a form that exporters understand.
+"""Conversion of full zoos to mixtures of outputs, which exporters support.
 
-A convolution with a kernel for each sample is a grouped convolution of as many groups as there are
-samples, which ONNX cannot express for a batch of any size. Mixing the outputs of the sources'
-kernels computes the same: ``y_b = Σ_i a_i(x_b) (T_i W_i * x_b)``, with the alignment multiplied in
-beforehand.
+A convolution with a kernel for each sample is a grouped convolution with as many groups as samples,
+which ONNX cannot express for a variable batch size. Mixing the outputs of the sources' kernels
+computes the same: ``y_b = Σ_i a_i(x_b) (T_i W_i * x_b)``, with the aligned kernels ``T_i W_i``
+computed beforehand.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo_lightning.layers import ZooConv2d, ZooLinear
-from zoo_lightning.layers.linear import pool_channels
+from zoo_lightning.nn import ZooConv2d, ZooLinear
+from zoo_lightning.nn.linear import pool_channels
 
 if TYPE_CHECKING:
-    from zoo_lightning.backbone import ZooBackbone
-    from zoo_lightning.layers import AggregatedLayer
+    from zoo_lightning.models.backbone import ZooBackbone
+    from zoo_lightning.nn import AggregatedLayer
 
 
 class _Mixture(nn.Module):
-    """Gate, aligned kernels and biases of an aggregated layer, as constants.
+    """Aggregated layer with constant aligned kernels and biases.
 
     Args:
-        layer: in evaluation mode.
-        copies: of gates, so that layers that share one go on sharing it.
+        layer: aggregated layer in evaluation mode.
+        copies: copies of gates by the original's id, so that layers with a common gate share it.
     """
 
     weight: Tensor
@@ -44,11 +44,11 @@ class _Mixture(nn.Module):
 
 
 class ConvMixture(_Mixture):
-    """A full :class:`~zoo_lightning.layers.ZooConv2d`, for any number of samples.
+    """Full :class:`~zoo_lightning.nn.ZooConv2d` as a mixture of outputs, for any batch size.
 
     Args:
-        layer: in evaluation mode.
-        copies: of gates.
+        layer: aggregated convolution in evaluation mode.
+        copies: copies of gates by the original's id, so that layers with a common gate share it.
     """
 
     def __init__(self, layer: ZooConv2d, copies: dict[int, Any] | None = None) -> None:
@@ -69,11 +69,11 @@ class ConvMixture(_Mixture):
 
 
 class LinearMixture(_Mixture):
-    """A full :class:`~zoo_lightning.layers.ZooLinear`, for any number of samples.
+    """Full :class:`~zoo_lightning.nn.ZooLinear` as a mixture of outputs, for any batch size.
 
     Args:
-        layer: in evaluation mode.
-        copies: of gates.
+        layer: aggregated linear layer in evaluation mode.
+        copies: copies of gates by the original's id, so that layers with a common gate share it.
     """
 
     def __init__(self, layer: ZooLinear, copies: dict[int, Any] | None = None) -> None:
@@ -93,13 +93,13 @@ class LinearMixture(_Mixture):
 
 
 def as_mixtures(backbone: ZooBackbone) -> nn.Module:
-    """The network of a full zoo with every aggregated layer as a mixture of outputs.
+    """Copy the network of a full zoo, with every aggregated layer as a mixture of outputs.
 
     Args:
-        backbone: in evaluation mode; left as it is.
+        backbone: backbone in evaluation mode; it is not changed.
 
     Returns:
-        A new network that computes the same, to be called as the backbone's ``net``.
+        A new network that computes the same as the backbone's ``net``.
     """
     layers = backbone.aggregated_layers()
     kinds = {ZooConv2d: ConvMixture, ZooLinear: LinearMixture}

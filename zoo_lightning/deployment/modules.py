@@ -1,49 +1,59 @@
-"""Networks as they are deployed: from normalised images to what the task's test judges by."""
+"""Networks for deployment: from normalised images to the outputs that the task's test evaluates."""
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
-from zoo_lightning.backbone import ZooBackbone
+from zoo_lightning.analysis.measuring import judge, measure_of, recalibrate
 from zoo_lightning.deployment.mixtures import as_mixtures
-from zoo_lightning.methods.ensembles import JointOutput
+from zoo_lightning.methods.joint_output import JointOutput
+from zoo_lightning.models.backbone import ZooBackbone
+from zoo_lightning.models.plain import PlainBackbone
+from zoo_lightning.nn.heads import CoordinateHead, HeatmapHead
+from zoo_lightning.rl.evaluation import play_games
+from zoo_lightning.sources.zoo import without_weights
 from zoo_lightning.tasks import BaseTask, LandmarkTask, PPOTask
 from zoo_lightning.tasks.landmarks import UNKNOWN
 
 if TYPE_CHECKING:
-    from zoo_lightning.architecture import Architecture
-    from zoo_lightning.heads import CoordinateHead, HeatmapHead
+    from zoo_lightning.models.architecture import Architecture
+
+Task = TypeVar("Task", bound=BaseTask)
 
 
-class Scorer(nn.Module):
-    """A head's output: scores of classes, of an image or of its cells, or what points are made of.
+class _HeadedNetwork(nn.Module):
+    """Network with a head on its features.
 
     Args:
-        architecture: which features the head sees.
-        net: ordinary network, or mixtures.
-        head: on its features.
+        architecture: architecture that picks the features of the network.
+        net: ordinary network, or one of mixtures, see :func:`as_mixtures`.
+        head: head on the features.
     """
 
     def __init__(self, architecture: Architecture, net: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.architecture, self.net, self.head = architecture, net, head
 
+
+class Scorer(_HeadedNetwork):
+    """Network that returns the output of its head: scores of classes, or undecoded landmarks."""
+
     def forward(self, images: Tensor) -> Tensor:
-        """The head's output for ``(B, 3, H, W)``."""
+        """Map images ``(B, C, H, W)`` to the output of the head."""
         return self.head(self.architecture.features(self.net, images))
 
 
 class Pointer(nn.Module):
-    """Points of an image.
+    """Network that returns landmarks.
 
     Args:
-        raw: gives the output of a head of coordinates or heat maps, or the joint one of several.
-        head: such a head, for what its output means; its weights are not used.
-        flip: ``(K,)`` which point takes the place of each in the mirror image, to average with
-            that; ``None`` to look at the image alone.
+        raw: network that returns the undecoded output of a coordinate or heat map head.
+        head: head that decodes the output; its weights are not used.
+        flip: index ``(K,)`` of the point that takes the place of each point in the mirror image,
+            for averaging with it; ``None`` evaluates the image alone.
     """
 
     flip: Tensor | None
@@ -61,60 +71,125 @@ class Pointer(nn.Module):
         self.register_buffer("flip", flip)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Points ``(B, K, 2)``, fractions of the image, for ``(B, 3, H, W)``."""
+        """Map images ``(B, C, H, W)`` to points ``(B, K, 2)``, fractions of the image."""
         raw = self.raw(images)
         if self.flip is not None:
             raw = (raw + self.mirrored(self.raw(images.flip(-1)), self.flip)) / 2
         return self.points(raw)
 
 
-class Actor(Scorer):
-    """A policy and its value of the state."""
+class Actor(_HeadedNetwork):
+    """Network that returns the logits of the policy and the value of the state."""
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``(B, A)`` and values ``(B,)`` for ``(B, C, H, W)`` uint8."""
+        """Map observations ``(B, C, H, W)`` uint8 to logits ``(B, A)`` and values ``(B,)``."""
         return self.head(self.architecture.features(self.net, observations))
 
 
 def deployable(task: BaseTask, mirrored: bool = False) -> nn.Module:
-    """The network that computes what a trained task's test judges by, on the CPU.
+    """Build the network that computes what a trained task's test evaluates, on the CPU.
 
     Args:
-        task: lite and plain ones are folded, full ones become mixtures of their sources' outputs;
-            an ensemble becomes one module of all its networks.
-        mirrored: of landmarks: average with the mirror image.
+        task: trained task; it is moved to the CPU. Lite zoos are folded, full zoos become mixtures
+            of their sources' outputs, and an ensemble becomes one module of all its networks.
+        mirrored: for landmarks, whether to average with the mirror image.
 
     Returns:
-        In evaluation mode, without gradients.
+        The network in evaluation mode, without gradients.
     """
     task = task.cpu().eval()
-    scorers = [_scorer(each) for each in task.networks()]
-    module: nn.Module = scorers[0]
+    networks = [_headed(each) for each in task.networks()]
+    module: nn.Module = networks[0]
     if task.ensemble is not None:
-        module = JointOutput(scorers, task.ensemble.shares)
+        module = JointOutput(networks, task.ensemble.of_probabilities)
     if isinstance(task, LandmarkTask):
-        module = Pointer(module, scorers[0].head, task.flip.clone() if mirrored else None)
+        head = networks[0].head
+        assert isinstance(head, (CoordinateHead, HeatmapHead))
+        module = Pointer(module, head, task.flip.clone() if mirrored else None)
     return module.eval().requires_grad_(False)
 
 
 def is_full(task: BaseTask) -> bool:
-    """Whether a task of one network is a full zoo, which has a kernel for each sample."""
+    """Whether the network of a task is a full zoo, which computes a kernel for each sample."""
     return isinstance(task.backbone, ZooBackbone) and task.backbone.mode == "full"
 
 
-def _scorer(task: BaseTask) -> Scorer:
-    """The head's output of a task of one network."""
+def _headed(task: BaseTask) -> Actor | Scorer:
+    """Deployed network of a task with one network."""
     backbone = task.backbone
     kind = Actor if isinstance(task, PPOTask) else Scorer
-    net = as_mixtures(backbone) if is_full(task) else backbone.fold()
+    if isinstance(backbone, ZooBackbone) and backbone.mode == "full":
+        net = as_mixtures(backbone)
+    else:
+        net = backbone.fold()
     return kind(backbone.architecture, net, copy.deepcopy(task.head))
 
 
 def averages_with_mirror(task: BaseTask) -> bool:
-    """Whether a task's own test averages with the mirror image."""
-    return knows_mirror(task) and task.flip_test
+    """Whether the task's own test averages with the mirror image."""
+    return isinstance(task, LandmarkTask) and knows_mirror(task) and task.flip_test
 
 
 def knows_mirror(task: BaseTask) -> bool:
-    """Whether a task is of points that are known to swap in the mirror image, or to stay."""
+    """Whether the task has landmarks and knows which points swap in the mirror image."""
     return isinstance(task, LandmarkTask) and int(task.flip[0]) != UNKNOWN
+
+
+class FoldedZoo(NamedTuple):
+    """Full zoo folded by its average gates into an ordinary network, and its metric before.
+
+    Attributes:
+        task: task with the ordinary network.
+        label: name of the validation metric.
+        before: metric of the full zoo, in percent; the mean score of a policy's games.
+        after: metric of the ordinary network, in percent; the mean score of a policy's games.
+    """
+
+    task: BaseTask
+    label: str
+    before: float
+    after: float
+
+
+def fold_by_average(task: BaseTask, data: Any) -> FoldedZoo:
+    """Fold a full zoo by its gates' moving averages, and recalibrate the norm statistics.
+
+    Args:
+        task: trained task with a full zoo.
+        data: training data: a data module of images that is set up for ``fit``, or an
+            ``AtariData``.
+
+    Raises:
+        ConfigError: the task or the data module is not supported.
+    """
+    if isinstance(task, PPOTask):
+        policy = as_plain(task)
+        scores = _mean_score(task, data), _mean_score(policy, data)
+        return FoldedZoo(policy, "val/episodic_return", *scores)
+    plain = as_plain(task)
+    recalibrate(plain, data)
+    label = measure_of(task).label
+    return FoldedZoo(plain, f"val, {label}", judge(task, data), judge(plain, data))
+
+
+def as_plain(task: Task) -> Task:
+    """Copy a task, replacing the zoo by an ordinary network with the folded weights."""
+    architecture = task.backbone.architecture
+    options = {key: value for key, value in task.hparams.items() if key != "backbone"}
+    with without_weights():
+        backbone = PlainBackbone(
+            architecture.name, None, "uniform", architecture.output, architecture.in_chans
+        )
+    backbone.sources = task.backbone.sources
+    plain = type(task)(backbone, **options)
+    backbone.net.load_state_dict(task.backbone.folded_state())
+    others = {k: v for k, v in task.state_dict().items() if not k.startswith("backbone.")}
+    plain.load_state_dict(others, strict=False)
+    return plain.eval()
+
+
+def _mean_score(task: PPOTask, data: Any) -> float:
+    """Mean score of the validation games."""
+    envs, seed = data.eval_envs(data.val_games), data.eval_seed
+    games = play_games(envs, task.player(seed), data.val_games, seed)
+    return sum(game.score for game in games) / len(games)

@@ -1,46 +1,44 @@
-"""Learning from trained models: what a teacher's outputs add to the loss."""
+"""Distillation: learning from the outputs of trained models as well as from labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
-
-from zoo_lightning.methods.ensembles import Ensemble
-from zoo_lightning.tasks.loading import load_task
-
-if TYPE_CHECKING:
-    from zoo_lightning.tasks import BaseTask
+from torch import Tensor, nn
 
 
 class Teacher:
-    """The ensemble of trained runs as a teacher: ``(1 - w) L_task + w L_imitation``.
+    """Trained model whose outputs a student learns: ``(1 - w) L_task + w L_imitation``.
 
-    What imitation is, the task says (its ``imitation``): of classes the distillation of Hinton et
-    al. 2015, of landmarks the task's own loss with the teacher's points in place of the true ones.
+    The student's task defines the imitation loss: for classes, that of Hinton et al. 2015; for
+    landmarks, the task's own loss with the teacher's points instead of the true ones.
 
     Args:
-        runs: folders or checkpoints, trained on the same classes or points and images.
-        weight: ``w`` in [0, 1].
-        device: to compute on.
+        model: network with the same kind of output as the student; it is frozen.
+        weight: weight ``w`` of the imitation loss, in [0, 1].
     """
 
-    def __init__(self, runs: Sequence[str], weight: float, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, weight: float) -> None:
+        self.model = model.eval().requires_grad_(False)
         self.weight = weight
-        members = Ensemble([load_task(run) for run in runs])
-        self.members = members.to(device).eval().requires_grad_(False)
 
-    def __call__(self, task: BaseTask, loss: Tensor, images: Tensor, raw: Tensor) -> Tensor:
-        """The loss with imitation.
+    def __call__(
+        self,
+        loss: Tensor,
+        images: Tensor,
+        raw: Tensor,
+        imitation: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """Combine a student's loss with the imitation loss.
 
         Args:
-            task: the student.
-            loss: its own.
-            images: of the batch, normalised.
-            raw: the student's output for them.
+            loss: the student's loss for the batch.
+            images: the batch's normalised images ``(B, C, H, W)``.
+            raw: the student's output for the images.
+            imitation: function of the student's and the teacher's output that computes the
+                imitation loss.
         """
         with torch.no_grad():
-            taught = self.members(images)
-        return (1 - self.weight) * loss + self.weight * task.imitation(raw, taught)
+            taught = self.model(images)
+        return (1 - self.weight) * loss + self.weight * imitation(raw, taught)

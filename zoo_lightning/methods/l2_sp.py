@@ -1,4 +1,4 @@
-"""L2-SP: fine-tuning that stays near its start."""
+"""L2-SP: fine-tuning with a penalty on the distance from the initial weights."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 
 class L2SP(Callback):
-    """Penalty on the distance from the pretrained weights, in place of weight decay.
+    """Penalise the distance from the pretrained weights, instead of weight decay.
 
     The penalty is ``α/2 ‖w_S - w_S⁰‖² + β/2 ‖w_N‖²``, where ``w_S`` are the backbone's weights,
     ``w_S⁰`` their values before the first step and ``w_N`` the new head's (Li, Grandvalet and
     Davoine, *Explicit Inductive Bias for Transfer Learning with Convolutional Networks*, ICML 2018,
     equation 2). It is decoupled from the loss as AdamW's weight decay is (Loshchilov and Hutter,
-    *Decoupled Weight Decay Regularization*, ICLR 2019, algorithm 2): before each step a weight
-    moves by learning rate times ``α`` towards its start. Through Adam's moments the penalty's
-    gradient would drown the loss's small ones. Set ``model.weight_decay: 0`` beside it.
+    *Decoupled Weight Decay Regularization*, ICLR 2019, algorithm 2): before each step, a weight
+    moves by learning rate times ``α`` towards its initial value. As part of the loss, the penalty
+    would dominate the small gradients in Adam's moments. Set ``model.weight_decay: 0`` as well.
 
     Args:
-        alpha: ``α``, at least 0; 0.1 and 0.01 are the paper's usual choices.
-        beta: ``β``, at least 0; 0.01 in the paper.
+        alpha: strength ``α`` for the backbone, at least 0; 0.1 and 0.01 are usual in the paper.
+        beta: strength ``β`` for the head, at least 0; 0.01 in the paper.
 
     Raises:
-        ConfigError: a number below 0.
+        ConfigError: a strength is below 0.
     """
 
     def __init__(self, alpha: float = 0.1, beta: float = 0.01) -> None:
@@ -44,7 +44,7 @@ class L2SP(Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self.start:  # a run that goes on brings its own
+        if not self.start:  # a resumed run has loaded them
             named = pl_module.named_parameters()
             self.start = {n: p.detach().clone() for n, p in named if not n.startswith("head.")}
         self.start = {n: value.to(pl_module.device) for n, value in self.start.items()}
@@ -61,7 +61,7 @@ class L2SP(Callback):
 
     @torch.no_grad()
     def _pull(self, parameter: Tensor, start: Tensor | None, lr: float) -> None:
-        """Move a weight towards its start; a new one has none and moves towards 0."""
+        """Move a weight towards its initial value; weights of a new head move towards 0."""
         if start is None:
             parameter.mul_(1 - min(1.0, lr * self.beta))
         else:

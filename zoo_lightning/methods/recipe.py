@@ -1,30 +1,34 @@
-"""Transfer methods as changes of an experiment: same data, steps and augmentation, another start.
+"""Recipes of transfer methods: changes of an experiment's options, or models of finished runs.
 
-A recipe gets the options of ``fit`` in plain types, as the experiment resolves to, and changes them
-in place; or it makes a model of finished runs without any training.
+All methods have the experiment's data and augmentation; they differ in initial weights,
+backbone and loss. All of them are in :data:`zoo_lightning.methods.recipes.RECIPES`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from zoo_lightning.tasks import BaseTask
+from zoo_lightning.errors import ConfigError, nearest
+from zoo_lightning.tasks.base import BaseTask
 
 Options = dict[str, Any]
+"""Resolved options of ``fit``, in plain types."""
+
+Score = Callable[[BaseTask], float]
+"""Function that computes a task's validation score; it may change the norm statistics."""
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that others are made from.
+    """Finished run that other methods start from.
 
     Attributes:
-        folder: of the run.
-        variant: of its method, for instance the source.
-        validation: best validation figure.
+        folder: the run's folder.
+        variant: variant of the run's method, for instance the source's name.
+        validation: best validation value of the task's monitored metric.
     """
 
     folder: Path
@@ -34,13 +38,13 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a recipe knows besides the experiment.
+    """Context of a recipe: sources, variant and finished runs.
 
     Attributes:
-        sources: by name, as the experiment has them.
-        variant: which of the recipe's variants is meant.
-        finished: runs of the same seed and data by the methods that the recipe needs.
-        higher_is_better: of the validation figure.
+        sources: the experiment's sources by name, as given in its options.
+        variant: variant of the recipe to configure.
+        finished: finished runs with the same seed and data, by method that the recipe needs.
+        higher_is_better: whether a higher validation value is a better one.
     """
 
     sources: Mapping[str, Any]
@@ -49,76 +53,79 @@ class Setting:
     higher_is_better: bool = True
 
     def best(self, method: str) -> FinishedRun:
-        """The finished run of a method that is best by validation."""
+        """Find the finished run of a method that is best by validation."""
         sign = 1 if self.higher_is_better else -1
         return max(self.finished[method], key=lambda run: sign * run.validation)
 
+    def best_source(self) -> Any:
+        """Find the source whose fine-tuning is best by validation."""
+        return self.sources[self.best("single").variant]
 
-class Recipe(ABC):
-    """A transfer method.
+
+@dataclass(frozen=True)
+class Recipe:
+    """Base class of transfer methods: name, requirements and variants.
 
     Attributes:
-        name: on the command line and in tables.
-        zoo: whether it is Zoo-Tuning; the others are baselines.
-        needs: methods whose runs it is made from.
-        needs_share: share of a budget that these runs get together, in [0, 1]; the rest is for the
-            method's own training.
-        tasks: that it is for; empty for all.
-        by_source: whether it is one run for each source.
+        name: name on the command line and in tables.
+        zoo: whether the method is Zoo-Tuning; the others are baselines.
+        needs: methods whose finished runs are required.
+        needs_share: fraction of a budget for all required runs together, in [0, 1]; the rest is for
+            the method's own training.
+        tasks: class names of the tasks that the method is for; empty for all.
+        by_source: whether the method is one run for each source.
+        only: name of the one source to run, if ``by_source``; ``None`` for all.
     """
 
-    name: ClassVar[str]
-    zoo: ClassVar[bool] = False
-    by_source: ClassVar[bool] = False
-    needs: ClassVar[tuple[str, ...]] = ()
-    needs_share: ClassVar[float] = 0.0
-    tasks: ClassVar[tuple[str, ...]] = ()
+    name: str
+    zoo: bool = False
+    needs: tuple[str, ...] = ()
+    needs_share: float = 0.0
+    tasks: tuple[str, ...] = ()
+    by_source: bool = False
+    only: str | None = None
+
+    def of_source(self, source: str) -> Recipe:
+        """Restrict a method that is one run for each source to one of them."""
+        return replace(self, only=source)
 
     def variants(self, sources: Sequence[str]) -> list[str]:
-        """What to train, one run each; usually one thing without a name."""
-        return [""]
+        """List the variants to run: source names, or one empty name.
 
-
-class Trained(Recipe):
-    """A method that is one training."""
-
-    @abstractmethod
-    def configure(self, options: Options, setting: Setting) -> None:
-        """Change the options of ``fit``."""
-
-
-class Derived(Recipe):
-    """A method that makes a model of finished runs."""
-
-    needs_share: ClassVar[float] = 1.0
-
-    @abstractmethod
-    def make(
-        self, tasks: Sequence[BaseTask], score: Callable[[BaseTask], float], higher: bool
-    ) -> tuple[BaseTask, list[int]]:
-        """A model of trained ones.
-
-        Args:
-            tasks: of the runs that the method needs.
-            score: of a task on the validation data; it may change the task's norm statistics.
-            higher: whether higher scores are better.
-
-        Returns:
-            The model, and the indices of the tasks that are in it.
+        Raises:
+            ConfigError: there is no such source.
         """
+        if not self.by_source:
+            return [""]
+        if self.only is None:
+            return list(sources)
+        if self.only not in sources:
+            raise ConfigError(
+                f"method '{self.name}:{self.only}': no such source; expected one of "
+                f"{', '.join(sources)}.{nearest(self.only, sources)}"
+            )
+        return [self.only]
 
 
-def plain(options: Options, sources: Sequence[Any], **changes: Any) -> None:
-    """Put the ordinary network in the backbone's place, from these sources.
+@dataclass(frozen=True, kw_only=True)
+class Trained(Recipe):
+    """Transfer method that is one training.
 
-    Args:
-        options: of ``fit``; changed.
-        sources: as the experiment has them.
-        changes: further options of :class:`~zoo_lightning.methods.plain.PlainBackbone`.
+    Attributes:
+        configure: function that changes the options of ``fit`` in place, for a setting.
     """
-    before = options["model"]["init_args"]["backbone"]["init_args"]
-    kept = {key: before[key] for key in ("architecture", "output", "in_chans") if key in before}
-    options["model"]["init_args"]["backbone"] = {
-        "class_path": "PlainBackbone",
-        "init_args": {**kept, "sources": list(sources), **changes},
-    }
+
+    configure: Callable[[Options, Setting], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derived(Recipe):
+    """Transfer method that makes a model from finished runs, without training.
+
+    Attributes:
+        make: function of the trained tasks of the required runs, a score function, and whether
+            higher scores are better; it returns the model and the indices of the tasks in it.
+    """
+
+    needs_share: float = 1.0
+    make: Callable[[Sequence[BaseTask], Score, bool], tuple[BaseTask, list[int]]]

@@ -1,8 +1,7 @@
-"""Checkpoints of models that are made of finished runs: ensembles, and averages such as soups.
+"""Write checkpoints of models made from finished runs: ensembles and soups.
 
-What they hold can be read without running code, as a run's checkpoint can, and
-:func:`~zoo_lightning.tasks.loading.load_task` builds the model of it. There is no training to
-resume in them.
+Like a run's checkpoint, they can be read without running code, and
+:func:`~zoo_lightning.tasks.loading.load_task` builds the model. They have no training state.
 """
 
 from __future__ import annotations
@@ -14,52 +13,58 @@ from typing import Any
 import lightning
 
 from zoo_lightning import __version__
-from zoo_lightning.architecture import vouch_for
-from zoo_lightning.checkpoint_files import WholeCheckpointIO
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.methods.ensembles import check_alike
-from zoo_lightning.run_folder import (
-    CHECKPOINTS,
-    MEMBERS,
-    describe_ensemble,
-    find_checkpoint,
-    read_checkpoint,
-)
-from zoo_lightning.tasks import BaseTask
+from zoo_lightning.methods.joint_output import check_alike
+from zoo_lightning.models.architecture import vouch_for
+from zoo_lightning.runs.checkpoint_files import AtomicCheckpointIO
+from zoo_lightning.runs.run_folder import find_checkpoint, read_checkpoint
+from zoo_lightning.sources.own_runs import CHECKPOINTS, MEMBERS, describe_ensemble
+from zoo_lightning.tasks.base import BaseTask
 from zoo_lightning.tasks.loading import build_networks
 
 KEPT = ("zoo_lightning", "hyper_parameters", "state_dict", "global_step")
-"""What a network's checkpoint has of model and data; the rest is of its training."""
+"""Keys of a run's checkpoint that describe model and data; the others are training state."""
 
 LIGHTNING = "pytorch-lightning_version"
-"""Without it Lightning reads no checkpoint."""
+"""Key that Lightning requires in a checkpoint."""
 
 
 def save_ensemble(
     runs: Sequence[str | Path], path: str | Path, architecture: str | None = None
 ) -> Path:
-    """Write the ensemble of trained runs as one checkpoint.
+    """Write the ensemble of several trained runs as one checkpoint.
 
-    It holds all networks, so the runs are not needed any more.
+    It contains all networks, so the runs are no longer needed.
 
     Args:
-        runs: folders of runs, whose best checkpoints are taken, or checkpoints; trained on the same
-            classes or points, of images prepared alike.
-        path: a ``.ckpt`` to write, or a folder, which gets ``checkpoints/best.ckpt``.
-        architecture: as :func:`~zoo_lightning.tasks.loading.load_task` takes it.
+        runs: checkpoints, or run folders, whose best checkpoints are taken, of runs with the same
+            classes or points and the same preprocessing.
+        path: ``.ckpt`` file to write, or folder for ``checkpoints/best.ckpt``.
+        architecture: import path of the function that builds the network, if it is not timm's, see
+            :func:`~zoo_lightning.tasks.loading.load_task`.
 
     Returns:
-        The checkpoint.
+        Path of the checkpoint.
 
     Raises:
-        ConfigError: no such run, a run that is an ensemble itself, or runs that have no joint
-            output.
-        StorageError: the disk or the folder does not take it.
+        ConfigError: a run does not exist, is an ensemble itself, or the runs' outputs cannot be
+            averaged.
+        StorageError: the file cannot be written.
     """
     vouch_for(architecture)
-    contents = [_member(run) for run in runs]
+    return save_members([member_of(run) for run in runs], path)
+
+
+def save_members(contents: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
+    """Write the ensemble of runs that were read by :func:`member_of`; returns its path.
+
+    Args:
+        contents: results of :func:`member_of`, one for each run.
+        path: ``.ckpt`` file to write, or folder for ``checkpoints/best.ckpt``.
+    """
     if not contents:
         raise ConfigError("an ensemble needs at least one trained run, got none")
+    runs = [content["run"] for content in contents]
     _check_data(contents, runs)
     content = {
         "zoo_lightning": _noted(contents[0], "ensemble"),
@@ -72,24 +77,36 @@ def save_ensemble(
 
 
 def save_task(task: BaseTask, like: str | Path, path: str | Path, method: str) -> Path:
-    """Write a network that is made of finished runs as a checkpoint like a run's.
+    """Write a network that was made from finished runs, such as a soup, as a checkpoint.
 
     Args:
-        task: one network, on any device.
-        like: folder or checkpoint of one of the runs; from it comes what the file says of the data.
-        path: a ``.ckpt`` to write, or a folder, which gets ``checkpoints/best.ckpt``.
-        method: name of the method that made it.
+        task: task of one network, on any device.
+        like: folder or checkpoint of one of the runs, whose description of the data is copied.
+        path: ``.ckpt`` file to write, or folder for ``checkpoints/best.ckpt``.
+        method: name of the transfer method that made the network.
 
     Returns:
-        The checkpoint.
+        Path of the checkpoint.
 
     Raises:
-        ConfigError: an ensemble, which :func:`save_ensemble` writes; no such run.
-        StorageError: the disk or the folder does not take it.
+        ConfigError: the task is an ensemble, which :func:`save_ensemble` writes, or the run does
+            not exist.
+        StorageError: the file cannot be written.
+    """
+    return save_like(task, read_checkpoint(find_checkpoint(str(like), None, "")), path, method)
+
+
+def save_like(task: BaseTask, run: Mapping[str, Any], path: str | Path, method: str) -> Path:
+    """Write a network as :func:`save_task` does, given the content of a run's checkpoint.
+
+    Args:
+        task: task of one network, on any device.
+        run: content of the checkpoint of one of the runs that the network was made from.
+        path: ``.ckpt`` file to write, or folder for ``checkpoints/best.ckpt``.
+        method: name of the transfer method that made the network.
     """
     if task.ensemble is not None:
         raise ConfigError("the task is of an ensemble: write it with save_ensemble")
-    run = read_checkpoint(find_checkpoint(str(like), None, ""))
     content = {
         "zoo_lightning": _noted(run, method),
         "hyper_parameters": dict(task.hparams),
@@ -100,8 +117,8 @@ def save_task(task: BaseTask, like: str | Path, path: str | Path, method: str) -
     return _save(content, path)
 
 
-def _member(run: str | Path) -> dict[str, Any]:
-    """What an ensemble keeps of a run's checkpoint, and the run's path."""
+def member_of(run: str | Path) -> dict[str, Any]:
+    """Read from a run's checkpoint the entries that an ensemble keeps, and the run's path."""
     path = find_checkpoint(str(run), None, "")
     content = read_checkpoint(path)
     if ensemble := describe_ensemble(content):
@@ -110,7 +127,7 @@ def _member(run: str | Path) -> dict[str, Any]:
 
 
 def _check_data(contents: Sequence[Mapping[str, Any]], runs: Sequence[str | Path]) -> None:
-    """Refuse networks that see other images or have other outputs than the first one."""
+    """Check that networks see the same images and have the same outputs."""
     facts = [content["zoo_lightning"].get("data") or {} for content in contents]
     for run, other in zip(runs[1:], facts[1:], strict=True):
         for key in sorted({*facts[0], *other}):
@@ -122,7 +139,7 @@ def _check_data(contents: Sequence[Mapping[str, Any]], runs: Sequence[str | Path
 
 
 def _noted(content: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """What a checkpoint says of task and data, from a run's."""
+    """Describe task and data as in a run's checkpoint, and the method."""
     noted = content["zoo_lightning"]
     kept = {key: noted[key] for key in ("task", "data", "data_options") if key in noted}
     return {**kept, "version": __version__, "total_steps": None, "method": method}
@@ -132,5 +149,5 @@ def _save(content: dict[str, Any], path: str | Path) -> Path:
     path = Path(path)
     if path.suffix != ".ckpt":
         path = path / CHECKPOINTS / "best.ckpt"
-    WholeCheckpointIO().save_checkpoint(content, path)
+    AtomicCheckpointIO().save_checkpoint(content, path)
     return path

@@ -1,1 +1,31 @@
-"""Landmark metrics: pure functions, and the same accumulated by torchmetrics."""
+"""Torchmetrics and pure functions: landmark errors, class-averaged accuracy, mean loss."""
+
+from zoo_lightning.metrics.classification import ClassAccuracy
+from zoo_lightning.metrics.functional import (
+    cumulative_error_curve,
+    error_auc,
+    failure_rate,
+    per_image_nme,
+    per_point_error,
+)
+from zoo_lightning.metrics.landmarks import (
+    ErrorAUC,
+    FailureRate,
+    LandmarkErrors,
+    NormalizedMeanError,
+)
+from zoo_lightning.metrics.loss import MeanLoss
+
+__all__ = [
+    "ClassAccuracy",
+    "ErrorAUC",
+    "FailureRate",
+    "LandmarkErrors",
+    "MeanLoss",
+    "NormalizedMeanError",
+    "cumulative_error_curve",
+    "error_auc",
+    "failure_rate",
+    "per_image_nme",
+    "per_point_error",
+]

@@ -1,4 +1,4 @@
-"""Accuracy of each class, averaged over the classes that occur."""
+"""Accuracy per class, averaged over the classes that occur."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torchmetrics import Metric
 
 
 class ClassAccuracy(Metric):
-    """Mean over the classes of the share of their images that is recognised, in [0, 1].
+    """Top-1 accuracy of each class that occurs, averaged over these classes, in [0, 1].
 
-    Classes without images do not count, also if they are predicted, in which torchmetrics' macro
-    average differs.
+    Classes without images are left out even if they are predicted, unlike in torchmetrics' macro
+    average.
 
     Args:
-        num_classes: ``C``.
+        num_classes: number ``C`` of classes.
     """
 
     is_differentiable = False
@@ -30,13 +30,18 @@ class ClassAccuracy(Metric):
         self.add_state("total", zeros, dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Take in scores ``(B, C)`` and classes ``(B,)``."""
+        """Add a batch of predictions.
+
+        Args:
+            preds: class scores ``(B, C)``.
+            target: true classes ``(B,)``.
+        """
         count = len(self.total)
         hits = target[preds.argmax(dim=1) == target]
         self.correct += torch.bincount(hits, minlength=count)
         self.total += torch.bincount(target, minlength=count)
 
     def compute(self) -> Tensor:
-        """The mean; NaN before any image."""
+        """Compute the averaged accuracy over all processes; NaN without images."""
         present = self.total > 0
         return (self.correct[present] / self.total[present]).mean()

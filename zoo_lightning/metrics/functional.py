@@ -1,6 +1,6 @@
-"""Landmark errors as pure functions; ``landmarks`` accumulates them over batches and processes.
+"""Landmark errors as pure functions; ``metrics.landmarks`` has them as torchmetrics.
 
-Errors are fractions of a normalising distance (between the eyes, or the box's size), not percent.
+Errors are fractions of a normalisation distance (between the eyes, or the box's size), not percent.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ Rule = Literal["simpson", "exact"]
 """How the area under a cumulative error curve is computed, see :func:`error_auc`."""
 
 AUC_STEP = 1e-4
-"""Grid of Simpson's rule in the literature, as a fraction of the normalising distance."""
+"""Grid step of Simpson's rule in publications, as a fraction of the normalisation distance."""
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:
-    """Type to measure and add up errors in: float64, but float32 on MPS, which has no other."""
+    """Dtype in which errors are computed and summed: float64, or float32 on MPS."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def per_point_error(
     pred: Tensor, target: Tensor, distance: Tensor, visible: Tensor | None = None
 ) -> Tensor:
-    """Normalised error of each point: ``|pred_k - target_k| / distance``.
+    """Compute the normalised error of each point: ``|pred_k - target_k| / distance``.
 
     Args:
-        pred: ``(B, K, 2)`` in pixels.
-        target: ``(B, K, 2)`` in pixels of the same image; anything where points do not count.
-        distance: ``(B,)`` normalising distances in the same pixels, greater than 0.
-        visible: ``(B, K)`` bool, points that count; ``None`` counts all.
+        pred: predicted points ``(B, K, 2)`` in pixels.
+        target: true points ``(B, K, 2)`` in the same pixels; ignored where points do not count.
+        distance: normalising distances ``(B,)`` in the same pixels, greater than 0.
+        visible: bool ``(B, K)``, points that count; ``None`` counts all.
 
     Returns:
         ``(B, K)`` fractions of the distance; NaN for points that do not count.
@@ -47,13 +47,13 @@ def per_point_error(
 def per_image_nme(
     pred: Tensor, target: Tensor, distance: Tensor, visible: Tensor | None = None
 ) -> Tensor:
-    """Normalised mean error of each image: ``mean_k |pred_k - target_k| / distance``.
+    """Compute the normalised mean error of each image: ``mean_k |pred_k - target_k| / distance``.
 
     Args:
-        pred: ``(B, K, 2)`` in pixels.
-        target: ``(B, K, 2)`` in pixels of the same image; anything where points do not count.
-        distance: ``(B,)`` normalising distances in the same pixels, greater than 0.
-        visible: ``(B, K)`` bool, points that the mean is over; ``None`` takes all.
+        pred: predicted points ``(B, K, 2)`` in pixels.
+        target: true points ``(B, K, 2)`` in the same pixels; ignored where points do not count.
+        distance: normalising distances ``(B,)`` in the same pixels, greater than 0.
+        visible: bool ``(B, K)``, points that the mean is over; ``None`` takes all.
 
     Returns:
         ``(B,)`` fractions of the distance.
@@ -110,11 +110,11 @@ def _checked(distance: Tensor, pred: Tensor) -> Tensor:
 
 
 def failure_rate(nme: Tensor, threshold: float) -> Tensor:
-    """Share of images whose error exceeds the threshold; an error that is NaN is a failure.
+    """Compute the fraction of images whose error exceeds the threshold or is NaN.
 
     Args:
-        nme: ``(N,)`` fractions.
-        threshold: fraction, e.g. 0.10 or 0.08.
+        nme: errors ``(N,)``, fractions of the normalising distance.
+        threshold: fraction of the normalising distance, such as 0.10 or 0.08.
 
     Returns:
         Scalar in [0, 1].
@@ -125,17 +125,17 @@ def failure_rate(nme: Tensor, threshold: float) -> Tensor:
 def error_auc(
     nme: Tensor, threshold: float, step: float = AUC_STEP, rule: Rule = "simpson"
 ) -> Tensor:
-    """Area under the cumulative error curve up to the threshold, divided by the threshold.
+    """Compute the area under the cumulative error curve up to a threshold, divided by it.
 
     Published areas are Simpson sums over the curve's values on a grid of 1e-4, hence the default.
     The curve is a step function, so its integral is also known exactly. For each image the two
     differ by at most 2/3 of a grid step (``step / threshold``, 0.001 at a threshold of 0.10), in
-    either direction and on average by nothing.
+    either direction, and on average not at all.
 
     Args:
-        nme: ``(N,)`` fractions.
-        threshold: fraction greater than 0.
-        step: of Simpson's grid, a fraction greater than 0; made a little smaller where the
+        nme: errors ``(N,)``, fractions of the normalising distance.
+        threshold: fraction of the normalising distance, greater than 0.
+        step: step of Simpson's grid, a fraction greater than 0; it is made a little smaller if the
             threshold is not an even number of steps.
         rule: ``simpson``, or ``exact`` for the integral of the step function.
 
@@ -151,23 +151,23 @@ def error_auc(
 def auc_share(
     nme: Tensor, threshold: float, step: float = AUC_STEP, rule: Rule = "simpson"
 ) -> Tensor:
-    """What each image contributes to :func:`error_auc`, which is the mean of these.
+    """Compute the contribution of each image to :func:`error_auc`, which is their mean.
 
     Image i of N adds 1/N to the curve from its error e_i on. Both rules are linear in the curve:
-    the exact share of the image is ``max(0, 1 - e_i / t)``, Simpson's is the sum of the weights of
-    all grid points from e_i to t. So areas may be averaged over batches of any size.
+    the image's exact contribution is ``max(0, 1 - e_i / t)``, Simpson's is the sum of the weights
+    of all grid points from e_i to t. So areas may be averaged over batches of any size.
 
     Args:
-        nme: ``(N,)`` fractions; NaN contributes nothing.
-        threshold: as for :func:`error_auc`.
-        step: as for :func:`error_auc`.
-        rule: as for :func:`error_auc`.
+        nme: errors ``(N,)``, fractions of the normalising distance; NaN contributes nothing.
+        threshold: fraction of the normalising distance, greater than 0.
+        step: step of Simpson's grid, see :func:`error_auc`.
+        rule: ``simpson``, or ``exact`` for the integral of the step function.
 
     Returns:
         ``(N,)`` in [0, 1], of the type of ``nme``.
 
     Raises:
-        ValueError: as :func:`error_auc`.
+        ValueError: for a threshold or step that is not greater than 0, or an unknown rule.
     """
     if not (threshold > 0 and step > 0):
         raise ValueError(
@@ -184,22 +184,22 @@ def auc_share(
     grid = threshold * (index / intervals)
     weights = 2 + 2 * (index % 2)  # 2, 4, 2, ..., 4, 2
     weights[0] = weights[-1] = 1
-    # Sums of whole numbers: exact in either type. Errors beyond the grid find the zero.
-    from_here_on = weights.flip(0).cumsum(0).flip(0) / (3 * intervals)
-    from_here_on = torch.cat([from_here_on, from_here_on.new_zeros(1)])
+    # Sums of integers: exact in either type. Errors beyond the grid get the zero at the end.
+    from_index_on = weights.flip(0).cumsum(0).flip(0) / (3 * intervals)
+    from_index_on = torch.cat([from_index_on, from_index_on.new_zeros(1)])
     first = torch.searchsorted(grid, nme.to(dtype).contiguous())
-    return from_here_on[first].masked_fill(nme.isnan(), 0).to(nme.dtype)
+    return from_index_on[first].masked_fill(nme.isnan(), 0).to(nme.dtype)
 
 
 def cumulative_error_curve(nme: Tensor, grid: Tensor) -> Tensor:
-    """Share of images whose error is at most each value of the grid.
+    """Compute the fraction of images whose error is at most each value of a grid.
 
     Args:
-        nme: ``(N,)`` fractions.
-        grid: ``(G,)`` fractions in any order.
+        nme: errors ``(N,)``, fractions of the normalising distance.
+        grid: grid ``(G,)`` of such fractions in any order.
 
     Returns:
-        ``(G,)`` in [0, 1].
+        Fractions of the images ``(G,)``, in [0, 1].
     """
     ordered = nme.sort().values
     counts = torch.searchsorted(ordered, grid.to(ordered).contiguous(), right=True)

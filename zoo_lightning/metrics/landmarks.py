@@ -1,7 +1,7 @@
-"""Landmark metrics for Lightning: sums and counts per process, so that DDP is exact.
+"""Landmark metrics as torchmetrics, with sums as states, so that they are exact under DDP.
 
 All take predicted and true points in pixels of the original image and the normalising distance of
-each image in the same pixels; the mathematics is in ``functional``.
+each image in the same pixels; the mathematics is in ``metrics.functional``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from zoo_lightning.metrics.functional import (
 
 
 class _Sums(Metric):
-    """Fixed-size states that are added up over batches and processes, in float64 where there is."""
+    """Metric whose states are sums over batches and processes, in float64 if possible."""
 
     is_differentiable = False
     full_state_update = False
@@ -36,7 +36,10 @@ class _Sums(Metric):
 
     @override
     def _apply(self, fn: Callable, exclude_state: Sequence[str] = "") -> nn.Module:
-        """Follow a model to its device, but not to its precision: half floats cannot add up."""
+        """Follow a model to its device, but not to its precision: half floats cannot add up.
+
+        torch has no public hook for this; without it, ``module.half()`` would convert the sums.
+        """
 
         def moved(state: Tensor) -> Tensor:
             device = fn(torch.empty(0, device=state.device)).device
@@ -61,6 +64,7 @@ class _ImageMean(_Sums):
         self._add_sum("images", dtype=torch.int64)
 
     def _batch_mean(self, nme: Tensor) -> Tensor:
+        """Mean of the number over the images of a batch, from their errors ``(B,)``."""
         raise NotImplementedError
 
     def update(
@@ -69,28 +73,29 @@ class _ImageMean(_Sums):
         """Add a batch.
 
         Args:
-            pred: ``(B, K, 2)`` in pixels.
-            target: ``(B, K, 2)`` in pixels.
-            distance: ``(B,)`` in pixels, greater than 0.
-            visible: ``(B, K)`` bool, points that count; ``None`` counts all.
+            pred: predicted points ``(B, K, 2)`` in pixels.
+            target: true points ``(B, K, 2)`` in pixels.
+            distance: normalising distances ``(B,)`` in pixels, greater than 0.
+            visible: bool ``(B, K)``, points that count; ``None`` counts all.
 
         Raises:
             ValueError: if shapes disagree, a distance is not positive or no point of an image
                 counts.
         """
-        nme = per_image_nme(*_precise(pred, target, distance), visible)
+        pred, target, distance = _precise(pred, target, distance)
+        nme = per_image_nme(pred, target, distance, visible)
         if nme.numel():
             # Not in place: a validation before a fit leaves tensors that may not be written to.
             self.total = self.total + self._batch_mean(nme) * nme.numel()
             self.images = self.images + nme.numel()
 
     def compute(self) -> Tensor:
-        """The mean over all images so far, over all processes."""
+        """Compute the mean over all images so far, over all processes."""
         return (self.total / self.images).float()
 
 
 class NormalizedMeanError(_ImageMean):
-    """Mean over images of the mean distance of the points, in percent of ``distance``."""
+    """Normalised mean error (NME): mean point error over images, in percent of ``distance``."""
 
     higher_is_better = False
 
@@ -99,11 +104,11 @@ class NormalizedMeanError(_ImageMean):
 
 
 class FailureRate(_ImageMean):
-    """Percent of images whose error exceeds the threshold.
+    """Percentage of images whose normalised mean error exceeds a threshold.
 
     Args:
         threshold: fraction of the normalising distance, greater than 0.
-        kwargs: of ``torchmetrics.Metric``.
+        kwargs: options of ``torchmetrics.Metric``.
     """
 
     higher_is_better = False
@@ -117,13 +122,13 @@ class FailureRate(_ImageMean):
 
 
 class ErrorAUC(_ImageMean):
-    """Area under the cumulative error curve up to the threshold, in [0, 1].
+    """Area under the cumulative error curve (AUC) up to a threshold, in [0, 1].
 
     Args:
         threshold: fraction of the normalising distance, greater than 0.
         rule: ``simpson`` as in publications, or ``exact``; see
             :func:`~zoo_lightning.metrics.functional.error_auc`.
-        kwargs: of ``torchmetrics.Metric``.
+        kwargs: options of ``torchmetrics.Metric``.
     """
 
     higher_is_better = True
@@ -138,9 +143,9 @@ class ErrorAUC(_ImageMean):
 
 
 class LandmarkErrors(_Sums):
-    """All that is reported of a landmark evaluation, from one pass over the images.
+    """All metrics of a landmark evaluation, from one pass over the images.
 
-    ``compute`` gives
+    ``compute`` returns a dictionary of
 
     - ``nme`` in percent, ``failure_rate`` in percent and ``auc`` in [0, 1] at the first threshold;
     - ``failure_rate@0.08``, ``auc@0.08`` for each further threshold;
@@ -148,16 +153,17 @@ class LandmarkErrors(_Sums):
     - ``nme/SUBSET``, ``failure_rate/SUBSET``, ``auc/SUBSET`` (at the first threshold) for each
       subset that has images.
 
-    Areas follow Simpson's rule on the usual grid, and equal
+    A face whose distance is NaN, because it lacks points, is left out of metrics that use that
+    distance. Areas follow Simpson's rule on the usual grid, and equal
     :func:`~zoo_lightning.metrics.functional.error_auc` on all images at once.
 
     Args:
-        num_points: ``K``.
+        num_points: number ``K`` of points.
         normalization: name of the distance that errors are divided by.
-        thresholds: of failure rate and AUC, fractions of that distance greater than 0.
-        also: names of further distances to report the NME by; the main one is skipped.
+        thresholds: thresholds of failure rate and AUC, fractions of that distance, above 0.
+        also: names of further distances to report the NME with; the main one is skipped.
         subsets: names of subsets of the images, which may overlap.
-        kwargs: of ``torchmetrics.Metric``.
+        kwargs: options of ``torchmetrics.Metric``.
 
     Raises:
         ValueError: no or repeated thresholds, one that is not greater than 0, repeated subsets, or
@@ -195,7 +201,7 @@ class LandmarkErrors(_Sums):
         # Rows: all images, then each subset. Columns: as `_columns` names them.
         groups = 1 + len(self.subsets)
         self._add_sum("sums", groups, len(self.normalizations) + 2 * len(self.thresholds))
-        self._add_sum("images", groups, dtype=torch.int64)
+        self._add_sum("images", *self.sums.shape, dtype=torch.int64)
         self._add_sum("point_sums", num_points)
         self._add_sum("point_images", num_points, dtype=torch.int64)
 
@@ -220,36 +226,41 @@ class LandmarkErrors(_Sums):
         """Add a batch.
 
         Args:
-            pred: ``(B, K, 2)`` in pixels of the original images.
-            target: ``(B, K, 2)`` in the same pixels.
-            distances: ``(B,)`` by name, in the same pixels; names not asked for are ignored.
-            visible: ``(B, K)`` bool, points that count; ``None`` counts all.
-            subsets: ``(B, S)`` bool, subsets that each image is in; needed if there are any.
+            pred: predicted points ``(B, K, 2)`` in pixels of the original images.
+            target: true points ``(B, K, 2)`` in the same pixels.
+            distances: distances ``(B,)`` by name, in the same pixels, NaN where unknown; names of
+                other distances are ignored.
+            visible: bool ``(B, K)``, points that count; ``None`` counts all.
+            subsets: bool ``(B, S)``, subsets that each image is in; needed if there are subsets.
 
         Raises:
-            ValueError: a distance that was asked for is absent or not positive, shapes disagree, or
-                no point of an image counts.
+            ValueError: a distance of the metric is absent or not positive, shapes disagree, or no
+                point of an image counts.
         """
         member = self._members(pred, subsets)
         chosen = [self._distance(distances, name) for name in self.normalizations]
         pred, target, *chosen = _precise(pred, target, *chosen)
         if not len(pred):
             return
-        errors = []
+        errors, known = [], []
         for name, distance in zip(self.normalizations, chosen, strict=True):
+            known.append(~distance.isnan())
             try:
-                errors.append(per_image_nme(pred, target, distance, visible))
+                whole = distance.nan_to_num(nan=1.0, posinf=torch.inf, neginf=-torch.inf)
+                errors.append(per_image_nme(pred, target, whole, visible))
             except ValueError as error:
                 raise ValueError(f"Errors normalised by {name!r}: {error}") from error
         columns = [100 * error for error in errors]
         for threshold in self.thresholds:
             columns.append(100 * (~(errors[0] <= threshold)).to(errors[0]))
             columns.append(auc_share(errors[0], threshold))
-        values = torch.stack(columns, dim=1)
+        known += [known[0]] * (len(columns) - len(known))
+        member = member[:, :, None] & torch.stack(known, dim=1)[:, None]
         # Not a matrix product: an image's NaN times zero would spoil the subsets it is not in.
-        values = torch.where(member[:, :, None], values[:, None], 0).sum(dim=0)
-        points = 100 * per_point_error(pred, target, chosen[0], visible)
+        values = torch.where(member, torch.stack(columns, dim=1)[:, None], 0).sum(dim=0)
+        points = 100 * per_point_error(pred, target, chosen[0].nan_to_num(nan=1.0), visible)
         counted = torch.ones_like(points, dtype=torch.bool) if visible is None else visible
+        counted = counted & known[0][:, None]
         # Not in place: a validation before a fit leaves tensors that may not be written to.
         self.sums = self.sums + values
         self.images = self.images + member.sum(dim=0)
@@ -279,33 +290,29 @@ class LandmarkErrors(_Sums):
         return distances[name]
 
     def compute(self) -> dict[str, Tensor]:
-        """Scalars by name, over all images so far and all processes."""
-        means = (self.sums / self.images[:, None]).float()
+        """Compute all metrics over the images of all processes, by name; NaN without images."""
+        means = (self.sums / self.images).float()
         result = dict(zip(self._columns, means[0], strict=True))
         for row, subset in enumerate(self.subsets, start=1):
-            if self.images[row]:
+            if self.images[row, 0]:
                 for name in ("nme", "failure_rate", "auc"):
                     result[f"{name}/{subset}"] = means[row, self._columns.index(name)]
         return result
 
     def point_nme(self) -> Tensor:
-        """Mean error of each point over the images in which it counts, over all processes.
+        """Compute the NME of each point over the images in which it counts.
 
-        With several processes, all of them must call it.
+        All processes must call it.
 
         Returns:
-            ``(K,)`` percent of the main distance; NaN for a point that never counted.
+            Errors ``(K,)``, percent of the main distance; NaN for a point that never counted.
         """
-        with self.sync_context(
-            dist_sync_fn=self.dist_sync_fn,
-            should_sync=self._to_sync,
-            should_unsync=self._should_unsync,
-        ):
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
             return (self.point_sums / self.point_images).float()
 
 
 def _precise(*tensors: Tensor) -> list[Tensor]:
-    """In the type of the sums, also under mixed precision: half floats resolve 1/8 pixel at 160."""
+    """Convert to the type of the sums: at 160 pixels, half floats resolve 1/8 pixel."""
     return [tensor.to(sum_dtype(tensor.device)) for tensor in tensors]
 
 

@@ -1,4 +1,4 @@
-"""The mean of a loss over all samples of all processes."""
+"""Mean of a loss over all samples of all processes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torchmetrics import Metric
 
 
 class MeanLoss(Metric):
-    """Mean over samples of losses that are means over batches, however samples are shared out.
+    """Sample-weighted mean of batch losses, exact for batches of different sizes and under DDP.
 
-    Lightning's own average over processes counts samples in whole numbers, which gloo halves and
-    rounds down, and torchmetrics' mean leaves out what is not a number.
+    Lightning's own reduction averages integer sample counts over processes, which gloo rounds down,
+    and torchmetrics' mean ignores NaN.
     """
 
     is_differentiable = False
@@ -26,10 +26,15 @@ class MeanLoss(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, size: int) -> None:
-        """Take in the mean loss ``()`` of a batch of so many samples."""
+        """Add the loss of a batch.
+
+        Args:
+            loss: mean loss of the batch, a scalar.
+            size: number of samples in the batch.
+        """
         self.total += loss.detach() * size
         self.count += size
 
     def compute(self) -> Tensor:
-        """The mean; NaN before any sample."""
+        """Compute the mean over all processes; NaN without samples."""
         return self.total / self.count

@@ -1,1 +1,8 @@
-"""Transfer methods of several trainings, carried out as resumable stages in one run folder."""
+"""Transfer methods of several trainings, run as resumable stages in one run folder.
+
+The names below are imported when they are first used, since torch and Lightning take seconds.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

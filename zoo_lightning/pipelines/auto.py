@@ -1,8 +1,8 @@
-"""``fit --method auto``: from several sources and a budget to the best network that they make.
+"""``fit --method auto``: train the best network from several sources within a budget.
 
-Members are trained first, each from another start; then they teach one network together; then the
-validation images decide which of them is the result. What was decided, and why, is in the folder's
-``decisions.json``.
+First, members are trained, each from different initial weights; then one network is trained by
+distillation from all members; then the result is selected among them by validation. The folder's
+``decisions.json`` has the decision and its reasons.
 """
 
 from __future__ import annotations
@@ -16,85 +16,93 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from zoo_lightning.backbone import load_architecture
+from zoo_lightning.analysis.measuring import Scores, measure_of, validation_scores
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.experiment_parts import architecture_of, plain_data
-from zoo_lightning.experiment_sources import run_data
-from zoo_lightning.gates.measuring import Scores, measure_of, validation_scores
-from zoo_lightning.layers.multiply_adds import counting
+from zoo_lightning.experiments.parts import architecture_of, plain_data
+from zoo_lightning.experiments.resolving import run_data
+from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.files.text import TEXT
 from zoo_lightning.methods.ensembles import joint_task
-from zoo_lightning.methods.recipe import Setting
+from zoo_lightning.methods.recipe import Setting, Trained
 from zoo_lightning.methods.recipes import RECIPES
-from zoo_lightning.pipelines.guard import Gain, gain
+from zoo_lightning.models.backbone import load_architecture
+from zoo_lightning.nn.multiply_adds import counting
+from zoo_lightning.pipelines.deriving import publish
 from zoo_lightning.pipelines.plan import Plan
-from zoo_lightning.pipelines.publishing import BEST, publish
 from zoo_lightning.pipelines.stage import STAGES, StageRun
-from zoo_lightning.pipelines.transfer import Hands, add_costs, train
-from zoo_lightning.plots import new_figure, save_figure
-from zoo_lightning.run_folder import PICTURES
+from zoo_lightning.pipelines.transfer import add_costs, train
+from zoo_lightning.plotting.figures import new_figure, save_figure
+from zoo_lightning.runs.pool import Execution
+from zoo_lightning.runs.run_folder import PICTURES, find_checkpoint
 from zoo_lightning.sources.spec import parse_sources
 from zoo_lightning.tasks.loading import load_task
-from zoo_lightning.text_files import TEXT
 from zoo_lightning.transfer.relations import Relations, relate
-from zoo_lightning.whole_files import whole_file
 
 AUTO = "auto"
-"""Name of the method."""
+"""Name of the method on the command line."""
 
 BUDGET = 4.0
-"""Where none is given, in trainings of one network of the experiment's length."""
+"""Default budget, in trainings of one ordinary network for the experiment's length."""
 
 LEAST_BUDGET = 2.0
-"""Below it, members and the network that they teach would be too short to be worth anything."""
+"""Least budget, below which the members' and the student's trainings would be too short."""
 
 TASKS = ("ClassificationTask", "LandmarkTask")
 
-DECISIONS, LOOK = "decisions.json", "look.json"
-"""Files of what was decided, in the pipeline's folder, and of how sources are related, below it."""
+DECISIONS, RELATIONS = "decisions.json", "look.json"
+"""Names of the file of decisions, in the pipeline's folder, and of relations, in ``stages``."""
 
 SAMPLES = 1000
-"""Training images by which sources are related, at most."""
+"""Largest number of training images for computing the sources' relations."""
 
 MEMBERS_SHARE = 0.5
-"""Of the budget, for the members together; the rest is for the network that they teach."""
+"""Fraction of the budget for all members together; the rest is for the student."""
+
+DRAWS = 2000
+"""Number of bootstrap samples for comparing two models."""
+
+SURE = 0.8
+"""Share of bootstrap samples in favour of a candidate from which it replaces a model."""
 
 TEACHING: dict[str, dict[str, Any]] = {
     "ClassificationTask": {"teacher_weight": 0.9, "temperature": 4.0, "mixup": 0.2},
     "LandmarkTask": {"teacher_weight": 0.5},
 }
-"""Options of the task while the members teach."""
+"""Task options of the student's training, by task."""
 
 
-def carry_out_auto(plan: Plan, folder: Path, hands: Hands) -> None:
-    """Carry out the pipeline; what is finished stays, and what was stopped continues.
+def run_auto(plan: Plan, folder: Path, execution: Execution) -> None:
+    """Run or resume the pipeline of ``auto``; finished stages are not repeated.
 
     Args:
-        plan: with a budget, which is for the trainings; relating the sources and judging what was
-            trained come on top and are counted.
-        folder: of the pipeline.
-        hands: by what.
+        plan: plan with the budget of all trainings; the costs of relating the sources and of
+            validation are additional, and are recorded.
+        folder: folder of the pipeline.
+        execution: processes for the stages.
 
     Raises:
         ZooError: a training failed.
-        WorkStopped: by a signal, while stages are trained; they have saved where they were.
+        WorkStopped: a signal was received while stages were trained; they have saved their state.
     """
-    members = member_runs(plan, folder, hands)
-    train(members, "members", hands)
+    members = member_runs(plan, folder, execution)
+    train(members, "members", execution)
     runs = list(members)
     if len(members) > 1:
         student = student_run(plan, folder, members)
-        train([student], "student, taught by the members", hands)
+        train([student], "student, taught by the members", execution)
         runs.insert(0, student)
-    decide(plan, folder, runs, hands)
+    decide(plan, folder, runs, execution)
 
 
 def check_auto(plan: Plan) -> None:
-    """Refuse what the pipeline cannot do.
+    """Check that ``auto`` can run a plan.
 
     Raises:
-        ConfigError: another task, no sources, or a budget that pays for no stages.
+        ConfigError: the task is not supported, there are no sources, or the budget is too small.
     """
     if plan.task not in TASKS:
         raise ConfigError(
@@ -103,26 +111,31 @@ def check_auto(plan: Plan) -> None:
         )
     if not plan.sources:
         raise ConfigError(f"--method {AUTO} needs sources; give --sources A,B")
-    if plan.budget < LEAST_BUDGET:
+    if budget_of(plan) < LEAST_BUDGET:
         raise ConfigError(
             f"--method {AUTO} trains several networks, for which --budget {plan.budget:g} is too "
             f"small: give at least {LEAST_BUDGET:g}, or --method start"
         )
 
 
-def member_runs(plan: Plan, folder: Path, hands: Hands) -> list[StageRun]:
-    """Trainings of the members, each from another start: the first from what suits the data best.
+def budget_of(plan: Plan) -> float:
+    """Budget of a plan; without one, :data:`BUDGET`."""
+    return BUDGET if plan.budget is None else plan.budget
+
+
+def member_runs(plan: Plan, folder: Path, execution: Execution) -> list[StageRun]:
+    """Create the members' stages, each with different initial weights, the best suited first.
 
     Args:
-        plan: of the pipeline.
-        folder: of the pipeline.
-        hands: gets a line of what the sources are found to be.
+        plan: plan of the pipeline.
+        folder: folder of the pipeline.
+        execution: receives lines on the sources' relations.
     """
     names = list(plan.sources)
     if len(names) == 1:
-        return [_member(plan, folder, "single", names[0], plan.budget)]
-    found = look(plan, folder, hands)
-    share = plan.budget * MEMBERS_SHARE / 2
+        return [_member(plan, folder, "single", names[0], budget_of(plan))]
+    found = related_sources(plan, folder, execution)
+    share = budget_of(plan) * MEMBERS_SHARE / 2
     return [
         _member(plan, folder, "start", "", share),
         _member(plan, folder, "single", found["partner"], share),
@@ -130,43 +143,48 @@ def member_runs(plan: Plan, folder: Path, hands: Hands) -> list[StageRun]:
 
 
 def _member(plan: Plan, folder: Path, method: str, variant: str, budget: float) -> StageRun:
-    setting = Setting(plan.sources, variant)
-    name = f"{method}-{variant}" if variant else method
-    return plan.stage(folder, name, variant, plan.configured(RECIPES[method], setting, budget))
+    options = plan.configured(_trained(method), Setting(plan.sources, variant), budget)
+    return plan.stage(folder, method, variant, options)
+
+
+def _trained(method: str) -> Trained:
+    recipe = RECIPES[method]
+    assert isinstance(recipe, Trained)
+    return recipe
 
 
 def student_run(plan: Plan, folder: Path, members: Sequence[StageRun]) -> StageRun:
-    """Training of the network that the members teach, from the first one's start.
+    """Create the stage of the student, from the first member's initial weights.
 
     Args:
-        plan: of the pipeline.
-        folder: of the pipeline.
-        members: finished.
+        plan: plan of the pipeline.
+        folder: folder of the pipeline.
+        members: finished stages of the members, its teachers.
     """
     options = plan.configured(
-        RECIPES["start"],
+        _trained("start"),
         Setting(plan.sources),
-        plan.budget * (1 - MEMBERS_SHARE),
+        budget_of(plan) * (1 - MEMBERS_SHARE),
         teachers=[str(each.folder) for each in members],
         **TEACHING[plan.task],
     )
-    return plan.stage(folder, "student", "student", options)
+    return plan.stage(folder, "student", "", options)
 
 
-def look(plan: Plan, folder: Path, hands: Hands) -> dict[str, Any]:
-    """What the sources are on these data, from passes without training; kept in the folder.
+def related_sources(plan: Plan, folder: Path, execution: Execution) -> dict[str, Any]:
+    """Compute the sources' relations on the training data, once and without training.
 
     Args:
-        plan: of the pipeline.
-        folder: of the pipeline.
-        hands: gets a line of what was found.
+        plan: plan of the pipeline.
+        folder: folder of the pipeline.
+        execution: receives lines with the conclusions.
 
     Returns:
-        ``partner``, the source that complements the start best; ``relations`` as
-        :class:`~zoo_lightning.transfer.relations.Relations` has them; ``seconds`` and
+        Content of the file: ``partner``, the source that complements the best source;
+        ``relations``, see :class:`~zoo_lightning.transfer.relations.Relations`; ``seconds`` and
         ``multiply_adds``.
     """
-    path = folder / STAGES / LOOK
+    path = folder / STAGES / RELATIONS
     if not path.is_file():
         began = time.monotonic()
         with counting() as spent:
@@ -178,11 +196,11 @@ def look(plan: Plan, folder: Path, hands: Hands) -> dict[str, Any]:
             "multiply_adds": spent.multiply_adds,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
+        with atomic_file(path) as part:
             part.write_text(json.dumps(content, indent=2) + "\n", **TEXT)
     content = json.loads(path.read_text(**TEXT))
     for line in content["relations"]["conclusion"]:
-        hands.say(f"sources       {line}")
+        execution.report(f"sources       {line}")
     return content
 
 
@@ -191,20 +209,19 @@ def _relations(plan: Plan) -> Relations:
     architecture = architecture_of(init_args)
     sources = load_architecture(architecture, parse_sources(list(plan.sources.values())))
     described = copy.deepcopy(plan.options["data"])
-    described["init_args"]["seed"] = plan.options["seed_everything"]  # whose part is trained on
+    described["init_args"]["seed"] = plan.options["seed_everything"]  # the split that is trained on
     data = plain_data(described)
     return relate(architecture, sources, data, SAMPLES)
 
 
 def partner(found: Relations) -> str:
-    """Source that complements the one that suits the data best.
+    """Select the source that complements the best one.
+
+    Of the pairs with the best source, the pair with the best joint score is selected. Relatives of
+    the best source, whose features are mostly the same, are selected only if there are no others.
 
     Args:
-        found: relations of two sources or more.
-
-    Returns:
-        Its name: of the pairs with the best source the one whose features explain most together,
-        beside relatives, which mostly know the same.
+        found: relations of at least two sources.
     """
     best = max(found.sources, key=lambda row: row.score).name
     pairs = [pair for pair in found.pairs if best in (pair.first, pair.second)]
@@ -214,12 +231,55 @@ def partner(found: Relations) -> str:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A network, or an ensemble of some, that may become the result.
+class Gain:
+    """Reduction of the mean loss from an incumbent to a candidate, on the same images.
 
     Attributes:
-        runs: that it is.
-        scores: of the validation images.
+        mean: mean loss of the incumbent minus that of the candidate; positive if the candidate is
+            better.
+        low: 2.5 % quantile of the bootstrap over images.
+        high: 97.5 % quantile of the bootstrap over images.
+        share: share of the bootstrap samples in which the candidate is better, in [0, 1].
+    """
+
+    mean: float
+    low: float
+    high: float
+    share: float
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the candidate is better in enough bootstrap samples to replace the incumbent."""
+        return self.share >= SURE
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} ({self.low:+.4f} to {self.high:+.4f})"
+
+
+def gain(candidate: Tensor, incumbent: Tensor) -> Gain:
+    """Compare two models by a paired bootstrap (Efron and Tibshirani 1993, section 6).
+
+    It does not need scipy, an optional dependency, and is reproducible by a fixed seed.
+
+    Args:
+        candidate: ``(N,)`` losses of the candidate, one for each image.
+        incumbent: ``(N,)`` losses of the incumbent on the same images in the same order.
+    """
+    better = (incumbent - candidate).double()
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(better), (DRAWS, len(better)), generator=generator)
+    means = better[chosen].mean(dim=1)
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=means.dtype)).tolist()
+    return Gain(float(better.mean()), low, high, float((means > 0).double().mean()))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Network or ensemble that may become the result.
+
+    Attributes:
+        runs: stages of its networks.
+        scores: scores on the validation images.
     """
 
     runs: tuple[StageRun, ...]
@@ -232,24 +292,24 @@ class Candidate:
 
     @property
     def loss(self) -> float:
-        """Mean over the validation images."""
+        """Mean loss over the validation images."""
         return float(self.scores.loss.mean())
 
 
-def decide(plan: Plan, folder: Path, runs: Sequence[StageRun], hands: Hands) -> None:
-    """Choose among finished trainings by the validation images, and publish what is chosen.
+def decide(plan: Plan, folder: Path, runs: Sequence[StageRun], execution: Execution) -> None:
+    """Select the result among finished stages by validation, and publish it.
 
-    The first training is what others have to be better than: one replaces it, and an ensemble of up
-    to ``plan.inference`` networks the single one, if the bootstrap is sure enough of a gain.
+    The first stage is replaced by another one, and a single network by an ensemble of up to
+    ``plan.inference`` networks, only if the bootstrap shows a gain with share ``SURE``.
 
     Args:
-        plan: of the pipeline.
-        folder: of the pipeline.
-        runs: finished.
-        hands: gets lines of what is decided.
+        plan: plan of the pipeline.
+        folder: folder of the pipeline.
+        runs: finished stages.
+        execution: receives lines with the decisions.
     """
-    began, looked = time.monotonic(), _look_cost(folder)
-    data = run_data(runs[0].folder / BEST)
+    began, start_cost = time.monotonic(), _relations_cost(folder)
+    data = run_data(find_checkpoint(str(runs[0].folder), None, ""))
     tasks = {each: load_task(each.folder) for each in runs}
     measure = measure_of(tasks[runs[0]])
 
@@ -265,7 +325,7 @@ def decide(plan: Plan, folder: Path, runs: Sequence[StageRun], hands: Hands) -> 
             for size in range(2, min(plan.inference, len(runs)) + 1)
             for chosen in combinations(runs, size)
         ]
-    hands.say(f"validation    {measure.loss} of {len(data.val_set)} images")
+    execution.report(f"validation    {measure.loss} of {len(single[0].scores.loss)} images")
     choice, gains = single[0], {}
     for group in (single[1:], joint):
         if not group:
@@ -273,7 +333,9 @@ def decide(plan: Plan, folder: Path, runs: Sequence[StageRun], hands: Hands) -> 
         best = min(group, key=lambda each: each.loss)
         gains[best.name] = found = gain(best.scores.loss, choice.scores.loss)
         verdict = "replaces" if found.is_sure else "does not replace"
-        hands.say(f"  {best.name} {verdict} {choice.name}: {found} less, {found.share:.0%} sure")
+        execution.report(
+            f"  {best.name} {verdict} {choice.name}: {found} less, {found.share:.0%} sure"
+        )
         choice = best if found.is_sure else choice
     content = {
         "result": [each.name for each in choice.runs],
@@ -285,7 +347,7 @@ def decide(plan: Plan, folder: Path, runs: Sequence[StageRun], hands: Hands) -> 
         ],
         "gains": {name: asdict(found) for name, found in gains.items()},
     }
-    with whole_file(folder / DECISIONS) as part:
+    with atomic_file(folder / DECISIONS) as part:
         part.write_text(json.dumps(content, indent=2) + "\n", **TEXT)
     against = {
         f"{each.name}\n{measure.label} {measure.of(each.scores):.2f}": gain(
@@ -295,7 +357,9 @@ def decide(plan: Plan, folder: Path, runs: Sequence[StageRun], hands: Hands) -> 
     }
     figure = plot_gains(against, f"{measure.loss} above that of the result, {choice.name}")
     save_figure(figure, folder / PICTURES / "decision.png")
-    hands.say(f"result        {choice.name}: {measure.label} {measure.of(choice.scores):.2f}")
+    execution.report(
+        f"result        {choice.name}: {measure.label} {measure.of(choice.scores):.2f}"
+    )
     value = measure.of(choice.scores) / (100 if measure.rises else 1)
     monitor = tasks[runs[0]].monitor
     publish(
@@ -304,28 +368,28 @@ def decide(plan: Plan, folder: Path, runs: Sequence[StageRun], hands: Hands) -> 
         plan.run_test,
         {
             "validation": {monitor: value},
-            "seconds": round(time.monotonic() - began + looked["seconds"], 1),
+            "seconds": round(time.monotonic() - began + start_cost["seconds"], 1),
             "compute": {
-                "parts": {"start": looked["multiply_adds"], "validation": spent.multiply_adds}
+                "parts": {"start": start_cost["multiply_adds"], "validation": spent.multiply_adds}
             },
         },
     )
     add_costs(folder, runs, plan)
 
 
-def _look_cost(folder: Path) -> dict[str, Any]:
-    """``multiply_adds`` and ``seconds`` of relating the sources; 0 of a single one."""
-    path = folder / STAGES / LOOK
+def _relations_cost(folder: Path) -> dict[str, Any]:
+    """``multiply_adds`` and ``seconds`` of relating the sources; 0 for a single source."""
+    path = folder / STAGES / RELATIONS
     found = json.loads(path.read_text(**TEXT)) if path.is_file() else {}
     return {name: found.get(name, 0) for name in ("multiply_adds", "seconds")}
 
 
 def plot_gains(gains: Mapping[str, Gain], label: str) -> Figure:
-    """What a result gains over each candidate, with 95 % intervals over the validation images.
+    """Plot the gain of a result over each candidate with 95 % intervals over validation images.
 
     Args:
-        gains: by the candidates' names.
-        label: of the axis.
+        gains: gains by candidate name.
+        label: label of the horizontal axis.
     """
     figure = new_figure(5.5, 0.8 + 0.45 * len(gains))
     axes = figure.subplots()

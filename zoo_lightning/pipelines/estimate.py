@@ -1,35 +1,36 @@
-"""How long a pipeline will take here, from a few steps of the ordinary network."""
+"""Estimate a pipeline's duration on this machine from a few steps of the ordinary network."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 
-from zoo_lightning.experiment_parts import architecture_of, plain_data
-from zoo_lightning.runs.length import usual_steps
+from zoo_lightning.data.loading import ImageDataModule
+from zoo_lightning.experiments.parts import architecture_of, plain_data
+from zoo_lightning.runs.length import experiment_steps
 
 ROUNDS = 3
-"""Steps that are timed, after one that is not."""
+"""Number of timed steps, after one warm-up step."""
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What one training of the experiment's length takes.
+class TimeEstimate:
+    """Estimated duration of one training of the experiment's length.
 
     Attributes:
-        steps: of it.
-        step_seconds: of one step, loading included.
+        steps: number of optimiser steps of the training.
+        step_seconds: seconds per step, including data loading.
     """
 
     steps: int
     step_seconds: float
 
     def line(self, trainings: float) -> str:
-        """A line that says how long so many trainings take."""
+        """Format a line with the estimated duration of a number of trainings."""
         minutes = trainings * self.steps * self.step_seconds / 60
         time_left = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
         return (
@@ -39,29 +40,36 @@ class Estimate:
         )
 
 
-def estimate(options: Any) -> Estimate:
-    """Time a few steps of the ordinary network on the device that training would take.
+def estimate(options: Any) -> TimeEstimate | None:
+    """Time a few training steps of the ordinary network on the device of training.
 
     Args:
-        options: the parsed options of ``fit``, of images.
+        options: parsed options of ``fit``.
+
+    Returns:
+        The estimate; ``None`` if the data module is not an
+        :class:`~zoo_lightning.data.loading.ImageDataModule`.
 
     Raises:
         ConfigError: the experiment has no length.
-        DataError: as the data raise it.
+        DataError: the data cannot be read.
     """
     data = plain_data(options.data)
-    steps = usual_steps(options, data)
+    if not isinstance(data, ImageDataModule):
+        return None
+    steps = experiment_steps(options, data)
     architecture = architecture_of(options.model.init_args.backbone.init_args)
     shape = (data.batch_size, architecture.in_chans, data.image_size, data.image_size)
     loading, training = _loading(data), _training(architecture.build(), shape)
     each = max(loading / data.num_workers, training) if data.num_workers else loading + training
-    return Estimate(steps, each * (options.trainer.accumulate_grad_batches or 1))
+    return TimeEstimate(steps, each * (options.trainer.accumulate_grad_batches or 1))
 
 
-def _loading(data: LightningDataModule) -> float:
-    """Seconds in which one process loads a batch."""
+def _loading(data: ImageDataModule) -> float:
+    """Seconds that one process takes to load a batch."""
     images = data.train_set
-    _ = images[(0, 0)]  # a first one opens what is opened once
+    _ = images[(0, 0)]  # the first one also opens files
+    assert isinstance(images, Sized)
     count = min(len(images), data.batch_size)
     start = time.perf_counter()
     _ = [images[(0, index)] for index in range(count)]
@@ -69,7 +77,7 @@ def _loading(data: LightningDataModule) -> float:
 
 
 def _training(network: torch.nn.Module, shape: tuple[int, ...]) -> float:
-    """Seconds of a step: forward, backward and update, median of the rounds."""
+    """Seconds of a training step, as the median of the rounds."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6)

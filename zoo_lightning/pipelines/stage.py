@@ -1,37 +1,36 @@
-"""One training of a pipeline, in a process of its own."""
+"""One training of a pipeline, in its own process."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from zoo_lightning.cli import main as zoo_lightning
+from zoo_lightning.cli import trainer
+from zoo_lightning.cli.exit_status import exit_status
+from zoo_lightning.errors import ConfigError
+from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.files.text import TEXT
 from zoo_lightning.methods.recipe import FinishedRun
-from zoo_lightning.run_folder import CHECKPOINTS, SUMMARY
-from zoo_lightning.runs.claims import claimed, is_first_rank
-from zoo_lightning.runs.pool import TAKEN, Job
-from zoo_lightning.text_files import TEXT
-from zoo_lightning.whole_files import whole_file
+from zoo_lightning.runs.pool import Job, fit_words, work_on
+from zoo_lightning.runs.run_folder import read_summary
 
-CONFIG = "stage.yaml"
+STAGE_CONFIG = "stage.yaml"
 
 STAGES = "stages"
-"""Folder of a pipeline's trainings, in its run folder."""
+"""Subfolder of a pipeline's run folder that holds its stages."""
 
 
 class StageRun(Job):
-    """A training that a pipeline needs: ``fit`` without the test data.
+    """Stage of a pipeline: a training by ``fit`` without a test.
 
     Args:
-        folder: of the run.
-        variant: what is trained, for instance the source's name.
-        options: of ``fit``, in plain types.
+        folder: run folder of the training.
+        variant: variant of the method that is trained, such as the name of a source.
+        options: options of ``fit`` in plain types.
     """
 
     module = "zoo_lightning.pipelines.stage"
@@ -41,53 +40,60 @@ class StageRun(Job):
         self.name = folder.name
 
     def arguments(self) -> list[str]:
-        """The run's folder, where its options are written to."""
+        """Write the options to the run folder, and return the folder as the only argument."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(self.folder / CONFIG) as part:
+        with atomic_file(self.folder / STAGE_CONFIG) as part:
             part.write_text(yaml.safe_dump(self.options, sort_keys=False), **TEXT)
         return [str(self.folder)]
 
     def is_finished(self) -> bool:
-        """Whether it is trained."""
-        return (self.folder / SUMMARY).is_file()
+        """Whether the training has ended."""
+        return read_summary(self.folder) is not None
 
     def summary(self) -> dict[str, Any]:
-        """``summary.json`` of the finished run."""
-        return json.loads((self.folder / SUMMARY).read_text(**TEXT))
+        """Content of the finished run's ``summary.json``.
+
+        Raises:
+            ConfigError: the run has not ended.
+        """
+        summary = read_summary(self.folder)
+        if summary is None:
+            raise ConfigError(f"{self.folder} has not ended; give the same command to resume it")
+        return summary
 
     def finished(self) -> FinishedRun:
-        """The finished run, for what is made from it."""
-        validation = next(iter(self.summary()["validation"].values()))
+        """Describe the finished run for recipes that need it.
+
+        Raises:
+            ConfigError: the run has not ended or had no validation.
+        """
+        figures = self.summary().get("validation")
+        if not figures:
+            raise ConfigError(
+                f"{self.folder} kept no best checkpoint, by which trainings are compared; let "
+                "trainer.callbacks and trainer.val_check_interval keep one in so few steps"
+            )
+        validation = next(iter(figures.values()))
         return FinishedRun(self.folder, self.variant, validation)
 
 
-def fit_words(config: Path, folder: Path) -> list[str]:
-    """Words of ``fit`` for a configuration, which go on with what its folder has.
+def main(arguments: Sequence[str]) -> int:
+    """Train the stage in a run folder.
 
     Args:
-        config: file of the options.
-        folder: of the run.
-    """
-    words = ["fit", "--config", str(config), "--run_dir", str(folder)]
-    if (folder / CHECKPOINTS / "last.ckpt").is_file():
-        words += ["--ckpt_path", "last"]
-    return words
-
-
-def main(arguments: Sequence[str]) -> int:
-    """The folder of a stage's run.
+        arguments: run folder of the stage, which contains its options.
 
     Returns:
-        Exit status: 0 if it is trained, ``TAKEN`` if another process works on it.
+        Exit status: 0 if the stage is trained, ``TAKEN`` if another process works on it.
     """
     [given] = arguments
     folder = Path(given)
-    with claimed(folder) if is_first_rank() else nullcontext(True) as free:
-        if not free:
-            return TAKEN
-        if (folder / SUMMARY).is_file():
-            return 0
-        return zoo_lightning([*fit_words(folder / CONFIG, folder), "--run_test", "false"])
+
+    def work() -> int:
+        words = fit_words(folder / STAGE_CONFIG, folder, run_test=False)
+        return exit_status(lambda: trainer.main(words))
+
+    return work_on(folder, lambda: read_summary(folder) is not None, work)
 
 
 if __name__ == "__main__":

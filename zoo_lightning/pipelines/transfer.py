@@ -1,77 +1,67 @@
-"""A transfer method carried out: the trainings it is made from, then its own, in one run folder."""
+"""Train by a transfer method: the trainings that it needs, then its own, in one run folder."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from zoo_lightning.cli.trainer import ZooCLI
 from zoo_lightning.errors import ConfigError, ZooError
-from zoo_lightning.experiment_sources import run_data
-from zoo_lightning.methods.deriving import derive
+from zoo_lightning.experiments.resolving import run_data
+from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.files.text import TEXT
 from zoo_lightning.methods.recipe import Derived, Recipe, Setting, Trained
 from zoo_lightning.methods.recipes import RECIPES, find_recipes
+from zoo_lightning.pipelines.deriving import copy_records, derive
 from zoo_lightning.pipelines.plan import Plan, sum_known
-from zoo_lightning.pipelines.publishing import BEST, copy_records
-from zoo_lightning.pipelines.stage import STAGES, StageRun, fit_words
-from zoo_lightning.run_folder import SUMMARY, last_line_of_log, write_summary
+from zoo_lightning.pipelines.stage import STAGES, StageRun
 from zoo_lightning.runs.options import higher_is_better
-from zoo_lightning.runs.pool import Job, Say, run_here
-from zoo_lightning.text_files import TEXT
-from zoo_lightning.trainer_cli import run
-from zoo_lightning.whole_files import whole_file
+from zoo_lightning.runs.pool import Execution, fit_words, run_jobs
+from zoo_lightning.runs.run_folder import (
+    LOG,
+    find_checkpoint,
+    last_line_of_log,
+    read_summary,
+    seconds_of,
+    write_summary,
+)
 
-FINAL = "final.yaml"
-"""Options of the pipeline's own training, below its stages."""
-
-
-@dataclass(frozen=True)
-class Hands:
-    """By what trainings are carried out.
-
-    Attributes:
-        workers: processes at a time.
-        devices: numbers of GPUs, given to the workers in turn; empty leaves it to Lightning.
-        say: gets lines that report progress.
-    """
-
-    workers: int
-    devices: Sequence[str]
-    say: Say
+FINAL_CONFIG = "final.yaml"
+"""Options of the pipeline's own training, in the folder of its stages."""
 
 
-def carry_out(plan: Plan, folder: Path, hands: Hands) -> None:
-    """Carry out a method that :data:`~zoo_lightning.methods.recipes.RECIPES` has.
+def run_method(plan: Plan, folder: Path, execution: Execution) -> None:
+    """Train by a method of :data:`~zoo_lightning.methods.recipes.RECIPES`.
 
-    What is finished stays; a stopped pipeline continues. At the end the folder is that of
-    any run.
+    Finished stages are not repeated, and an interrupted pipeline is resumed. At the end, the folder
+    is an ordinary run folder.
 
     Args:
-        plan: what to do.
-        folder: of the pipeline.
-        hands: by what.
+        plan: plan of the pipeline.
+        folder: folder of the pipeline.
+        execution: processes for the stages.
 
     Raises:
-        ConfigError: the method is no single training, or not for the task.
+        ConfigError: the method is unknown, has several variants, or is not for the task.
         ZooError: a training failed.
-        WorkStopped: by a signal, while stages are trained; they have saved where they were.
+        WorkStopped: a signal was received while stages were trained; they have saved their state.
     """
     recipe, variant = find_method(plan)
     stages: list[StageRun] = []
     finished = {}
     for name in recipe.needs:
         runs = stage_runs(plan, folder, RECIPES[name], recipe.needs_share / len(recipe.needs))
-        train(runs, f"{name}, for {recipe.name}", hands)
+        train(runs, f"{name}, for {recipe.name}", execution)
         finished[name] = [each.finished() for each in runs]
         stages += runs
     setting = Setting(plan.sources, variant, finished, higher_is_better(plan.task))
     if isinstance(recipe, Derived):
         made_of = [each for name in recipe.needs for each in finished[name]]
-        data = run_data(made_of[0].folder / BEST)
+        data = run_data(find_checkpoint(str(made_of[0].folder), None, ""))
         higher = setting.higher_is_better
         made = derive(recipe, made_of, data, higher, folder, plan.run_test)
         copy_records(made_of[0].folder, folder)
@@ -81,12 +71,12 @@ def carry_out(plan: Plan, folder: Path, hands: Hands) -> None:
         return
     assert isinstance(recipe, Trained)
     budget = None if plan.budget is None else plan.budget * (1 - recipe.needs_share)
-    train_finally(plan, folder, plan.configured(recipe, setting, budget))
+    train_here(plan, folder, plan.configured(recipe, setting, budget))
     add_costs(folder, stages, plan)
 
 
 def trainings(plan: Plan) -> float:
-    """How many trainings of one ordinary network's cost a plan comes to, about."""
+    """Estimate the cost of a plan, in trainings of one ordinary network."""
     recipe, _ = find_method(plan)
     if plan.budget is not None:
         return plan.budget
@@ -96,10 +86,11 @@ def trainings(plan: Plan) -> float:
 
 
 def find_method(plan: Plan) -> tuple[Recipe, str]:
-    """The recipe of a plan's method, and which of its variants is meant.
+    """Find the recipe of a plan's method, and the variant to train.
 
     Raises:
-        ConfigError: unknown, not for the task, or one of several trainings of which none is named.
+        ConfigError: the method is unknown, not for the task, has several variants, or needs sources
+            that are missing.
     """
     [recipe] = find_recipes([plan.method], plan.task, needed=False)
     variants = recipe.variants(list(plan.sources))
@@ -114,13 +105,13 @@ def find_method(plan: Plan) -> tuple[Recipe, str]:
 
 
 def stage_runs(plan: Plan, folder: Path, recipe: Recipe, share: float) -> list[StageRun]:
-    """Trainings of a recipe that another is made from.
+    """Create the stages of a method that another method needs.
 
     Args:
-        plan: of the pipeline.
-        folder: of the pipeline.
-        recipe: to be trained, each of its variants.
-        share: of the budget that they get together.
+        plan: plan of the pipeline.
+        folder: folder of the pipeline.
+        recipe: method of which each variant is trained.
+        share: fraction of the budget for all of them together, in [0, 1].
     """
     assert isinstance(recipe, Trained)
     variants = recipe.variants(list(plan.sources))
@@ -128,7 +119,7 @@ def stage_runs(plan: Plan, folder: Path, recipe: Recipe, share: float) -> list[S
     return [
         plan.stage(
             folder,
-            f"{recipe.name}-{variant}" if variant else recipe.name,
+            recipe.name,
             variant,
             plan.configured(recipe, Setting(plan.sources, variant), budget),
         )
@@ -136,68 +127,65 @@ def stage_runs(plan: Plan, folder: Path, recipe: Recipe, share: float) -> list[S
     ]
 
 
-def train(runs: Sequence[StageRun], title: str, hands: Hands) -> None:
-    """Train what is not trained yet, and say what came out.
+def train(runs: Sequence[StageRun], title: str, execution: Execution) -> None:
+    """Train the stages that are not finished, and report their results.
 
     Args:
-        runs: to be trained, none made from another.
-        title: of the stage.
-        hands: by what.
+        runs: stages, independent of each other.
+        title: description of the stages in progress lines.
+        execution: processes for the stages.
 
     Raises:
         ZooError: a training failed.
-        WorkStopped: by a signal.
+        WorkStopped: a signal was received; the stages have saved their state.
     """
     names = ", ".join(each.name for each in runs)
-    hands.say(f"stage         {title}: {names}")
-    failed: list[Job] = run_here([runs], hands.workers, hands.devices, lambda line: None)
+    execution.report(f"stage         {title}: {names}")
+    failed = run_jobs([runs], replace(execution, report=lambda line: None))
     for each in runs:
         if each in failed or not each.is_finished():
-            said = last_line_of_log(each.folder, "no output")
+            reason = last_line_of_log(each.folder, "no output")
             raise ZooError(
-                f"{each.folder} failed: {said} (all of it is in {each.folder / 'log.txt'}); give "
-                "the same command to go on"
+                f"{each.folder} failed: {reason} (see {each.folder / LOG}); give the same command "
+                "to resume"
             )
-        hands.say(f"  {described(each)}")
+        execution.report(f"  {described(each)}")
 
 
 def described(stage: StageRun) -> str:
-    """A finished training in a line: its validation figure, steps and seconds."""
+    """Format a line on a finished stage: validation metric, steps and seconds."""
     summary = stage.summary()
     [(name, value)] = summary["validation"].items()
     return f"{stage.name}: {name} {value:.4g}, {summary['steps']} steps, {summary['seconds']:.0f} s"
 
 
-def train_finally(plan: Plan, folder: Path, options: dict[str, Any]) -> None:
-    """Train in the pipeline's own folder, in this process, as ``fit`` does.
+def train_here(plan: Plan, folder: Path, options: dict[str, Any]) -> None:
+    """Run the pipeline's own training in this process, as ``fit`` does.
 
     Args:
-        plan: of the pipeline.
-        folder: of the pipeline.
-        options: of ``fit``.
+        plan: plan of the pipeline.
+        folder: folder of the pipeline.
+        options: options of ``fit``.
     """
-    config = folder / STAGES / FINAL
+    config = folder / STAGES / FINAL_CONFIG
     config.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(config) as part:
+    with atomic_file(config) as part:
         part.write_text(yaml.safe_dump(options, sort_keys=False), **TEXT)
-    if (folder / SUMMARY).is_file():  # only the costs were not added yet
-        return
-    words = fit_words(config, folder)
-    run(words if plan.run_test else [*words, "--run_test", "false"])
+    if read_summary(folder) is None:  # else only the costs are still to be added
+        ZooCLI(fit_words(config, folder, plan.run_test))
 
 
 def add_costs(folder: Path, stages: Sequence[StageRun], plan: Plan) -> None:
-    """Add to the pipeline's summary what its stages have cost, and its method.
+    """Add the cost of the stages and the method to the pipeline's summary.
 
     Args:
-        folder: of the pipeline.
-        stages: whose runs its own training is made from.
-        plan: of the pipeline.
+        folder: folder of the pipeline.
+        stages: stages whose cost is added.
+        plan: plan of the pipeline.
     """
-    path = folder / SUMMARY
-    if not path.is_file():  # another rank writes it
+    summary = read_summary(folder)
+    if summary is None:  # another rank writes it
         return
-    summary = json.loads(path.read_text(**TEXT))
     costs = [own_cost(each.summary()) for each in stages]
     parts = own_parts(summary)
     if stages:
@@ -209,21 +197,20 @@ def add_costs(folder: Path, stages: Sequence[StageRun], plan: Plan) -> None:
         "seconds": round(alone + sum(seconds for _, seconds in costs), 1),
         "parts": parts,
     }
-    # Runs in stages call themselves after the file of their options.
+    # A run of a stage is named after the file of its options.
     write_summary(folder, {**summary, "experiment": plan.experiment, "pipeline": plan.method})
 
 
 def own_cost(summary: Mapping[str, Any]) -> tuple[int | None, float]:
-    """Multiply-adds and seconds of a run without those of runs that it is made from.
+    """Multiply-adds and seconds of a run, without those of the runs that it needed.
 
     Args:
-        summary: of the run; multiply-adds are ``None`` if a part was not counted.
+        summary: summary of the run; multiply-adds are ``None`` if a part was not counted.
     """
-    seconds = summary["seconds"] + summary.get("start_seconds", 0.0)
-    return sum_known(list(own_parts(summary).values())), seconds
+    return sum_known(list(own_parts(summary).values())), seconds_of(summary)
 
 
 def own_parts(summary: Mapping[str, Any]) -> dict[str, int | None]:
-    """Multiply-adds of a run's parts; teachers and starts that are stages are counted as such."""
+    """Multiply-adds of a run by part, without ``teachers`` and ``init_from``, which are stages."""
     parts = summary["compute"]["parts"]
     return {part: v for part, v in parts.items() if part not in ("teachers", "init_from")}

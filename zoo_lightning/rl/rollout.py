@@ -1,30 +1,32 @@
-"""What was seen and done between two updates: buffers made once and filled again and again.
+"""Rollouts: buffers for the steps between two updates, and the loop that fills them.
 
-``T`` steps of ``N`` environments with observations ``(C, H, W)``.
+Shapes: ``T`` steps of ``N`` environments with observations ``(C, H, W)``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from zoo_lightning.envs.stepping import Step
-from zoo_lightning.rl.advantages import generalised_advantages
+from zoo_lightning.rl.advantages import add_cut_off_value, generalised_advantages
+from zoo_lightning.rl.environments.stepping import Environments, Game, Step
+from zoo_lightning.rl.losses import evaluate_actions, sample_actions
 
 
 class Samples(NamedTuple):
-    """Some of a rollout's steps, in any order: what a minibatch is made of.
+    """Minibatch of samples of a rollout.
 
     Attributes:
         observations: ``(B, C, H, W)`` uint8 in channels-last memory.
         actions: ``(B,)`` int64.
-        log_probs: ``(B,)``, of the actions at the time of acting.
-        values: ``(B,)``, at the time of acting.
-        advantages: ``(B,)``.
-        returns: ``(B,)``.
+        log_probs: ``(B,)``, log-probabilities of the actions at the time of acting.
+        values: ``(B,)``, values at the time of acting.
+        advantages: ``(B,)``, advantage estimates.
+        returns: ``(B,)``, targets of the values.
     """
 
     observations: Tensor
@@ -36,16 +38,16 @@ class Samples(NamedTuple):
 
 
 class Rollout:
-    """Buffers of a rollout.
+    """Buffers of a rollout, reused for all rollouts of a training.
 
-    Observations are bytes with the channels last, in which layout convolutions are faster on CPUs
-    and tensor cores; they are written once, when they come, and read by acting and learning alike.
+    Observations are uint8 in channels-last memory, in which convolutions are faster on CPUs and
+    tensor cores; they are written once and read by acting and learning.
 
     Args:
-        steps: ``T``.
-        num_envs: ``N``.
-        shape: ``(C, H, W)`` of an observation.
-        device: of the network.
+        steps: number of steps ``T``.
+        num_envs: number of environments ``N``.
+        shape: shape ``(C, H, W)`` of an observation.
+        device: device of the network.
     """
 
     def __init__(
@@ -70,19 +72,19 @@ class Rollout:
         self.advantages, self.returns = numbers(), numbers()
 
     def observe(self, t: int, observations: np.ndarray) -> Tensor:
-        """Write what is seen before step ``t``.
+        """Store the observations before step ``t``.
 
         Args:
             t: number of the step in the rollout.
             observations: ``(N, C, H, W)`` uint8.
 
         Returns:
-            The same ``(N, C, H, W)``, a view of the buffer in channels-last memory.
+            The observations ``(N, C, H, W)`` as a view of the buffer, in channels-last memory.
         """
         view = self._pixels[t].permute(0, 3, 1, 2)
         return view.copy_(torch.from_numpy(observations))
 
-    def note(
+    def record(
         self,
         t: int,
         actions: Tensor,
@@ -91,42 +93,95 @@ class Rollout:
         rewards: Tensor,
         step: Step,
     ) -> None:
-        """Write what was done in step ``t`` and what it led to.
+        """Store the actions of step ``t`` and their results.
 
         Args:
             t: number of the step in the rollout.
-            actions: ``(N,)``.
-            log_probs: ``(N,)``, of the actions.
-            values: ``(N,)``, of what was seen before.
-            rewards: ``(N,)``, what games that were cut off would have brought included.
-            step: for the rest.
+            actions: ``(N,)``, actions taken.
+            log_probs: ``(N,)``, log-probabilities of the actions.
+            values: ``(N,)``, values of the observations before the step.
+            rewards: ``(N,)``, rewards, including the discounted value of the last state where a
+                game was truncated.
+            step: result of the environments' step.
         """
         self.actions[t], self.log_probs[t], self.values[t] = actions, log_probs, values
         self.rewards[t] = rewards
         self.ended[t] = torch.from_numpy(step.ended)
         self.chosen[t] = torch.from_numpy(step.chosen)
 
-    def estimate(self, last_values: Tensor, discount: float, smoothing: float) -> None:
-        """Compute advantages and returns once all steps are there.
+    def estimate(self, last_values: Tensor, gamma: float, gae_lambda: float) -> None:
+        """Compute advantages and returns once all steps are stored.
 
         Args:
-            last_values: ``(N,)``, of what is seen after the last step.
-            discount: ``γ``.
-            smoothing: ``λ``.
+            last_values: ``(N,)``, values of the observations after the last step.
+            gamma: discount ``γ``.
+            gae_lambda: ``λ`` of generalised advantage estimation.
         """
         self.advantages = generalised_advantages(
-            self.rewards, self.values, self.ended, last_values, discount, smoothing
+            self.rewards, self.values, self.ended, last_values, gamma, gae_lambda
         )
         self.returns = self.advantages + self.values
 
     def learnable(self) -> Tensor:
-        """Numbers of the samples whose action the policy chose, in [0, T·N), in order."""
+        """Sorted indices in [0, T·N) of the samples whose action the policy chose."""
         return self.chosen.flatten().nonzero().squeeze(-1)
 
     def samples(self, numbers: Tensor) -> Samples:
-        """Samples by their numbers ``(B,)`` int64."""
+        """Gather samples by their indices ``(B,)`` int64."""
         pixels = self._pixels.flatten(0, 1).index_select(0, numbers)
         small = (self.actions, self.log_probs, self.values, self.advantages, self.returns)
         return Samples(
             pixels.permute(0, 3, 1, 2), *(each.flatten().index_select(0, numbers) for each in small)
         )
+
+
+Policy = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Function from observations ``(N, C, H, W)`` uint8 to logits ``(N, A)``, values ``(N,)``."""
+
+
+def as_bytes(observations: np.ndarray, device: torch.device | str) -> Tensor:
+    """Move observations ``(N, C, H, W)`` uint8 to a device, in channels-last memory."""
+    return torch.from_numpy(observations).to(device).contiguous(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def collect_rollout(
+    rollout: Rollout,
+    policy: Policy,
+    envs: Environments,
+    observations: np.ndarray,
+    gamma: float,
+    generator: torch.Generator,
+) -> tuple[np.ndarray, Tensor, list[Game]]:
+    """Act in the environments until a rollout's buffers are full.
+
+    Args:
+        rollout: buffers to overwrite.
+        policy: policy that acts, the same function that is trained.
+        envs: environments that have been reset.
+        observations: ``(N, C, H, W)``, current observations.
+        gamma: discount ``γ`` of the last state's value in truncated games.
+        generator: random generator of the actions, on the CPU, so that they are the same on every
+            device.
+
+    Returns:
+        The observations after the last step, their values ``(N,)``, and the games that ended.
+    """
+    device = rollout.actions.device
+    games: list[Game] = []
+    for t in range(rollout.steps):
+        logits, values = policy(rollout.observe(t, observations))
+        actions = sample_actions(logits.cpu(), generator)
+        step = envs.step(actions.numpy())
+        observations = step.observations
+        rewards = torch.from_numpy(step.rewards).to(device)
+        if step.last_observations is not None:
+            final_values = policy(as_bytes(step.last_observations, device))[1]
+            truncated = torch.from_numpy(step.truncated).to(device)
+            rewards = add_cut_off_value(rewards, truncated, final_values, gamma)
+        actions = actions.to(device)
+        rollout.record(
+            t, actions, evaluate_actions(logits, actions).log_prob, values, rewards, step
+        )
+        games += step.games
+    return observations, policy(as_bytes(observations, device))[1], games

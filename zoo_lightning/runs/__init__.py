@@ -1,1 +1,8 @@
-"""What a run is made of: its length and what it costs."""
+"""Training runs: folders, lengths, interruptions, and a process pool for many runs.
+
+The names below are imported when they are first used, since torch and Lightning take seconds.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

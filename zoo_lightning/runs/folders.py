@@ -1,4 +1,4 @@
-"""Which folder a new run writes to: claimed by one run, and the same for all of its processes."""
+"""Choose the folder of a new run, unique to the run and common to its processes."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_only
-
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.text_files import TEXT
-from zoo_lightning.whole_files import whole_file
+from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.files.text import TEXT
 
 HANDED = "ZOO_LIGHTNING_RUN_DIR"
-"""Environment variable by which the first process of a run names the folder to those it starts."""
+"""Environment variable that passes the run folder to the processes that Lightning starts."""
 
 PATIENCE = 120.0
-"""Seconds that a process waits for the first one, which another program has started."""
+"""Seconds that a launcher's process waits for the first process to choose the folder."""
 
 DAY = 86_400.0
 
 
-def claim_run_folder(experiment: str) -> Path:
-    """Make ``runs/EXPERIMENT/DATE-TIME``, a folder that no other run takes.
+def is_first_rank() -> bool:
+    """Whether this process has local rank 0, which claims the run and writes its files."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
-    Two runs that begin in the same second get two folders.
+
+def claim_run_folder(experiment: str) -> Path:
+    """Create ``runs/EXPERIMENT/DATE-TIME``, a folder unique to a run.
+
+    Two runs that start in the same second get two folders.
 
     Args:
         experiment: name of the experiment.
@@ -44,26 +47,27 @@ def claim_run_folder(experiment: str) -> Path:
 
 
 def shared_run_folder(experiment: str) -> Path:
-    """The folder of a new run, the same in all processes of the training.
+    """Choose the folder of a new run, the same in all processes of the training.
 
-    The first process claims it. Processes that Lightning starts from it find its name in their
-    environment; those that ``torchrun`` or SLURM start beside it find it in a file below
-    ``runs/EXPERIMENT``.
+    The first process creates it. Processes that Lightning starts get its path from an environment
+    variable; those of ``torchrun`` or SLURM read it from a file in ``runs/EXPERIMENT``.
 
     Args:
         experiment: name of the experiment.
 
     Raises:
-        ConfigError: the first process is on another machine under a launcher whose trainings cannot
-            be told apart, or it does not say a folder in time.
+        ConfigError: the processes run on several machines under a launcher that does not identify
+            the training, or the first process names no folder in time.
     """
+    from lightning.pytorch.utilities import rank_zero_only  # slow to import
+
     notes = _notes(experiment, os.environ)
-    if not rank_zero_only.rank:
+    if not getattr(rank_zero_only, "rank", None):
         folder = claim_run_folder(experiment)
         os.environ[HANDED] = str(folder)
         if notes is not None:
             _remove_old(notes.parent)
-            with whole_file(notes) as part:
+            with atomic_file(notes) as part:
                 part.write_text(str(folder), **TEXT)
         return folder
     if notes is None and HANDED in os.environ:
@@ -76,19 +80,18 @@ def shared_run_folder(experiment: str) -> Path:
     while not notes.is_file():
         if time.monotonic() > deadline:
             raise ConfigError(
-                f"the first process of this training has not said where it writes within "
-                f"{PATIENCE:.0f} s ({notes} is not there); give --run_dir"
+                f"the first process of this training has named no run folder within "
+                f"{PATIENCE:.0f} s ({notes} does not exist); give --run_dir"
             )
         time.sleep(0.1)
     return Path(notes.read_text(**TEXT))
 
 
 def remove_if_unused(folder: Path) -> None:
-    """Remove a folder that was claimed and that nothing was written to, and those above it.
+    """Remove a run folder if it is empty, and its parents if they are empty.
 
     Args:
-        folder: of a run; of ``runs/EXPERIMENT/DATE-TIME`` the two above are removed if they are
-            empty, too.
+        folder: run folder; only parents of a ``runs/EXPERIMENT/DATE-TIME`` are removed.
     """
     above = folder.parents if folder.parts[:1] == ("runs",) else []
     for each in (folder, *above):
@@ -98,17 +101,17 @@ def remove_if_unused(folder: Path) -> None:
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove what first processes have noted a day ago or earlier."""
+    """Remove files in which first processes named their folder a day ago or earlier."""
     for path in [*folder.glob(".torchrun-*"), *folder.glob(".slurm-*")]:
         if time.time() - path.stat().st_mtime > DAY:
             path.unlink(missing_ok=True)
 
 
 def _notes(experiment: str, environment: Mapping[str, str]) -> Path | None:
-    """File by which processes that another program started find the folder.
+    """File through which a launcher's processes find the run folder.
 
     Returns:
-        ``None`` where nothing tells this training from others.
+        ``None`` where nothing distinguishes this training from others.
     """
     folder = Path("runs") / experiment
     if "TORCHELASTIC_RUN_ID" in environment:

@@ -1,67 +1,69 @@
-"""Processes for runs that begin with everything imported.
+"""Processes for runs that start with all modules imported.
 
-Importing torch, Lightning and the rest takes longer than many a small training. Where the system
-can fork, one process imports them once and every run is a fork of it; elsewhere each run starts a
-process of its own from the beginning.
+Importing torch and Lightning takes longer than many small trainings. If the system can fork, one
+process imports them once and each run is a fork of it; otherwise each run starts a new process.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from zoo_lightning.stopping import STOPPING
-from zoo_lightning.text_files import TEXT
+from zoo_lightning.files.text import TEXT
+from zoo_lightning.runs.stopping import STOPPING
 
-PRELOADED = ["zoo_lightning.comparing.cell"]
-"""What is imported before the first fork."""
+PRELOADED = ["zoo_lightning.cli.trainer"]
+"""Modules imported before the first fork."""
 
 
 class ForkedProcess:
-    """A process that carries out the command line of a module: ``python -m MODULE ARGUMENTS``.
+    """Process that runs ``python -m MODULE ARGUMENTS`` with the modules already imported.
 
     Args:
-        module: whose ``main`` takes the arguments and returns the exit status.
-        arguments: of that function.
-        log: file that gets what it prints, after what is there.
+        module: module to run.
+        arguments: command-line words of the module.
+        log: file that the process's output is appended to.
         device: number of the GPU to use; ``None`` leaves the choice to Lightning.
     """
 
     def __init__(
         self, module: str, arguments: Sequence[str], log: Path, device: str | None
     ) -> None:
-        kinds = multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
-        if "forkserver" in kinds:
+        given = (module, list(arguments), log, device)
+        # Not a daemon: its loaders have processes of their own.
+        if "forkserver" in multiprocessing.get_all_start_methods():
+            context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(PRELOADED)
             _start_fork_server()
-        # Not a daemon: its loaders have processes of their own.
-        self._process = context.Process(
-            target=_carry_out, args=(module, list(arguments), log, device)
-        )
+            self._process: multiprocessing.process.BaseProcess = context.Process(
+                target=_carry_out, args=given
+            )
+        else:
+            self._process = multiprocessing.get_context("spawn").Process(
+                target=_carry_out, args=given
+            )
         self._process.start()
 
     def wait(self) -> int:
-        """Exit status, negative after a signal."""
+        """Wait for the end; return the exit status, negative after a signal."""
         self._process.join()
+        assert self._process.exitcode is not None
         return self._process.exitcode
 
     def terminate(self) -> None:
-        """Ask it to save where it is and to end."""
+        """Ask the process to save its state and exit."""
         self._process.terminate()
 
 
 def _start_fork_server() -> None:
-    """Have the process that forks outlive what a whole process group is told.
+    """Start the process that forks, with signals blocked that a whole process group gets.
 
-    If it died with a closed terminal, nobody would know of its children any more: neither could
-    they be asked to save, nor waited for.
+    If it died with a closed terminal, its children could neither be asked to save nor waited for.
     """
     from multiprocessing import forkserver  # not on every system
 
@@ -84,8 +86,14 @@ def _carry_out(module: str, arguments: list[str], log: Path, device: str | None)
         os.dup2(stream.fileno(), 2)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
-    # Lightning starts further ranks by repeating the command line.
-    spec = importlib.util.find_spec(module)
-    sys.modules["__main__"].__spec__ = spec
-    sys.argv = [str(spec.origin), *arguments]
-    sys.exit(importlib.import_module(module).main(arguments))
+    run_as_main(module, arguments)
+
+
+def run_as_main(module: str, arguments: Sequence[str]) -> None:
+    """Run a module as ``__main__``, as ``python -m`` does, in this process.
+
+    Sets ``sys.argv``, because Lightning starts further ranks by repeating the command line from
+    ``sys.argv`` and the module name in ``__main__``.
+    """
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,40 +1,50 @@
-"""How long a training lasts: from the experiment, from the size of the data, or from a budget."""
+"""Length of a training, from the experiment, the data's size or a budget; peak memory."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningDataModule
 
-from zoo_lightning.backbone import Headed
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.layers.multiply_adds import counting, step_multiply_adds
+from zoo_lightning.models.backbone import Headed
+from zoo_lightning.nn.multiply_adds import counting, step_multiply_adds
 from zoo_lightning.tasks import BaseTask, PPOTask
 
 Scale = Literal["short", "default", "long"]
 
 FACTORS: dict[str, float] = {"short": 0.25, "default": 1.0, "long": 4.0}
-"""By which ``--length`` multiplies an experiment's own length."""
+"""Factor of an experiment's length for each value of ``--length``."""
 
 FIXED = ("--trainer.max_steps", "--trainer.max_epochs")
-"""Words of the command line that set a length of the user's own."""
+"""Options that replace the experiment's length."""
+
+
+@runtime_checkable
+class SizedImages(Protocol):
+    """Protocol of image data modules whose size is known after ``setup("fit")``."""
+
+    batch_size: int
+    image_size: int
+    train_set: Sized
 
 
 @dataclass
 class LengthFromData:
-    """Length of a training by the number of training images, with a floor and a ceiling.
+    """Length of a training from the number of training images, with minimum and maximum.
 
     Args:
         epochs: passes over the training images, above 0.
-        min_steps: fewest optimizer steps; a few images have to be seen more often.
-        max_steps: most optimizer steps; of many images each is seen less often.
-        validations: evenly spaced over the training, at least 1, where
-            ``trainer.val_check_interval`` does not say how often.
+        min_steps: minimum number of optimiser steps, for small data sets.
+        max_steps: maximum number of optimiser steps, for large data sets.
+        validations: number of evenly spaced validations, at least 1, if
+            ``trainer.val_check_interval`` is not set.
     """
 
     epochs: float
@@ -50,20 +60,21 @@ class LengthFromData:
             )
 
     def steps(self, batches: int) -> int:
-        """Optimizer steps for data of so many batches an epoch."""
+        """Number of optimiser steps for data of ``batches`` optimiser steps per epoch."""
         return min(max(math.ceil(self.epochs * batches), self.min_steps), self.max_steps)
 
 
 @dataclass(frozen=True)
 class Length:
-    """A training's length, resolved.
+    """Resolved length of a training.
 
     Attributes:
-        steps: optimizer steps.
-        val_check_interval: batches between validations, or as the Trainer's option was.
-        line: what a run prints of it.
-        unit: multiply-adds of one ordinary network trained for the experiment's own length, in
-            whose multiples a budget is given; ``None`` without a budget.
+        steps: number of optimiser steps.
+        val_check_interval: value for the Trainer's option: batches between validations, or a
+            fraction of an epoch.
+        line: description of the length, which a run prints.
+        unit: multiply-adds of one ordinary network trained for the experiment's length, the unit
+            of budgets; ``None`` without a budget.
     """
 
     steps: int
@@ -73,14 +84,14 @@ class Length:
 
 
 def check_length_options(options: Any, arguments: Sequence[str]) -> None:
-    """Refuse lengths that contradict each other, before any data are read.
+    """Refuse contradictory lengths before any data are read.
 
     Args:
-        options: the parsed options of ``fit``.
-        arguments: the words of the command line.
+        options: parsed options of ``fit``.
+        arguments: words of the command line.
 
     Raises:
-        ConfigError: naming both options.
+        ConfigError: two options contradict each other; the message names both.
     """
     if options.budget is not None and not options.budget > 0:
         raise ConfigError(f"budget must be above 0, got {options.budget}")
@@ -93,46 +104,46 @@ def check_length_options(options: Any, arguments: Sequence[str]) -> None:
     game = options.model.class_path.rpartition(".")[2] == PPOTask.__name__
     if game and (options.budget is not None or options.length != "default"):
         raise ConfigError(
-            "--length and --budget count optimizer steps over images; the length of a policy's "
-            "training is data.total_steps: set that"
+            "--length and --budget count optimizer steps over images; set data.total_steps, the "
+            "length of a policy's training"
         )
 
 
 def resolve_length(
     options: Any, task: BaseTask, data: LightningDataModule, spent: int = 0
 ) -> Length | None:
-    """Decide how long to train.
+    """Compute the length of a training from the experiment, ``--length`` and ``--budget``.
 
-    The experiment's own length is ``trainer.max_steps`` or ``trainer.max_epochs``, or where neither
-    is set ``length_from_data``. ``--length`` multiplies it. A budget then says what the run may
-    cost in multiply-adds of training steps, in units of one ordinary network trained for that
-    length: what a start has cost is subtracted, and the rest is divided by what a step of this
-    method costs.
+    The experiment's length is ``trainer.max_steps`` or ``trainer.max_epochs`` or, if neither is
+    set, ``length_from_data``. ``--length`` multiplies it. A budget limits the multiply-adds of the
+    training steps, in units of one ordinary network trained for that length: the cost of an
+    informed start is subtracted, and the rest is divided by the cost of a step of this method.
 
     Args:
-        options: the parsed options of ``fit``.
-        task: to be trained.
-        data: of this package; set up for ``fit`` if its size matters.
-        spent: multiply-adds that have gone into the start.
+        options: parsed options of ``fit``.
+        task: task to be trained.
+        data: data module of this package; it is set up for ``fit`` if its size is needed.
+        spent: multiply-adds of the informed start.
 
     Returns:
-        ``None`` where the Trainer's own options say it all.
+        The length; ``None`` if the Trainer's own options set it.
 
     Raises:
-        ConfigError: there is no length to multiply, or a budget that the start has used up.
-        DataError: as the data raise it.
+        ConfigError: the experiment has no length to multiply, or the budget does not pay for a
+            single step after the informed start.
+        DataError: the data cannot be read.
     """
     trainer = options.trainer
     from_data = None if options.length_from_data is None else _from_data(options)
     fixed, by_epochs = _limits(trainer)
     scale, budget = FACTORS[options.length], options.budget
     own = from_data is not None and not fixed and not by_epochs
-    # An experiment says how often to validate, also in a length of the user's own.
-    said = trainer.val_check_interval is not None or (trainer.check_val_every_n_epoch or 1) > 1
-    spread = from_data is not None and not by_epochs and not said
-    if not own and not spread and scale == 1 and budget is None:
+    # The experiment's number of validations also holds for a length that the user set.
+    given = trainer.val_check_interval is not None or (trainer.check_val_every_n_epoch or 1) > 1
+    spread = not by_epochs and not given
+    if not own and not (from_data and spread) and scale == 1 and budget is None:
         return None
-    usual, unit = usual_steps(options, data), None
+    usual, unit = experiment_steps(options, data), None
     batches, micro = _batches(trainer, data), trainer.accumulate_grad_batches or 1
     steps = usual
     if budget is not None:
@@ -150,23 +161,23 @@ def resolve_length(
                 f"{start if spent else '; give a larger one'}"
             )
     interval = trainer.val_check_interval
-    if spread:
+    if from_data and spread:
         interval = max(math.ceil(steps * micro / from_data.validations), 1)
-    elif isinstance(interval, int):  # so that longer trainings have as many validations
+    elif isinstance(interval, int):  # the same number of validations in a longer training
         interval = max(round(interval * scale * steps / usual), 1)
     return Length(steps, interval, _describe(steps, usual, batches, micro, budget), unit)
 
 
-def usual_steps(options: Any, data: LightningDataModule) -> int:
-    """Optimizer steps of one training of the experiment's length, times what ``--length`` says.
+def experiment_steps(options: Any, data: LightningDataModule) -> int:
+    """Number of optimiser steps of the experiment's length, multiplied by ``--length``.
 
     Args:
-        options: the parsed options of ``fit``.
-        data: of this package; set up for ``fit`` here.
+        options: parsed options of ``fit``.
+        data: data module; it is set up for ``fit``.
 
     Raises:
         ConfigError: the experiment has no length.
-        DataError: as the data raise it.
+        DataError: the data cannot be read.
     """
     trainer = options.trainer
     fixed, by_epochs = _limits(trainer)
@@ -188,7 +199,7 @@ def usual_steps(options: Any, data: LightningDataModule) -> int:
 
 
 def _limits(trainer: Any) -> tuple[bool, bool]:
-    """Whether the Trainer's options limit the steps, and the epochs."""
+    """Whether the Trainer's options limit the steps, and whether they limit the epochs."""
     return trainer.max_steps not in (None, -1), trainer.max_epochs not in (None, -1)
 
 
@@ -197,8 +208,8 @@ def _from_data(options: Any) -> LengthFromData:
 
 
 def _batches(trainer: Any, data: LightningDataModule) -> int:
-    """Batches an epoch of each process."""
-    # Before there is a Trainer the data know of one process only.
+    """Batches in an epoch of each process."""
+    # Without a Trainer the data count one process only.
     found = max(len(data.train_dataloader()) // _processes(trainer), 1)
     limit = trainer.limit_train_batches
     if limit is None:
@@ -207,7 +218,7 @@ def _batches(trainer: Any, data: LightningDataModule) -> int:
 
 
 def _processes(trainer: Any) -> int:
-    """Processes that the Trainer's options ask for, on all nodes."""
+    """Number of processes that the Trainer's options ask for, on all nodes."""
     devices = trainer.devices
     if devices in ("auto", "-1", -1, None):
         on_gpus = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
@@ -222,12 +233,17 @@ def _processes(trainer: Any) -> int:
 
 
 def _batch_shape(task: BaseTask, data: LightningDataModule) -> tuple[int, int, int, int]:
+    if not isinstance(data, SizedImages):
+        raise ConfigError(
+            f"--budget needs data with batch_size, image_size and train_set, which "
+            f"{type(data).__name__} has not; set trainer.max_steps instead"
+        )
     batch = min(data.batch_size, len(data.train_set))
     return batch, task.backbone.architecture.in_chans, data.image_size, data.image_size
 
 
 def _costs(task: BaseTask, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Multiply-adds of one step: of the ordinary network, and of the task with its teachers."""
+    """Multiply-adds of a step of the ordinary network, and of a step of the task with teachers."""
     architecture = task.backbone.architecture
     ordinary = Headed(architecture, architecture.build(), copy.deepcopy(task.head))
     plain = step_multiply_adds(ordinary, shape)
@@ -235,7 +251,7 @@ def _costs(task: BaseTask, shape: tuple[int, ...]) -> tuple[int, int]:
     prepared.backbone.prepare()
     each = step_multiply_adds(prepared, shape)
     if teachers := task.hparams["teachers"]:
-        # Teachers are of the student's kind: they predict the same classes or points.
+        # Teachers cost as much as an ordinary network: they have its architecture.
         with torch.no_grad(), counting() as forward:
             ordinary(torch.zeros(shape))
         each += len(teachers) * forward.multiply_adds
@@ -248,3 +264,22 @@ def _describe(steps: int, usual: int, batches: int, micro: int, budget: float | 
     if budget is None:
         return f"{line} (--length short for a quarter of the default, long for four times)"
     return f"{line}, for a budget of {budget:g} trainings of one network of {usual:,} steps"
+
+
+def peak_memory_mb(device: torch.device) -> int | None:
+    """Peak memory of this process, in megabytes (MiB).
+
+    Args:
+        device: device of the run; for CUDA, GPU memory is measured, otherwise that of the process.
+
+    Returns:
+        Megabytes, or ``None`` if the operating system does not report them.
+    """
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(most / (2**20 if sys.platform == "darwin" else 2**10))

@@ -1,7 +1,8 @@
 """Fit a foreign state dict to the headless plain network of the wanted architecture.
 
-Keys are matched by name under a prefix that is found by itself, or by order. Values arrive as they
-are; what was matched, left over and missing is reported. Files are not read here.
+Keys are matched by name under a prefix that is found automatically, or by order. Values are cast to
+float32, and the input kernel is adapted to the image channels; nothing else changes. Matched,
+unused and missing tensors are reported. Files are not read here.
 """
 
 from __future__ import annotations
@@ -13,32 +14,34 @@ import torch
 from torch import Tensor
 
 from zoo_lightning.errors import SourceError
-from zoo_lightning.sources.ordering import map_by_order
-from zoo_lightning.sources.prefixes import find_prefix, is_stacked
+from zoo_lightning.sources.key_matching import find_prefix, is_stacked, map_by_order
 from zoo_lightning.sources.spec import Source
 from zoo_lightning.sources.stems import adapt_input_kernel, input_kernel
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""The entries of a norm layer that a source may lack: they are estimated anew in training."""
+"""Entries of a norm layer that a source may lack, as they are estimated again in training."""
 
 LISTED = 8
-"""How many keys a message lists before it only counts."""
+"""Number of keys that a message lists before it only counts."""
 
 
 @dataclass(frozen=True)
 class MatchReport:
-    """How a source's tensors were matched to the architecture's.
+    """Report on matching a source's tensors to the architecture's.
 
     Attributes:
-        total: Tensors of the architecture.
-        matched: How many of them the source gave.
-        prefix: What the source's keys began with; empty with ``match: order`` and none given.
-        unused: Keys of the source that the architecture has no place for.
+        total: Number of tensors of the architecture.
+        matched: Number of tensors that the source provided.
+        prefix: Prefix of the source's keys; empty with ``match: order``, unless it is given.
+        unused: Keys of the source that the architecture does not have.
         missing: Norm statistics that the source lacked and that keep their initial value.
         adapted_input: Whether the input kernel was changed to another number of channels.
         cast: Floating types other than float32 that were cast, such as ``float16``.
         also_under: Other prefixes under which as many tensors matched.
         by_order: Whether tensors were matched by order instead of by name.
+        container: Key of the file that contains the weights, with dots for nested keys; empty if
+            they are at the top level.
+        other_containers: Keys of the same file that contain other weights of the same network.
     """
 
     total: int
@@ -50,6 +53,8 @@ class MatchReport:
     cast: tuple[str, ...] = ()
     also_under: tuple[str, ...] = ()
     by_order: bool = False
+    container: str = ""
+    other_containers: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return one line: ``318 of 318 tensors matched under 'backbone.', 54 left over``."""
@@ -58,6 +63,10 @@ class MatchReport:
             parts[0] += " by order"
         if self.prefix:
             parts[0] += f" under {self.prefix!r}"
+        if self.other_containers:
+            others = " and ".join(map(repr, self.other_containers))
+            parts[0] += f" of container {self.container!r}"
+            parts.append(f"beside {others} (container: KEY in the source takes another)")
         if self.unused:
             parts.append(f"{len(self.unused)} left over")
         if self.missing:
@@ -74,15 +83,16 @@ class MatchReport:
 
 @dataclass(frozen=True)
 class Adapted:
-    """A source fitted to the architecture.
+    """Weights of a source, fitted to the architecture.
 
     Attributes:
-        state: Tensors keyed exactly like the reference, floating ones in float32.
-        report: How they were matched.
-        source: The source.
-        mean: Mean per input channel that it was trained with, if known.
-        std: Deviation per input channel that it was trained with, if known.
-        origin: The path or address that the weights came from.
+        state: Tensors with exactly the architecture's keys, floating-point ones in float32.
+        report: Report on the match.
+        source: Source of the weights.
+        mean: Mean per channel of the images it was trained on, in [0, 1] units; ``None`` if
+            unknown.
+        std: Standard deviation per channel of these images, in [0, 1] units; ``None`` if unknown.
+        origin: Path or address of the weights.
     """
 
     state: dict[str, Tensor]
@@ -103,16 +113,17 @@ def adapt(
 
     Args:
         state: The source's tensors by their own keys.
-        reference: The state dict of the headless plain network.
-        source: Gives the name for messages, and ``prefix`` and ``match``.
+        reference: State dict of the headless plain network.
+        source: Source with its name for messages, ``prefix`` and ``match``.
         architecture: The architecture's name for messages.
 
     Returns:
         A new state dict with the reference's keys, and the report.
 
     Raises:
-        SourceError: If a kernel or a norm layer's parameter is missing or of another shape, if
-            values are not finite, or if the source is an aggregated run that was not folded.
+        SourceError: If no key matches, if a kernel or a norm layer's parameter is missing or has
+            another shape, if values are not finite, if the source has more layers, or if it is an
+            aggregated run that was not folded.
     """
     label = f"Source {source.name!r} ({source.weights})"
     also_under: list[str] = []
@@ -209,7 +220,7 @@ def _refuse_larger(
     used: set[str],
     label: str,
 ) -> None:
-    """Refuse a source that goes on where the architecture ends, as ResNet-101 does in ResNet-50.
+    """Refuse a source with more layers than the architecture, as ResNet-101 for ResNet-50.
 
     Heads may be left over; layers within the architecture's own blocks may not.
     """
@@ -228,13 +239,13 @@ def _refuse_larger(
             extra.append(f"{key} {tuple(tensor.shape)}")
     if extra:
         raise SourceError(
-            f"{label} is of a larger architecture: it has layers that the wanted one lacks: "
+            f"{label} has a larger architecture: it has layers that the wanted one lacks: "
             f"{_listed(extra)}."
         )
 
 
 def _unusable(found: Tensor, wanted: Tensor) -> str:
-    """Say why a tensor of the right shape cannot be taken, or return nothing."""
+    """Return the reason why a tensor of the right shape cannot be taken, or an empty text."""
     if found.layout != torch.strided or found.is_quantized or found.is_meta:
         return "is sparse, quantised or without values"
     if not wanted.is_floating_point():

@@ -1,4 +1,4 @@
-"""Fetch one file from an address into torch's cache, whole and checked, or not at all."""
+"""Download files into torch's cache, atomically and with checked digests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from urllib.request import Request, urlopen
 import torch
 
 from zoo_lightning.errors import SourceError
-from zoo_lightning.whole_files import whole_file
+from zoo_lightning.files.atomic import atomic_file
 
 BLOCK = 1 << 20
 """Bytes read at a time."""
 
 TIMEOUT = 30.0
-"""Seconds without an answer after which a download is given up."""
+"""Seconds without an answer after which a download fails."""
 
 
 def cache_folder() -> Path:
@@ -37,7 +37,7 @@ def sha256_of(path: Path) -> str:
 
 
 def cached_name(url: str) -> str:
-    """Return the name under which an address is cached: its file's, made unique by the address."""
+    """Return an address's file name in the cache: its own, after a hash of the address."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(unquote(urlparse(url).path)).name)
     return f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name[-100:] or 'weights'}"
 
@@ -60,7 +60,7 @@ def fetch(url: str, sha256: str | None = None, file_name: str | None = None) -> 
     if path.is_file() and (sha256 is None or sha256_of(path).startswith(sha256)):
         return path
     try:
-        with whole_file(path) as part:
+        with atomic_file(path) as part:
             with part.open("xb") as file:
                 found = _copy(url, file)
             if sha256 is not None and not found.startswith(sha256):

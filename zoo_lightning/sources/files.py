@@ -1,26 +1,30 @@
-"""Read a weight file that nobody vouches for: no code in it is run, and containers are unwrapped.
+"""Read weight files of unknown origin without running code in them, and write safetensors.
 
 Only ``torch.load(weights_only=True)`` and safetensors read the file; its first bytes, not its
-ending, decide which. Whether the tensors fit an architecture is not asked here.
+suffix, decide which. Fitting the tensors to an architecture is done in
+:mod:`zoo_lightning.sources.adapting`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from zoo_lightning.errors import SourceError, nearest
-from zoo_lightning.run_folder import describe_ensemble
+from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.sources.own_runs import describe_ensemble
 from zoo_lightning.sources.spec import known_kinds
 
 AVERAGED = (
@@ -32,8 +36,11 @@ AVERAGED = (
     "target_network",
     "target_encoder",
 )
-"""Containers of averaged weights, taken before all others because they are usually better: teachers
-of self-supervised training are averages of their students, and what the authors evaluate."""
+"""Keys of containers of averaged weights, preferred to all others because averages are usually
+better: in self-supervised training the teacher averages the student, and authors evaluate it."""
+
+AVERAGE_WORDS = frozenset({"ema", "swa", "average", "averaged", "shadow", "teacher", "target"})
+"""Words that mark a key of averaged weights, as in ``params_ema``."""
 
 CONTAINERS = (
     "state_dict",
@@ -49,11 +56,40 @@ CONTAINERS = (
     "params",
     "weights",
 )
-"""Containers of which the first in the file that holds kernels is taken."""
+"""Keys of containers of weights; the first in the file that contains kernels is taken."""
+
+
+LIKENESS = 0.5
+"""Fraction of a network's kernels, by name and shape, that a mapping must contain to be another
+version of its weights."""
+
+
+def names_average(key: str) -> bool:
+    """Whether a key or prefix names averaged weights, as ``params_ema`` does."""
+    words = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower())
+    return not AVERAGE_WORDS.isdisjoint(words)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Contents of a weight file.
+
+    Attributes:
+        whole: Everything in the file, as it was loaded.
+        state: The weights by key, on the CPU, in the file's order.
+        containers: Keys that lead to the weights, outermost first.
+        others: Other containers in the file with such weights, nested ones with dots, in the form
+            of a source's ``container``.
+    """
+
+    whole: Any
+    state: dict[str, Tensor]
+    containers: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 def is_safetensors(path: Path) -> bool:
-    """Tell from a file's first bytes, or failing those its ending, whether it is safetensors."""
+    """Whether a file is safetensors, by its first bytes or, failing those, its suffix."""
     with path.open("rb") as file:
         start = file.read(9)
     if start.startswith(b"PK") or start[:1] == b"\x80":
@@ -66,8 +102,7 @@ def read_file(path: Path, container: str | None = None) -> dict[str, Tensor]:
 
     Args:
         path: A file written by ``torch.save`` (either format) or by safetensors.
-        container: Key under which the weights are, with dots for keys inside of others; ``None``
-            finds them.
+        container: Key that leads to the weights, with dots for nested keys; ``None`` finds them.
 
     Returns:
         The tensors by key, on the CPU, in the file's order.
@@ -75,18 +110,27 @@ def read_file(path: Path, container: str | None = None) -> dict[str, Tensor]:
     Raises:
         SourceError: If the file is missing, empty, damaged, not a checkpoint, holds no weights or
             those of an ensemble, or would run code to be read. The message names the file and the
-            mend.
+            remedy.
     """
-    content, state, _ = read_contents(path, container)
-    check_one_network(content, path)
-    return state
+    return read_network(path, container).state
+
+
+def read_network(path: Path, container: str | None = None) -> Contents:
+    """Read a weight file like :func:`read_file`, and return its other contents as well.
+
+    Raises:
+        SourceError: As :func:`read_file`.
+    """
+    contents = read_contents(path, container)
+    check_one_network(contents.whole, path)
+    return contents
 
 
 def check_one_network(content: Any, path: Path) -> None:
     """Refuse an ensemble's checkpoint, whose weights are not those of one network.
 
     Raises:
-        SourceError: It is one.
+        SourceError: The checkpoint belongs to an ensemble.
     """
     ensemble = describe_ensemble(content) if isinstance(content, Mapping) else ""
     if ensemble:
@@ -96,24 +140,24 @@ def check_one_network(content: Any, path: Path) -> None:
         )
 
 
-def read_contents(
-    path: Path, container: str | None = None
-) -> tuple[Any, dict[str, Tensor], list[str]]:
-    """Read a weight file as :func:`read_file` does, and keep what is around the weights.
-
-    Returns:
-        All that the file holds; the tensors; and the containers they were in, outermost first.
+def read_contents(path: Path, container: str | None = None) -> Contents:
+    """Read a weight file like :func:`read_network`, and allow an ensemble's.
 
     Raises:
-        SourceError: As :func:`read_file`.
+        SourceError: As :func:`read_file`, except that ensembles are allowed.
     """
     path = Path(path)
     _check_present(path)
     try:
         content: Any = _load_safetensors(path) if is_safetensors(path) else _load_pickle(path)
         inner = content if container is None else _inside(content, container, path)
-        state, containers = _unwrap(inner, set())
-        containers = [*([] if container is None else [container]), *containers]
+        state, inside = _unwrap(inner, set())
+        others = _others(inner, inside, state)
+        averages = [keys for keys in others if names_average(keys[-1])]
+        if averages and not any(map(names_average, inside)):
+            # Named otherwise than AVERAGED, but another version of the very network.
+            state, inside = _unwrap_at(inner, averages[0])
+            others = _others(inner, inside, state)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error}.") from error
     except RecursionError as error:
@@ -124,14 +168,20 @@ def read_contents(
             f"{path} holds no weights: found {type(content).__name__}"
             f"{f' with {found}' if found else ''}. Save the network's state_dict() instead."
         )
-    return content, state, containers
+    given = [] if container is None else [container]
+    return Contents(
+        content,
+        state,
+        (*given, *inside),
+        tuple(".".join([*given, *keys]) for keys in others),
+    )
 
 
 def read_part(path: Path) -> dict[str, Tensor]:
-    """Read one of several files that hold a network's tensors together, by their own keys.
+    """Read one shard of a sharded checkpoint: its tensors by key.
 
     Raises:
-        SourceError: As :func:`read_file`, but that a part may hold no kernels.
+        SourceError: As :func:`read_file`, except that a shard may hold no kernels.
     """
     _check_present(path)
     try:
@@ -142,7 +192,7 @@ def read_part(path: Path) -> dict[str, Tensor]:
 
 
 def _inside(content: Any, container: str, path: Path) -> Any:
-    """What a file holds under a key, with dots for keys inside of others.
+    """Content of a file under a key, with dots for nested keys.
 
     Raises:
         SourceError: It has no such key, or no mapping under it.
@@ -208,7 +258,7 @@ def _load_pickle(path: Path) -> Any:
 
 
 def _explain(path: Path, error: Exception) -> str:
-    """Say what is wrong with a file that torch would not read."""
+    """Message for a file that torch cannot read."""
     text = str(error)
     wanted = re.search(r"GLOBAL ([\w.]+)|[Cc]lass(?: name)? <class '([\w.]+)'>", text)
     with path.open("rb") as file:
@@ -263,12 +313,56 @@ def _unwrap(content: Any, seen: set[int]) -> tuple[dict[str, Tensor], list[str]]
     return without_wrappers(_flatten(content, set())), []
 
 
+def _unwrap_at(content: Any, keys: Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
+    """Unwrap what is under some keys, one inside of the other."""
+    for key in keys:
+        content = content[key]
+    state, containers = _unwrap(content, set())
+    return state, [*keys, *containers]
+
+
+def _others(
+    content: Any, containers: list[str], state: Mapping[str, Tensor]
+) -> list[tuple[str, ...]]:
+    """Find containers of other weights of the same network.
+
+    Args:
+        content: content of the file.
+        containers: keys that lead to the weights, outermost first.
+        state: the weights.
+
+    Returns:
+        Keys that lead to each of them.
+    """
+    wanted = _kernels(state)
+    found: list[tuple[str, ...]] = []
+    for depth, chosen in enumerate(containers):
+        for key, inner in content.items():
+            known = key == chosen or inner is content[chosen]
+            if known or not isinstance(inner, Mapping) or not isinstance(key, str):
+                continue
+            other, _ = _unwrap(inner, set())
+            if len(wanted & _kernels(other)) >= LIKENESS * len(wanted):
+                found.append((*containers[:depth], key))
+        content = content[chosen]
+    return found
+
+
+def _kernels(state: Mapping[str, Tensor]) -> set[tuple[str, ...]]:
+    """Kernels by the last two parts of their names and their shapes."""
+    return {
+        (*key.split(".")[-2:], *map(str, tensor.shape))
+        for key, tensor in state.items()
+        if tensor.ndim >= 2
+    }
+
+
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-"""What ``torch.compile``, FSDP and activation checkpointing put into keys, at any place."""
+"""Parts that ``torch.compile``, FSDP and activation checkpointing add to keys, at any place."""
 
 
 def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take what wrappers of modules have added out of the keys, which are the network's then."""
+    """Remove what ``torch.compile``, FSDP and activation checkpointing have added to the keys."""
 
     def plain(key: str) -> str:
         for wrapper in WRAPPERS:
@@ -291,5 +385,78 @@ def _flatten(content: Mapping[Any, Any], seen: set[int]) -> dict[str, Tensor]:
 
 
 def _holds_kernels(state: Mapping[str, Tensor]) -> bool:
-    """Tell whether any tensor could be a kernel, which counters and averages' decays are not."""
+    """Whether any tensor could be a kernel, which counters and averages' decays are not."""
     return any(tensor.ndim >= 2 for tensor in state.values())
+
+
+INDEX = ".index.json"
+"""Suffix of an index file, after the name that a single file would have."""
+
+HUB_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Names of weight files in the Hugging Face hub's layout; the first that exists is taken."""
+
+
+def weights_in(folder: Path) -> Path | None:
+    """Find the weight file or shard index of a folder in the hub's layout; ``None`` without one."""
+    return next((folder / name for name in HUB_FILES if (folder / name).is_file()), None)
+
+
+def read_shards(index: Path) -> dict[str, Tensor]:
+    """Read a sharded checkpoint: all files that its index names.
+
+    Args:
+        index: JSON file with ``weight_map``, the name of the file of each tensor.
+
+    Returns:
+        All tensors of the index.
+
+    Raises:
+        SourceError: The index cannot be read or names files elsewhere, or a file or a tensor is
+            missing.
+    """
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        places = dict(content["weight_map"])
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        raise SourceError(
+            f"{index} is no index of weights ({type(error).__name__}: {error}); expected JSON with "
+            "weight_map, the file of each tensor."
+        ) from error
+    state: dict[str, Tensor] = {}
+    for name in sorted({str(place) for place in places.values()}):
+        # An index may come from anybody: it names files beside it, and no others.
+        if Path(name).name != name:
+            raise SourceError(f"{index} names {name!r}, which does not lie beside it.")
+        if not (index.parent / name).is_file():
+            raise SourceError(
+                f"{index.parent / name} is missing, one of {len(set(places.values()))} parts that "
+                f"{index.name} names: copy or download it, too."
+            )
+        state |= read_part(index.parent / name)
+    if absent := [key for key in places if key not in state]:
+        raise SourceError(
+            f"the parts that {index} names lack {absent[0]!r}"
+            f"{f' and {len(absent) - 1} other tensors' if len(absent) > 1 else ''}: download all "
+            "of them again."
+        )
+    return without_wrappers({key: state[key] for key in places})
+
+
+def write_tensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors, atomically.
+
+    Args:
+        state: tensors by name, on any device; they may share memory.
+        path: file to write; a missing folder is created.
+        metadata: entries of the file's header, besides the format.
+    """
+    # Copies, because safetensors refuses tensors that share memory.
+    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
+    with atomic_file(path) as part:
+        save_file(tensors, part, metadata={"format": "pt", **metadata})

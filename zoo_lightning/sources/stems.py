@@ -1,17 +1,17 @@
-"""The input kernel: the one tensor whose shape may differ, by the number of image channels."""
+"""Adaptation of the input kernel, the one tensor whose shape may differ, to the image channels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from timm.models._manipulate import adapt_input_conv
+from timm.models import adapt_input_conv
 from torch import Tensor
 
 IMAGE_CHANNELS = (1, 2, 3, 4)
 """Input channels that a source may have been trained with, times those of a folded stem."""
 
 STEM_FOLDS = (1, 4, 16)
-"""Into how many channels a stem may fold the pixels of a channel (space to depth)."""
+"""Numbers of channels into which a stem may fold each image channel (space to depth)."""
 
 
 def input_kernel(reference: Mapping[str, Tensor]) -> str | None:
@@ -27,7 +27,7 @@ def adapt_input_kernel(found: Tensor, wanted: Tensor) -> Tensor | None:
 
     Args:
         found: The source's kernel ``(C_out, C_in, k, k)``.
-        wanted: The architecture's kernel, of another ``C_in``.
+        wanted: The architecture's kernel ``(C_out, C_in', k, k)``.
 
     Returns:
         The changed kernel, or ``None`` if the shapes differ in more than the image channels.
@@ -49,9 +49,16 @@ def adapt_input_kernel(found: Tensor, wanted: Tensor) -> Tensor | None:
 
 
 def adapt_statistics(values: Sequence[float] | None, in_chans: int) -> tuple[float, ...] | None:
-    """Change means or deviations per channel to another number of channels, as the kernel is.
+    """Adapt means or standard deviations per channel to another number of channels.
 
     One channel takes the average, more channels repeat them.
+
+    Args:
+        values: Value of each channel; ``None`` if unknown.
+        in_chans: Number of image channels.
+
+    Returns:
+        ``in_chans`` values; ``None`` if unknown.
     """
     if not values:
         return None

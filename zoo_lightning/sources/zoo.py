@@ -9,22 +9,22 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from zoo_lightning.layers.folding import fold_state, is_aggregated
+from zoo_lightning.nn.folding import fold_state, is_aggregated
 from zoo_lightning.sources.adapting import Adapted, adapt
-from zoo_lightning.sources.prefixes import unflatten_stages
+from zoo_lightning.sources.key_matching import unflatten_stages
 from zoo_lightning.sources.reading import check_architecture, read_weights
 from zoo_lightning.sources.spec import Source
 from zoo_lightning.sources.stems import adapt_statistics
 
 ALIKE = 0.01
-"""Difference of means, and of deviations, that does not matter, as of 127/255 and 0.5."""
+"""Largest tolerated difference of means or standard deviations, such as 127/255 and 0.5."""
 
 _WANTED: ContextVar[bool] = ContextVar("weights_wanted", default=True)
 
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """Build backbones without reading their sources: a checkpoint will bring all weights."""
+    """Build backbones inside the block without reading sources, for loading a checkpoint."""
     token = _WANTED.set(False)
     try:
         yield
@@ -33,7 +33,7 @@ def without_weights() -> Iterator[None]:
 
 
 def weights_wanted() -> bool:
-    """Tell whether sources should be read; false within :func:`without_weights`."""
+    """Whether backbones should read their sources; false inside :func:`without_weights`."""
     return _WANTED.get()
 
 
@@ -46,19 +46,19 @@ def load_sources(
 ) -> list[Adapted]:
     """Read sources and fit each to the architecture.
 
-    A run of this project in lite or full mode is folded first, with its average gates; one of a
-    network's stages may serve for pooled features, and the other way round.
+    A run of this project in lite or full mode is folded first, with its average gates. A run with
+    the output ``stages`` can be a source for pooled features, and vice versa.
 
     Args:
-        sources: The zoo.
-        architecture: Its timm name; ``None`` for an architecture that is not timm's.
-        reference: The state dict of the headless plain network with ``in_chans`` input channels.
-        in_chans: Image channels; sources' input kernels, means and deviations are changed to them.
-        build: Builds the headless plain network; lets ``random:SEED`` serve an architecture that is
-            not timm's.
+        sources: Sources of the zoo.
+        architecture: timm name; ``None`` for an architecture that is not timm's.
+        reference: State dict of the headless plain network with ``in_chans`` input channels.
+        in_chans: Number of image channels, to which input kernels and statistics are adapted.
+        build: Function that builds the headless plain network, for ``random:SEED`` with an
+            architecture that is not timm's; ``None`` for timm's.
 
     Returns:
-        One entry a source, in the same order.
+        One entry per source, in the same order.
 
     Raises:
         ArchitectureError: If timm does not know the architecture.
@@ -74,30 +74,33 @@ def load_sources(
         state = unflatten_stages(state, reference)
         source = replace(source, match=weights.match or source.match)
         adapted = adapt(state, reference, source, architecture)
+        report = adapted.report
+        if (contents := weights.contents) is not None:
+            container = ".".join(contents.containers)
+            report = replace(report, container=container, other_containers=contents.others)
         mean = adapt_statistics(weights.mean, in_chans)
         std = adapt_statistics(weights.std, in_chans)
-        loaded.append(replace(adapted, mean=mean, std=std, origin=weights.origin))
+        loaded.append(replace(adapted, report=report, mean=mean, std=std, origin=weights.origin))
+        del weights, contents, state  # before the next file is read
     return loaded
 
 
 def check_preprocessing(loaded: Sequence[Adapted]) -> str | None:
-    """Compare how the sources' images were normalised, since one input serves all.
+    """Check that the sources' training images were normalised alike, since all get one input.
 
-    Sources of which it is not known are left out.
+    Sources with unknown normalisation are left out.
+
+    Args:
+        loaded: Sources of the zoo.
 
     Returns:
-        A warning that names each source's mean and deviation, or ``None`` if they agree.
+        A warning with each source's mean and standard deviation, or ``None`` if they agree.
     """
-    known = [each for each in loaded if each.mean is not None and each.std is not None]
-    rounded = {
-        (tuple(round(v, 3) for v in each.mean), tuple(round(v, 3) for v in each.std))
-        for each in known
-    }
+    known = _known_statistics(loaded)
+    rounded = {tuple(tuple(round(v, 3) for v in values) for values in each) for _, *each in known}
     if len(rounded) < 2:
         return None
-    lines = [
-        f"{each.source.name}: mean {_short(each.mean)}, std {_short(each.std)}" for each in known
-    ]
+    lines = [f"{name}: mean {_short(mean)}, std {_short(std)}" for name, mean, std in known]
     return (
         "The sources were trained on differently normalised images, but one input serves all. "
         + "; ".join(lines)
@@ -108,33 +111,45 @@ def check_preprocessing(loaded: Sequence[Adapted]) -> str | None:
 def check_normalisation(
     loaded: Sequence[Adapted], mean: Sequence[float], std: Sequence[float]
 ) -> str | None:
-    """Compare how the data are normalised with how the sources' images were.
+    """Check that the data are normalised like the sources' images.
 
-    Sources of which it is not known are left out; of sources that differ among themselves,
-    :func:`check_preprocessing` tells.
+    Sources with unknown normalisation are left out; sources that differ among themselves are
+    reported by :func:`check_preprocessing`.
 
     Args:
-        loaded: the zoo.
-        mean: of the data per channel, in [0, 1] units.
-        std: their deviation.
+        loaded: sources of the zoo.
+        mean: mean of the data per channel, in [0, 1] units.
+        std: standard deviation of the data per channel, in [0, 1] units.
 
     Returns:
         A warning with the options to set, or ``None`` if they agree.
     """
-    known = [each for each in loaded if each.mean is not None and each.std is not None]
-    if not known or check_preprocessing(known):
+    known = _known_statistics(loaded)
+    if not known or check_preprocessing(loaded):
         return None
-    theirs, ours = (*known[0].mean, *known[0].std), (*mean, *std)
+    _, source_mean, source_std = known[0]
+    theirs, ours = (*source_mean, *source_std), (*mean, *std)
     alike = len(theirs) == len(ours) and all(
         abs(a - b) <= ALIKE for a, b in zip(theirs, ours, strict=True)
     )
     if alike:
         return None
     return (
-        f"The sources' images were normalised by mean {_short(known[0].mean)} and std "
-        f"{_short(known[0].std)}, but the data are by mean {_short(mean)} and std {_short(std)}. "
-        f"Set --data.mean '{_listed(known[0].mean)}' --data.std '{_listed(known[0].std)}'."
+        f"The sources' images were normalised by mean {_short(source_mean)} and std "
+        f"{_short(source_std)}, but the data are by mean {_short(mean)} and std {_short(std)}. "
+        f"Set --data.mean '{_listed(source_mean)}' --data.std '{_listed(source_std)}'."
     )
+
+
+def _known_statistics(
+    loaded: Sequence[Adapted],
+) -> list[tuple[str, tuple[float, ...], tuple[float, ...]]]:
+    """Name, mean and deviation of each source that has both."""
+    return [
+        (each.source.name, each.mean, each.std)
+        for each in loaded
+        if each.mean is not None and each.std is not None
+    ]
 
 
 def _listed(values: Sequence[float]) -> str:

@@ -1,4 +1,4 @@
-"""LightningModules: what a backbone is trained for."""
+"""LightningModules that train a backbone: classification, landmarks, segmentation, PPO."""
 
 from zoo_lightning.tasks.base import BaseTask
 from zoo_lightning.tasks.classification import ClassificationTask
@@ -6,4 +6,10 @@ from zoo_lightning.tasks.landmarks import LandmarkTask
 from zoo_lightning.tasks.ppo import PPOTask
 from zoo_lightning.tasks.segmentation import SegmentationTask
 
-__all__ = ["BaseTask", "ClassificationTask", "LandmarkTask", "PPOTask", "SegmentationTask"]
+__all__ = [
+    "BaseTask",
+    "ClassificationTask",
+    "LandmarkTask",
+    "PPOTask",
+    "SegmentationTask",
+]

@@ -1,14 +1,13 @@
-"""What all tasks share: optimisation, checkpoints that can be trusted to fit, and their callbacks.
+"""Base class of all tasks: optimisation, teachers, folding, ensembles, checkpoints.
 
-A concrete task adds a head, a loss and metrics. No mathematics of the method is here: that is in
-``layers`` and ``backbone``.
+A concrete task adds a head, a loss and metrics. The method itself is in ``nn`` and ``models``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, get_args
 
 import lightning.pytorch as pl
 import timm.optim
@@ -17,61 +16,76 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from zoo_lightning import __version__
-from zoo_lightning.backbone import Backbone, ZooBackbone
-from zoo_lightning.callbacks.gate_ema import GateEMA
-from zoo_lightning.callbacks.gate_log import GateLog
-from zoo_lightning.callbacks.zoo_warnings import ZooWarnings
+from zoo_lightning.callbacks.gates import GateEMA, GateLog, ZooWarnings
+from zoo_lightning.callbacks.head_probe import HeadProbe
+from zoo_lightning.callbacks.trainer_access import data_module
 from zoo_lightning.errors import ConfigError, nearest
-from zoo_lightning.head_start import solve_head
-from zoo_lightning.run_folder import describe_ensemble, networks_in
-from zoo_lightning.shares import check_choice
-from zoo_lightning.tasks.parts import part_of
-from zoo_lightning.tasks.same_options import (
+from zoo_lightning.experiments.option_names import present_names
+from zoo_lightning.methods.distillation import Teacher
+from zoo_lightning.methods.joint_output import JointOutput, check_alike
+from zoo_lightning.models.backbone import Backbone, ZooBackbone
+from zoo_lightning.models.initialization import check_choice
+from zoo_lightning.runs.run_folder import find_checkpoint, read_checkpoint
+from zoo_lightning.sources.own_runs import describe_ensemble, networks_in
+from zoo_lightning.tasks.building import build_networks
+from zoo_lightning.tasks.compatibility import (
     check_class_names,
-    data_differences,
-    differences,
+    check_options,
+    check_resumed,
+    check_value_range,
     trained_classes,
 )
-from zoo_lightning.tasks.schedules import Schedule, depends_on_length, make_scheduler
-
-if TYPE_CHECKING:
-    from zoo_lightning.methods.ensembles import Ensemble
+from zoo_lightning.tasks.optimisation import (
+    Schedule,
+    depends_on_length,
+    make_scheduler,
+    parameter_groups,
+)
 
 HeadInit = Literal["random", "probe"]
 
 
 class BaseTask(pl.LightningModule):
-    """A backbone in training.
+    """Base class of tasks: a LightningModule of a backbone and a head, and their optimisation.
+
+    The constructor of a concrete task stores its options and calls ``configure_models``,
+    ``configure_losses`` and ``configure_metrics``.
 
     Args:
-        backbone: the network without a head.
-        lr: learning rate of the backbone's kernels, its highest value over the schedule.
-        optimizer: any optimiser that timm knows by name; ``sgd`` is SGD with Nesterov momentum.
-        momentum: of optimisers that have one.
-        weight_decay: of kernels and head matrices.
+        backbone: network without a head; its features are the head's input.
+        lr: learning rate of the backbone's kernels, at the schedule's maximum.
+        optimizer: name of any optimiser in timm; ``sgd`` is SGD with Nesterov momentum.
+        momentum: momentum of optimisers that have one.
+        weight_decay: weight decay of kernels and head matrices.
         decay_all: decay gates, alignment, norm layers and biases as well, as the authors' code
             does; alignment then decays towards zero, not towards the identity.
         schedule: ``onecycle`` (rise over the first ``warmup``, then cosine to zero), ``cosine``,
             ``linear`` (falling to zero), ``step`` (a tenth at each of ``milestones``) or
             ``constant``.
-        warmup: share of the training in which ``onecycle`` rises, in (0, 1).
-        milestones: where ``step`` drops the rate: optimiser steps, or below 1 shares of the
-            training.
-        head_lr_factor: the head's learning rate as a multiple of ``lr``.
-        gate_lr_factor: the gates' likewise.
-        alignment_lr_factor: the alignments' likewise.
+        warmup: fraction of the training in which ``onecycle`` rises, in (0, 1).
+        milestones: positions at which ``step`` drops the learning rate, in optimiser steps, or as
+            fractions of the training if below 1.
+        head_lr_factor: learning rate of the head as a multiple of ``lr``.
+        gate_lr_factor: learning rate of the gates as a multiple of ``lr``.
+        alignment_lr_factor: learning rate of the alignments as a multiple of ``lr``.
         gate_momentum: ``μ`` of the gates' moving average, in (0, 1].
-        teachers: trained runs whose joint output is imitated, see
+        teachers: folders or checkpoints of trained runs whose mean output is distilled, see
             :mod:`zoo_lightning.methods.distillation`; ``None`` for none.
-        teacher_weight: share of the imitation in the loss, in [0, 1].
-        temperature: of classes, by which teachers' and student's scores are divided, above 0.
-        head_init: ``random``, or ``probe`` to solve a linear head on pooled features for the
-            training data before the first step, see :mod:`zoo_lightning.head_start`.
+        teacher_weight: weight of the distillation loss in the loss, in [0, 1].
+        temperature: temperature of distillation, above 0, by which logits of teachers and student
+            are divided.
+        head_init: ``random``, or ``probe`` to solve a linear head on pooled features of the
+            training data before the first step, see :mod:`zoo_lightning.transfer.head_start`.
+
+    Raises:
+        ConfigError: an option is outside its range.
     """
 
     monitor: ClassVar[str]
     """Logged validation metric by which the best checkpoint is chosen."""
     monitor_mode: ClassVar[Literal["min", "max"]]
+    """Whether a lower or a higher value of ``monitor`` is better."""
+    backbone: Backbone
     head: nn.Module
 
     def __init__(
@@ -96,12 +110,7 @@ class BaseTask(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["backbone"])
-        known = timm.optim.list_optimizers()
-        if optimizer not in known:
-            raise ConfigError(
-                f"unknown optimizer {optimizer!r}; expected a name of timm.optim.list_optimizers()."
-                f"{nearest(optimizer, known)}"
-            )
+        _check_optimizer(optimizer)
         if lr < 0:
             raise ConfigError(f"lr must be at least 0, got {lr}")
         if not 0 < warmup < 1:
@@ -120,27 +129,98 @@ class BaseTask(pl.LightningModule):
         self.hparams["backbone"] = described
         self.backbone = backbone
         self.start_cost: dict[str, float] = {}
-        """``seconds`` and ``multiply_adds`` of the search for the start, if there was one."""
+        """``seconds`` and ``multiply_adds`` of finding the initial weights, if any were spent."""
         self.weights_given = False
-        """Whether a trained model's weights were put in, head included."""
-        self.teacher: Callable[[BaseTask, Tensor, Tensor, Tensor], Tensor] | None = None
-        self.ensemble: Ensemble | None = None
-        """The networks whose mean prediction this task gives, if it is of several."""
+        """Whether a trained model's weights were loaded, head included."""
+        self.teacher: Teacher | None = None
+        """Trained runs that this task distils, loaded at the start of ``fit``."""
+        self.ensemble: JointOutput | None = None
+        """Networks whose mean prediction this task computes, if it is an ensemble."""
         self.made_by: str | None = None
-        """Method by which the model was made of finished runs, if it was not trained."""
+        """Method by which the model was made from finished runs, if it was not trained."""
+
+    @classmethod
+    def logged_metrics(cls, options: Mapping[str, Any]) -> list[str]:
+        """List the metrics that the task logs, so that unknown monitors can be refused early.
+
+        A subclass that logs other metrics than its parent overrides this; for one that has no such
+        method itself, no metric is refused.
+
+        Args:
+            options: options of the task; those that are absent have their defaults.
+
+        Returns:
+            Names such as ``val/acc``, with ``*`` for what depends on the data.
+        """
+        raise NotImplementedError
+
+    def configure_models(self) -> None:
+        """Create the head."""
+
+    def configure_losses(self) -> None:
+        """Create what the training loss needs."""
+
+    def configure_metrics(self) -> None:
+        """Create the metrics of validation and test."""
 
     def configure_callbacks(self) -> list[Callback]:
-        """Gates' moving average, log and warnings, so that no Trainer can be without them."""
-        if not isinstance(self.backbone, ZooBackbone) or self.ensemble is not None:
+        """Create the callbacks that every training of this task needs."""
+        if self.ensemble is not None:
             return []
-        return [GateEMA(self.hparams["gate_momentum"]), GateLog(), ZooWarnings()]
+        callbacks: list[Callback] = []
+        if isinstance(self.backbone, ZooBackbone):
+            callbacks += [GateEMA(self.hparams["gate_momentum"]), GateLog(), ZooWarnings()]
+        if self.hparams["head_init"] == "probe":
+            smoothing = self.hparams.get("label_smoothing", 0.0)
+            callbacks.append(HeadProbe(self.backbone, self.head, smoothing, self.weights_given))
+        return callbacks
+
+    def configure_optimizers(self) -> Any:
+        """Create the optimiser and its learning-rate schedule, stepped once per optimiser step."""
+        options = self.hparams
+        optimizer = timm.optim.create_optimizer_v2(
+            parameter_groups(self.named_parameters(), options),
+            opt=options["optimizer"],
+            lr=options["lr"],
+            weight_decay=0.0,
+            momentum=options["momentum"],
+            **self.optimizer_options(options["optimizer"]),
+        )
+        steps = self.total_steps() if depends_on_length(options) else None
+        scheduler = make_scheduler(optimizer, options, steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def optimizer_options(self, name: str) -> dict[str, Any]:
+        """Return further keyword arguments of an optimiser, by its name."""
+        return {}
+
+    def total_steps(self) -> int | None:
+        """Number of schedule steps in the whole training; ``None`` if it has no end."""
+        steps = self.trainer.estimated_stepping_batches
+        return int(steps) if math.isfinite(steps) else None
+
+    def data(self) -> Any:
+        """Data module in use, or ``None`` without one or without a Trainer."""
+        trainer = self._attached()
+        return None if trainer is None else data_module(trainer)
+
+    def _attached(self) -> pl.Trainer | None:
+        """Trainer that the task is attached to, or ``None``."""
+        try:
+            return self.trainer
+        except RuntimeError:
+            return None
+
+    # Training
 
     def on_fit_start(self) -> None:
-        """Read the teachers, and check that a head that is to be solved for can be.
+        """Load the teachers.
 
         Raises:
-            ConfigError: teachers cannot be read; the head is not linear, or there are no data; the
-                task is of an ensemble.
+            ConfigError: teachers cannot be loaded, or the task predicts with an ensemble.
         """
         if self.ensemble is not None:
             raise ConfigError(
@@ -153,175 +233,149 @@ class BaseTask(pl.LightningModule):
                 raise ConfigError(
                     f"{type(self).__name__} cannot learn from teachers; leave them out"
                 )
-            # Imports the tasks, which import this.
-            from zoo_lightning.methods.distillation import Teacher
+            model = self._load_teachers(self.hparams["teachers"]).to(self.device)
+            self.teacher = Teacher(model, self.hparams["teacher_weight"])
 
-            options = self.hparams
-            self.teacher = Teacher(options["teachers"], options["teacher_weight"], self.device)
-        if self.hparams["head_init"] != "probe":
-            return
-        if not isinstance(self.head, nn.Linear):
-            raise ConfigError(
-                "head_init 'probe' solves a linear head on pooled features; this task's is a "
-                f"{type(self.head).__name__}: set head_init: random"
-            )
-        if getattr(self.trainer, "datamodule", None) is None:
-            raise ConfigError(
-                "head_init 'probe' looks at the training data and needs a data module; give "
-                "trainer.fit one, or set head_init: random"
-            )
-
-    def on_train_start(self) -> None:
-        """Let a new head start from the linear probe, if that is wanted."""
-        going_on = self.trainer.ckpt_path is not None or self.weights_given
-        if self.hparams["head_init"] != "probe" or going_on:
-            return
-        smoothing = self.hparams.get("label_smoothing", 0.0)
-        data, outputs = self.trainer.datamodule, self.head.out_features
-        solved = solve_head(self.backbone, data, outputs, self.device, smoothing)
-        # Devices round differently; all processes must begin alike.
-        self.start_head(*self.trainer.strategy.broadcast(solved))
-
-    @torch.no_grad()
-    def start_head(self, weight: Tensor, bias: Tensor) -> None:
-        """Put a solved head in: ``(outputs, F)`` and ``(outputs,)``."""
-        self.head.weight.copy_(weight)
-        self.head.bias.copy_(bias)
+    def _load_teachers(self, runs: Sequence[str]) -> JointOutput:
+        """Load trained runs, each of one network or an ensemble, as one model."""
+        networks: list[BaseTask] = []
+        members: list[nn.Module] = []
+        for run in runs:
+            path = find_checkpoint(run, None, "")
+            content = read_checkpoint(path)
+            found = build_networks(content, str(path), self._kinds())
+            networks += found
+            members.append(joint_output(found) if networks_in(content) else found[0])
+        check_alike(networks)
+        return JointOutput(members, networks[0].averages_probabilities())
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Tell the backbone how far the training is."""
-        steps = self._total_steps()
+        """Set the backbone's progress, the completed fraction of the training."""
+        steps = self.total_steps()
         self.backbone.progress = self.global_step / steps if steps else 1.0
 
     def whole_loss(self, loss: Tensor, images: Tensor, raw: Tensor) -> Tensor:
-        """A loss with what teachers and backbone add to it.
+        """Add the teachers' distillation loss and the backbone's penalty to a loss.
 
         Args:
-            loss: of the batch.
-            images: of the batch, normalised.
-            raw: this task's output for them.
+            loss: the task's loss for the batch.
+            images: the batch's normalised images ``(B, C, H, W)``.
+            raw: output of this task for these images.
         """
         if self.teacher is not None:
-            loss = self.teacher(self, loss, images, raw)
+            loss = self.teacher(loss, images, raw, self.imitation)
         penalty = self.backbone.penalty()
         return loss if penalty is None else loss + penalty
 
     def imitation(self, raw: Tensor, taught: Tensor) -> Tensor:
-        """Loss of an output against a teacher's."""
+        """Compute the distillation loss of this task's output against a teacher's output."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Head's output for normalised images ``(B, C, H, W)``, of an ensemble the joint one."""
+    # Prediction
+
+    def forward(self, images: Tensor) -> Any:
+        """Compute the head's output for normalised images ``(B, C, H, W)``.
+
+        A task that is an ensemble returns the networks' mean output.
+        """
         if self.ensemble is not None:
             return self.ensemble(images)
         # Channels last is the faster layout of convolutions on CPUs and on tensor cores.
         images = images.contiguous(memory_format=torch.channels_last)
         return self.head(self.backbone(images))
 
-    def facts(self) -> dict[str, Any]:
-        """What ``summary.json`` has of this task besides what it has of all."""
-        return {}
-
     def fold(self) -> nn.Module:
-        """Ordinary network with the head, which computes what this task's ``forward`` computes.
+        """Build the ordinary network with its head that computes what ``forward`` computes.
 
-        Of an ensemble the folded networks of all members, and their joint output.
+        For an ensemble, the result holds all folded networks and averages their outputs.
         """
-        return self.backbone.fold(self.head) if self.ensemble is None else self.ensemble.fold()
+        if self.ensemble is None:
+            return self.backbone.fold(self.head)
+        members = [task.fold() for task in self.networks()]
+        return JointOutput(members, self.ensemble.of_probabilities).eval()
+
+    def averages_probabilities(self) -> bool:
+        """Whether ensembles of this task average probabilities rather than raw outputs.
+
+        Raises:
+            ConfigError: this kind of task has no ensembles.
+        """
+        raise ConfigError(
+            f"models of classes and of landmarks are averaged, not {type(self).__name__}"
+        )
+
+    def describe_outputs(self) -> str:
+        """Describe the properties of the output that must agree in an ensemble."""
+        outputs = getattr(self, "num_classes", None) or getattr(self, "num_points", None)
+        decode = getattr(self.head, "decode", None)
+        return (
+            f"{type(self).__name__} of {outputs} outputs by a {type(self.head).__name__}"
+            f"{f' with decode: {decode}' if decode else ''}, in_chans: "
+            f"{self.backbone.architecture.in_chans}"
+        )
+
+    def join(self, members: Sequence[BaseTask]) -> None:
+        """Turn this task into an ensemble of several trained tasks.
+
+        Args:
+            members: trained tasks of this task's kind; the first one's backbone and head become
+                this task's.
+
+        Raises:
+            ConfigError: no tasks, or tasks of different kinds.
+        """
+        self.ensemble = joint_output(members)
+        self.backbone, self.head = members[0].backbone, members[0].head
+        self.made_by = "ensemble"
+
+    # What is known of the model
 
     @property
     def method(self) -> str:
-        """Name of the method that made the model, as ``summary.json`` has it."""
+        """Name of the transfer method that made the model, as in ``summary.json``."""
         return self.made_by or self.backbone.method
 
     def networks(self) -> list[BaseTask]:
-        """The tasks of single networks that the prediction is made of: usually this one alone."""
-        return [self] if self.ensemble is None else list(self.ensemble.members)
+        """Tasks of the single networks: an ensemble's members, otherwise this task alone."""
+        if self.ensemble is None:
+            return [self]
+        return [member for member in self.ensemble.members if isinstance(member, BaseTask)]
 
     def parameter_counts(self) -> dict[str, int]:
-        """Numbers of the backbones' parameters: ``training``, and ``folded`` into ordinary ones."""
+        """Count the backbones' parameters: ``training``, and ``folded`` into ordinary networks."""
         counts = [task.backbone.parameter_counts() for task in self.networks()]
         return {key: sum(count[key] for count in counts) for key in counts[0]}
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Trainable parameters by part and by whether they decay, with their learning rates."""
-        options = self.hparams
-        factors = {
-            "head": options["head_lr_factor"],
-            "gates": options["gate_lr_factor"],
-            "alignment": options["alignment_lr_factor"],
-            "backbone": 1.0,
-        }
-        groups: dict[tuple[str, bool], dict[str, Any]] = {}
-        for name, parameter in self.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            part = part_of(name)
-            # Kernels of a zoo have one dimension more than ordinary ones; so have its biases.
-            matrix = parameter.dim() > 1 and not name.endswith("bias")
-            decays = options["decay_all"] or (matrix and part in ("head", "backbone"))
-            group = groups.setdefault(
-                (part, decays),
-                {
-                    "name": f"{part}{'' if decays else '_no_decay'}",
-                    "params": [],
-                    "lr": options["lr"] * factors[part],
-                    "weight_decay": options["weight_decay"] if decays else 0.0,
-                },
-            )
-            group["params"].append(parameter)
-        return list(groups.values())
-
-    def configure_optimizers(self) -> Any:
-        """Optimiser over the parts, and its schedule, stepped once per optimiser step."""
-        options = self.hparams
-        optimizer = timm.optim.create_optimizer_v2(
-            self.parameter_groups(),
-            opt=options["optimizer"],
-            lr=options["lr"],
-            weight_decay=0.0,
-            momentum=options["momentum"],
-            **self.optimizer_options(options["optimizer"]),
-        )
-        steps = self._total_steps() if depends_on_length(options) else None
-        scheduler = make_scheduler(optimizer, options, steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
-
-    def optimizer_options(self, name: str) -> dict[str, Any]:
-        """Further options of an optimiser by its name."""
+    def facts(self) -> dict[str, Any]:
+        """Facts about this task for ``summary.json``."""
         return {}
 
+    # Checkpoints
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what is needed to build the task again and to know whether it may go on."""
-        data = getattr(self.trainer, "datamodule", None)
+        """Add to a checkpoint what rebuilding the task and checking a resumption need."""
+        data = self.data()
         checkpoint["zoo_lightning"] = {
             "task": type(self).__name__,
             "version": __version__,
-            "total_steps": self._total_steps(),
+            "total_steps": self.total_steps(),
             # For those who use the model without its data.
             "data": data.facts() if hasattr(data, "facts") else {},
-            # For those who go on with the run.
+            # For those who resume the run.
             "data_options": training_options(data),
             **({"start_cost": dict(self.start_cost)} if self.start_cost else {}),
         }
 
-    def _total_steps(self) -> int | None:
-        """Optimiser steps of the whole training, ``None`` if it has no end."""
-        steps = self.trainer.estimated_stepping_batches
-        return int(steps) if math.isfinite(steps) else None
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that does not belong to this task and configuration.
+        """Check that a checkpoint belongs to this task, its options and its data.
 
         With an ensemble's checkpoint, a Trainer that validates, tests or predicts does so with the
         ensemble, whatever the configuration's backbone is.
 
         Raises:
-            ConfigError: naming each option, the checkpoint's value and the one given, or the
-                first class whose name differs; an ensemble's checkpoint for a training.
+            ConfigError: options, class names or the value range differ (the message has the values
+                in the checkpoint and those given), the file was not written by this package, or an
+                ensemble's checkpoint is given for training.
         """
         ours = checkpoint.get("zoo_lightning")
         if ours is None:
@@ -329,64 +383,96 @@ class BaseTask(pl.LightningModule):
                 "the checkpoint was not written by zoo_lightning; to start from foreign weights "
                 "name the file as a source"
             )
-        fitting = self._trainer is not None and self.trainer.training
+        trainer = self._attached()
+        fitting = trainer is not None and trainer.training
         members = networks_in(checkpoint)
-        if members and (fitting or self._trainer is None):
+        if members and (fitting or trainer is None):
             raise ConfigError(
                 f"the checkpoint is {describe_ensemble(checkpoint)}, and a training starts from "
                 "one network: give the run of one of them"
             )
         found = dict((members[0] if members else checkpoint)["hyper_parameters"])
+        found = present_names(type(self), found)
         wanted = dict(self.hparams)
         if members:  # each brings its own
             found["backbone"] = wanted["backbone"]
         found["task"], wanted["task"] = ours["task"], type(self).__name__
-        different = differences(found, wanted, everything=fitting)
-        if fitting and depends_on_length(self.hparams):
-            steps = self._total_steps()
-            if steps != ours["total_steps"]:
-                different.append(
-                    f"length of the {self.hparams['schedule']} schedule is {ours['total_steps']} "
-                    f"steps in the checkpoint, {steps} here"
-                )
+        data = self.data()
         if fitting:
-            options = training_options(getattr(self.trainer, "datamodule", None))
-            different += data_differences(ours.get("data_options") or {}, options)
-        if different:
-            mend = (
-                "going on with a run takes its own options; to start anew from its weights use "
-                "--init_from instead of --ckpt_path"
-                if fitting
-                else "give the experiment and options it was trained with: --config "
-                "RUN_DIR/config.yaml has them"
-            )
-            raise ConfigError(f"the checkpoint has other options: {'; '.join(different)}. {mend}")
-        data = self._trainer and getattr(self.trainer, "datamodule", None)
+            scheduled = depends_on_length(self.hparams)
+            lengths = (ours["total_steps"], self.total_steps()) if scheduled else None
+            before = present_names(type(data), ours.get("data_options") or {})
+            options = before, training_options(data)
+            check_resumed(found, wanted, lengths, options)
+        else:
+            check_options(found, wanted)
         check_class_names(trained_classes(ours), data)
+        check_value_range(ours, data)
         if members:
-            # Imports the tasks, which import this.
-            from zoo_lightning.methods.ensembles import join
-            from zoo_lightning.tasks.loading import build_networks
-
-            join(self, build_networks(checkpoint, "the checkpoint"))
+            self.join(build_networks(checkpoint, "the checkpoint", self._kinds()))
             # What the first network knows of the data, such as mirror images, is known to all.
             checkpoint["state_dict"] = self.state_dict() | members[0]["state_dict"]
 
+    def _kinds(self) -> dict[str, type[BaseTask]]:
+        """Classes that the checkpoints of teachers and members may name: this task's own."""
+        kinds = type(self).__mro__
+        return {kind.__name__: kind for kind in kinds if issubclass(kind, BaseTask)}
+
+
+def joint_output(tasks: Sequence[BaseTask]) -> JointOutput:
+    """Join trained tasks of one kind into a network that computes their mean prediction.
+
+    Args:
+        tasks: tasks with the same classes or points; they are not copied.
+
+    Raises:
+        ConfigError: no tasks, or tasks of different kinds.
+    """
+    check_alike(tasks)
+    return JointOutput(tasks, tasks[0].averages_probabilities())
+
 
 def training_options(data: Any) -> dict[str, Any]:
-    """What data say of what is trained on; nothing of data modules that do not say it."""
+    """Options of a data module that determine training; empty if it does not list them."""
     return data.training_options() if hasattr(data, "training_options") else {}
 
 
-def check_classes(num_classes: int, data: Any) -> None:
-    """Check that a head has as many classes as the data, if these say how many they have.
+def check_number_of_classes(num_classes: int) -> None:
+    """Check that there are at least two classes.
 
     Raises:
-        ConfigError: they have other ones.
+        ConfigError: fewer than two classes.
+    """
+    if num_classes < 2:
+        raise ConfigError(
+            f"num_classes is {num_classes}, and with fewer than 2 classes there is nothing to tell "
+            "apart; where the number comes from the data, add images of what is not of the one "
+            "class as a class of their own"
+        )
+
+
+def check_classes(num_classes: int, data: Any) -> None:
+    """Check that a head has as many classes as the data.
+
+    Args:
+        num_classes: number of the head's classes.
+        data: data module; one without ``num_classes`` is not checked.
+
+    Raises:
+        ConfigError: the numbers differ.
     """
     found = getattr(data, "num_classes", num_classes)
     if found != num_classes:
         raise ConfigError(
             f"the head has {num_classes} classes, the data have {found}; give data of "
             f"{num_classes} classes or train a head of {found} (num_classes)"
+        )
+
+
+def _check_optimizer(name: str) -> None:
+    known = [str(each) for each in timm.optim.list_optimizers()]
+    if name not in known:
+        raise ConfigError(
+            f"unknown optimizer {name!r}; expected a name of timm.optim.list_optimizers()."
+            f"{nearest(name, known)}"
         )

@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from zoo_lightning.backbone import Backbone
 from zoo_lightning.data.loading import sample_generator
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.heads.losses import distillation_loss
 from zoo_lightning.metrics.classification import ClassAccuracy
 from zoo_lightning.metrics.loss import MeanLoss
-from zoo_lightning.tasks.base import BaseTask, check_classes
+from zoo_lightning.models.backbone import Backbone
+from zoo_lightning.nn.heads.losses import distillation_loss
+from zoo_lightning.tasks.base import BaseTask, check_classes, check_number_of_classes
 from zoo_lightning.tasks.mixing import BatchMixing
 
 
 class ClassificationTask(BaseTask):
-    """Cross-entropy over ``C`` classes.
+    """Classify images into ``C`` classes with a linear head, trained by cross-entropy.
 
     Logs, for validation and test: ``loss``, ``acc`` and ``acc5`` (top-1 and top-5 accuracy over all
     samples, in [0, 1]) and ``acc_class`` (top-1 accuracy of each class that occurs, averaged).
-    Several crops of an image ``(B, crops, 3, H, W)`` get the mean of their logits, which chooses
-    the same classes as the sum.
+    Logits of several crops of an image, ``(B, crops, 3, H, W)``, are averaged.
 
     Args:
-        backbone: with pooled features.
-        num_classes: ``C``; the command line takes it from the data.
-        label_smoothing: in [0, 1).
-        mixup: ``α`` of mixup, at least 0; 0 for none.
-        cutmix: ``α`` of CutMix, at least 0; 0 for none. If both are on, each batch takes one.
-        mix_probability: that a training batch is mixed, in [0, 1].
+        backbone: network with pooled features.
+        num_classes: number ``C`` of classes; the command line takes it from the data.
+        label_smoothing: label smoothing in training, in [0, 1).
+        mixup: ``α`` of mixup's Beta(α, α), at least 0; 0 for none.
+        cutmix: ``α`` of CutMix's Beta(α, α), at least 0; 0 for none. With both, each batch uses one
+            of them at random.
+        mix_probability: probability that a training batch is mixed, in [0, 1].
         optimisation: options of :class:`~zoo_lightning.tasks.base.BaseTask`.
 
     Raises:
-        ConfigError: options outside their range, or a head of other classes than the data have.
+        ConfigError: an option is outside its range, or the data have other classes than the head.
     """
 
     monitor: ClassVar[str] = "val/acc"
@@ -55,41 +57,72 @@ class ClassificationTask(BaseTask):
     ) -> None:
         super().__init__(backbone, **optimisation)
         _check_numbers(label_smoothing, mixup, cutmix, mix_probability)
+        check_number_of_classes(num_classes)
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
+        self.mixup, self.cutmix, self.mix_probability = mixup, cutmix, mix_probability
+        self.configure_models()
+        self.configure_losses()
+        self.configure_metrics()
+
+    def configure_models(self) -> None:
+        """Create the head: a linear layer on pooled features."""
+        head = nn.Linear(self.backbone.num_features, self.num_classes)
+        nn.init.normal_(head.weight, std=0.01)
+        nn.init.zeros_(head.bias)
+        self.head = head
+
+    def configure_losses(self) -> None:
+        """Create mixup or CutMix, if it is enabled."""
         self.mixing: BatchMixing | None = None
-        if mixup or cutmix:
-            self.mixing = BatchMixing(num_classes, mixup, cutmix, mix_probability, label_smoothing)
-        self.head = nn.Linear(backbone.num_features, num_classes)
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
-        options = {"num_classes": num_classes, "average": "micro"}
+        if self.mixup or self.cutmix:
+            self.mixing = BatchMixing(
+                self.num_classes,
+                self.mixup,
+                self.cutmix,
+                self.mix_probability,
+                self.label_smoothing,
+            )
+
+    def configure_metrics(self) -> None:
+        """Create accuracies, mean losses and the test's confusion matrix."""
+        classes = self.num_classes
+        top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
         metrics = MetricCollection(
             {
-                "acc": MulticlassAccuracy(**options),
-                "acc5": MulticlassAccuracy(**options, top_k=min(5, num_classes)),
-                "acc_class": ClassAccuracy(num_classes),
+                "acc": MulticlassAccuracy(classes, average="micro"),
+                "acc5": top5,
+                "acc_class": ClassAccuracy(classes),
             }
         )
-        self.losses = nn.ModuleDict({"val": MeanLoss(), "test": MeanLoss()})
         self.val_metrics, self.test_metrics = metrics.clone("val/"), metrics.clone("test/")
-        self.confusion = MulticlassConfusionMatrix(num_classes)
-        """Of the last test, ``(C, C)`` numbers of images: true class, predicted class."""
+        self.val_loss, self.test_loss = MeanLoss(), MeanLoss()
+        self.confusion = MulticlassConfusionMatrix(classes)
+        """Confusion matrix of the last test, ``(C, C)`` image counts by true, predicted class."""
+
+    @classmethod
+    def logged_metrics(cls, options: Mapping[str, Any]) -> list[str]:
+        """List the losses and accuracies that the task logs."""
+        names = ("acc", "acc5", "acc_class", "loss")
+        return ["train/loss", *(f"{part}/{name}" for part in ("val", "test") for name in names)]
 
     def setup(self, stage: str) -> None:
-        """Check that head and data agree, before anything runs."""
-        self.check_data(self.trainer.datamodule)
+        """Check that head and data have the same classes."""
+        self.check_data(self.data())
 
     def check_data(self, data: Any) -> None:
         """Check that the data have the head's classes.
 
+        Args:
+            data: data module, or ``None`` for a task without one.
+
         Raises:
-            ConfigError: they have others.
+            ConfigError: the numbers of classes differ.
         """
         check_classes(self.num_classes, data)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Loss of a batch of ``image`` ``(B, 3, H, W)``, ``label`` and ``index`` ``(B,)``."""
+        """Compute the loss of a batch of ``image`` ``(B, 3, H, W)``, ``label`` and ``index``."""
         images, labels = batch["image"], batch["label"]
         if self.mixing is None:
             logits = self(images).float()
@@ -103,37 +136,43 @@ class ClassificationTask(BaseTask):
         return loss
 
     def imitation(self, raw: Tensor, taught: Tensor) -> Tensor:
-        """Distillation of logits ``(B, C)``."""
+        """Compute the distillation loss between two logits ``(B, C)``."""
         return distillation_loss(raw, taught, self.hparams["temperature"])
 
+    def averages_probabilities(self) -> bool:
+        """Whether ensembles average probabilities: always, for classification."""
+        return True
+
     def _mixing_seed(self, batch: dict[str, Any]) -> int:
-        """Depends on the run's seed, the step and the batch, so that a resumed run has the same."""
-        seed = getattr(self.trainer.datamodule, "seed", 0)
+        """Seed from the run's seed, the step and the batch, so that a resumed run has the same."""
+        seed = getattr(self.data(), "seed", 0)
         # The first image tells batches apart that are accumulated or on other devices.
         return sample_generator(seed, self.global_step, int(batch["index"][0])).initial_seed()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Update the validation metrics; gives class ``probabilities`` ``(B, C)``."""
-        logits = self._evaluate(batch, self.val_metrics, "val")
+        """Update the validation metrics; return class ``probabilities`` ``(B, C)``."""
+        logits = self._evaluate(batch, "val", self.val_metrics, self.val_loss)
         return {"probabilities": logits.softmax(dim=-1)}
 
     def on_test_epoch_start(self) -> None:
-        """Forget the last test."""
+        """Reset the confusion matrix of the last test."""
         self.confusion.reset()
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Update the test metrics; gives class ``probabilities`` ``(B, C)``."""
-        logits = self._evaluate(batch, self.test_metrics, "test")
+        """Update the test metrics; return class ``probabilities`` ``(B, C)``."""
+        logits = self._evaluate(batch, "test", self.test_metrics, self.test_loss)
         self.confusion.update(logits, batch["label"])
         return {"probabilities": logits.softmax(dim=-1)}
 
-    def _evaluate(self, batch: dict[str, Any], metrics: MetricCollection, stage: str) -> Tensor:
+    def _evaluate(
+        self, batch: dict[str, Any], stage: str, metrics: MetricCollection, loss: MeanLoss
+    ) -> Tensor:
         logits = self._logits(batch["image"])
         metrics.update(logits, batch["label"])
         size = len(logits)
         self.log_dict(metrics, prog_bar=stage == "val", batch_size=size)
-        self.losses[stage].update(F.cross_entropy(logits, batch["label"]), size)
-        self.log(f"{stage}/loss", self.losses[stage], batch_size=size)
+        loss.update(F.cross_entropy(logits, batch["label"]), size)
+        self.log(f"{stage}/loss", loss, batch_size=size)
         return logits
 
     def _logits(self, images: Tensor) -> Tensor:
@@ -141,10 +180,11 @@ class ClassificationTask(BaseTask):
         if images.dim() == 4:
             return self(images).float()
         crops = images.unbind(dim=1)
-        return sum(self(crop).float() for crop in crops) / len(crops)
+        zero = torch.zeros((), device=images.device)
+        return sum((self(crop).float() for crop in crops), zero) / len(crops)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> Tensor:
-        """Class probabilities ``(B, C)``."""
+        """Predict class probabilities ``(B, C)``."""
         return self._logits(batch["image"]).softmax(dim=-1)
 
 

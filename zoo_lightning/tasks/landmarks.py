@@ -1,25 +1,26 @@
-"""Facial landmarks: K points as coordinates from pooled features, or as heat maps."""
+"""Facial landmarks as coordinates from pooled features, or as heat maps."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from zoo_lightning.backbone import Backbone
-from zoo_lightning.data.codec import FractionCodec, to_original
+from zoo_lightning.data.landmarks.codec import FractionCodec, to_original
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.heads import CoordinateHead, HeatmapHead
-from zoo_lightning.heads.heatmap_codec import Decoding
 from zoo_lightning.metrics.landmarks import LandmarkErrors
+from zoo_lightning.models.backbone import Backbone
+from zoo_lightning.nn.heads import CoordinateHead, HeatmapHead
+from zoo_lightning.nn.heads.heatmap_codec import Decoding
 from zoo_lightning.tasks.base import BaseTask
 
 MEAN_SHAPE_SAMPLES = 256
-"""Training samples, spread evenly, whose mean shape a head of coordinates starts from."""
+"""Number of training samples, spread evenly, whose mean shape initialises a coordinate head."""
 
 UNKNOWN = -1
-"""In place of the points that swap in a mirror image, as long as no data have told them."""
+"""Value of the ``flip`` buffer until data define which points swap in a mirror image."""
 
 HeadKind = Literal["coordinates", "heatmaps"]
 Normalization = Literal["interocular", "interpupil", "box", "diagonal", "height", "given", "custom"]
@@ -27,7 +28,7 @@ Loss = Literal["l1", "smooth_l1", "wing", "mse", "heatmap_mse", "adaptive_wing"]
 
 
 class LandmarkTask(BaseTask):
-    """``K`` points of an image.
+    """Predict ``K`` landmarks of an image, as coordinates or heat maps.
 
     Logs, for validation and test: ``nme`` (percent of the normalising distance), ``failure_rate``
     (percent of images with an error above the threshold), ``auc`` (of the cumulative error curve
@@ -35,35 +36,38 @@ class LandmarkTask(BaseTask):
     and ``nme/SUBSET``, ``failure_rate/SUBSET``, ``auc/SUBSET`` for every subset of the data.
 
     Args:
-        backbone: with pooled features for ``coordinates``; with ``stages`` or a feature ``map``
-            for ``heatmaps``.
-        num_points: ``K``; the command line takes it from the data.
-        head: ``coordinates``, a linear function of pooled features, or ``heatmaps``.
-        loss: of coordinates ``l1``, ``smooth_l1``, ``wing`` or ``mse``; of heat maps also
-            ``heatmap_mse`` or ``adaptive_wing``.
-        decode: heat maps to points: ``soft_argmax``, ``argmax`` or ``taylor``; a loss of
-            coordinates needs the first.
-        heatmap_stride: pixels of the input that a cell of a heat map spans.
-        sigma: standard deviation of the Gaussians that heat maps learn, cells.
-        heatmap_weight: with ``soft_argmax`` and a loss of coordinates, weight of the cross-entropy
-            between the maps and such Gaussians.
-        head_width: channels of the heat maps' last hidden layer; ``None`` as HRNet, at most 256.
+        backbone: network with pooled features for ``coordinates``; with ``stages`` or a feature
+            ``map`` for ``heatmaps``.
+        num_points: number ``K`` of points; the command line takes it from the data.
+        head: ``coordinates`` for a linear layer on pooled features, or ``heatmaps``.
+        loss: loss of coordinates, ``l1``, ``smooth_l1``, ``wing`` or ``mse``; with ``heatmaps``
+            also a loss of heat maps, ``heatmap_mse`` or ``adaptive_wing``.
+        decode: how points are read from heat maps: ``soft_argmax``, ``argmax`` or ``taylor``; a
+            loss of coordinates needs ``soft_argmax``.
+        heatmap_stride: input pixels per heat map cell, a power of two.
+        sigma: standard deviation of the heat maps' target Gaussians, heat map cells.
+        heatmap_weight: weight, at least 0, of an additional cross-entropy between heat maps and
+            target Gaussians, for ``soft_argmax`` with a loss of coordinates.
+        head_width: channels of the heat map head's last hidden layer; ``None`` as in HRNet, but at
+            most 256.
         normalization: distance that errors are divided by, one of those the data have:
             ``interocular``, ``interpupil``, ``box``, ``diagonal``, ``height``, ``given``,
             ``custom``.
-        thresholds: of failure rate and area under the curve, fractions of that distance; the
-            first is logged as ``failure_rate`` and ``auc``, others as ``failure_rate@T``.
+        thresholds: thresholds of failure rate and area under the curve, fractions of that distance;
+            the first is logged as ``failure_rate`` and ``auc``, others as ``failure_rate@T``.
         flip_test: average the outputs for an image and for its mirror image, except in training.
         optimisation: options of :class:`~zoo_lightning.tasks.base.BaseTask`.
 
     Raises:
-        ConfigError: options that contradict each other, the backbone or the data.
+        ConfigError: an option is outside its range, or contradicts another one, the backbone or the
+            data.
     """
 
     monitor: ClassVar[str] = "val/nme"
     monitor_mode: ClassVar[Literal["min", "max"]] = "min"
     head: CoordinateHead | HeatmapHead
     flip: Tensor
+    """Index ``(K,)`` of the point that each point becomes in a mirror image."""
 
     def __init__(
         self,
@@ -83,47 +87,76 @@ class LandmarkTask(BaseTask):
     ) -> None:
         super().__init__(backbone, **optimisation)
         _check_features(head, backbone)
+        if head == "coordinates" and loss in ("heatmap_mse", "adaptive_wing"):
+            raise ConfigError(
+                f"loss {loss!r} is of heat maps; use it with head: heatmaps, or choose l1, "
+                "smooth_l1, wing or mse"
+            )
         _check_numbers(heatmap_stride, sigma, heatmap_weight, head_width, thresholds)
         self.num_points = num_points
+        self.head_kind, self.loss = head, loss
+        self.decode, self.heatmap_stride = decode, heatmap_stride
+        self.sigma, self.heatmap_weight, self.head_width = sigma, heatmap_weight, head_width
         self.normalization = normalization
         self.thresholds = tuple(thresholds)
         self.flip_test = flip_test
         self.codec = FractionCodec()
-        if head == "coordinates":
-            if loss in ("heatmap_mse", "adaptive_wing"):
-                raise ConfigError(
-                    f"loss {loss!r} is of heat maps; use it with head: heatmaps, or choose l1, "
-                    "smooth_l1, wing or mse"
-                )
-            self.head = CoordinateHead(backbone.num_features, num_points, loss)
-        else:
-            self.head = HeatmapHead(
-                [shape[0] for shape in backbone.feature_shapes],
-                backbone.reductions,
-                num_points,
-                loss,
-                decode,
-                heatmap_stride,
-                sigma,
-                heatmap_weight,
-                head_width,
-            )
-        self.errors = nn.ModuleDict()  # a module, so that it moves to the device with the task
+        self.configure_models()
+        self.configure_losses()
+        self.configure_metrics()
         # A buffer, so that a checkpoint alone is enough for averaging with the mirror image.
         self.register_buffer("flip", torch.full((num_points,), UNKNOWN))
 
+    def configure_models(self) -> None:
+        """Create the head, coordinates or heat maps, which includes the loss."""
+        if self.head_kind == "coordinates":
+            self.head = CoordinateHead(self.backbone.num_features, self.num_points, self.loss)
+        else:
+            self.head = HeatmapHead(
+                [shape[0] for shape in self.backbone.feature_shapes],
+                self.backbone.reductions,
+                self.num_points,
+                self.loss,
+                self.decode,
+                self.heatmap_stride,
+                self.sigma,
+                self.heatmap_weight,
+                self.head_width,
+            )
+
+    def configure_metrics(self) -> None:
+        """Create the metrics of validation and test, for the main distance alone.
+
+        :meth:`check_data` replaces them once the data's further distances and subsets are known.
+        """
+        self.val_errors, self.test_errors = self._errors(), self._errors()
+
+    def _errors(self, others: Sequence[str] = (), subsets: Sequence[str] = ()) -> LandmarkErrors:
+        return LandmarkErrors(self.num_points, self.normalization, self.thresholds, others, subsets)
+
+    @classmethod
+    def logged_metrics(cls, options: Mapping[str, Any]) -> list[str]:
+        """List the losses and metrics that the task logs; ``*`` stands for what the data define."""
+        further = [*(options.get("thresholds") or ())][1:]
+        ends = ["", *(f"@{threshold:g}" for threshold in further)]
+        rates = [f"{what}{end}" for end in ends for what in ("failure_rate", "auc")]
+        of_subsets = [f"{name}/*" for name in ("nme", "failure_rate", "auc")]
+        names = ["nme", *rates, "nme_*", *of_subsets]
+        return ["train/loss", *(f"{part}/{name}" for part in ("val", "test") for name in names)]
+
     def setup(self, stage: str) -> None:
-        """Check that head and data agree, before anything runs."""
-        self.check_data(getattr(self.trainer, "datamodule", None))
+        """Check that head and data have the same points, and create the metrics."""
+        self.check_data(self.data())
 
     def check_data(self, data: Any) -> None:
-        """Check that the data have the head's points, and take from them what metrics need.
+        """Check that the data have the head's points, and create the metrics for them.
 
         Args:
-            data: the data module, or ``None`` for a task without one.
+            data: data module, or ``None`` for a task without one.
 
         Raises:
-            ConfigError: other points, no such distance, or unknown mirror images.
+            ConfigError: the data have other points, lack the distance that errors are divided by,
+                or do not define which points swap in a mirror image although ``flip_test`` is set.
         """
         points = getattr(data, "num_points", self.num_points)
         if points != self.num_points:
@@ -148,15 +181,13 @@ class LandmarkTask(BaseTask):
             )
         others = [name for name in known if name != self.normalization]
         subsets = getattr(data, "subset_names", ())
-        for part in ("val", "test"):
-            self.errors[part] = LandmarkErrors(
-                points, self.normalization, self.thresholds, others, subsets
-            )
+        self.val_errors = self._errors(others, subsets)
+        self.test_errors = self._errors(others, subsets)
 
     def on_fit_start(self) -> None:
-        """Let a new head of coordinates start from the training set's mean shape."""
+        """Initialise a new coordinate head with the training set's mean shape."""
         super().on_fit_start()
-        train_set = getattr(getattr(self.trainer, "datamodule", None), "train_set", None)
+        train_set = getattr(self.data(), "train_set", None)
         if self.trainer.ckpt_path is not None or self.weights_given or train_set is None:
             return
         if not isinstance(self.head, CoordinateHead):
@@ -171,11 +202,11 @@ class LandmarkTask(BaseTask):
         self.head.start_from(torch.where(seen.any(0), mean, 0.5))
 
     def points(self, images: Tensor) -> Tensor:
-        """Points ``(B, K, 2)``, fractions of the image, from normalised images."""
+        """Predict points ``(B, K, 2)``, fractions of the image, from normalised images."""
         return self.head.points(self._output(images))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Loss of a batch."""
+        """Compute the loss of a batch: ``image`` ``(B, 3, H, W)``, ``points``, ``visible``."""
         target = self.codec.encode(batch["points"], image_size(batch))
         # What does not count may be anything, and not-a-number would spread to all gradients.
         target = torch.where(batch["visible"][..., None], target, 0.5)
@@ -186,13 +217,17 @@ class LandmarkTask(BaseTask):
         return loss
 
     def imitation(self, raw: Tensor, taught: Tensor) -> Tensor:
-        """The loss with the teacher's points in place of the true ones."""
+        """Compute the loss against the teacher's points instead of the true ones."""
         return self.head.loss(raw, self.head.points(taught))
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> dict[str, Any]:
-        """Predicted points in pixels of the ``input`` and of the ``original`` image.
+    def averages_probabilities(self) -> bool:
+        """Whether ensembles average probabilities: for heat maps with ``soft_argmax``."""
+        return isinstance(self.head, HeatmapHead) and self.head.decode == "soft_argmax"
 
-        With heat maps these too, as ``heatmaps`` ``(B, K, h, w)``, at least 0.
+    def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> dict[str, Any]:
+        """Predict points ``(B, K, 2)`` in pixels of the ``input`` and of the ``original`` image.
+
+        With a heat map head, the result also has ``heatmaps`` ``(B, K, h, w)``, at least 0.
         """
         raw = self._output(batch["image"])
         points = self.codec.decode(self.head.points(raw), image_size(batch))
@@ -210,16 +245,16 @@ class LandmarkTask(BaseTask):
         return raw
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Update the validation metrics; gives the predictions to the callbacks."""
-        return self._evaluate(batch, "val")
+        """Update the validation metrics; return the predictions for callbacks."""
+        return self._evaluate(batch, self.val_errors)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Update the test metrics; gives the predictions to the callbacks."""
-        return self._evaluate(batch, "test")
+        """Update the test metrics; return the predictions for callbacks."""
+        return self._evaluate(batch, self.test_errors)
 
-    def _evaluate(self, batch: dict[str, Any], part: str) -> dict[str, Any]:
+    def _evaluate(self, batch: dict[str, Any], errors: LandmarkErrors) -> dict[str, Any]:
         found = self.predict_step(batch)
-        self.errors[part].update(
+        errors.update(
             found["original"],
             batch["original"],
             batch["distances"],
@@ -230,16 +265,16 @@ class LandmarkTask(BaseTask):
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics over all processes."""
-        self._log_errors("val")
+        self._log_errors("val", self.val_errors)
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics over all processes."""
-        self._log_errors("test")
+        self._log_errors("test", self.test_errors)
 
-    def _log_errors(self, part: str) -> None:
-        values = self.errors[part].compute()
+    def _log_errors(self, part: str, errors: LandmarkErrors) -> None:
+        values = errors.compute()
         self.log_dict({f"{part}/{name}": value for name, value in values.items()})
-        self.errors[part].reset()
+        errors.reset()
 
 
 def _check_features(head: str, backbone: Backbone) -> None:
@@ -270,6 +305,6 @@ def _check_numbers(
 
 
 def image_size(batch: dict[str, Any]) -> tuple[int, int]:
-    """Width and height of a batch's images, pixels."""
+    """Width and height of a batch's images ``(B, C, H, W)``, pixels."""
     height, width = batch["image"].shape[-2:]
     return width, height

@@ -1,4 +1,4 @@
-"""Mixup and CutMix of a batch by timm, with random numbers that depend on the place in training.
+"""Mixup and CutMix by timm, reproducible from a seed.
 
 Zhang et al., *mixup: Beyond Empirical Risk Minimization*, ICLR 2018; Yun et al., *CutMix:
 Regularization Strategy to Train Strong Classifiers with Localizable Features*, ICCV 2019.
@@ -17,14 +17,15 @@ from torch import Tensor
 
 
 class BatchMixing:
-    """Images and labels of a batch mixed with those of the same batch in reverse order.
+    """Mix the images and labels of a batch with those of the same batch in reverse order.
 
     Args:
-        num_classes: ``C``.
+        num_classes: number ``C`` of classes.
         mixup: ``α`` of mixup's Beta(α, α); 0 for none.
-        cutmix: ``α`` of CutMix's; 0 for none. If both are on, each batch takes one of them.
-        probability: that a batch is mixed at all.
-        label_smoothing: of the targets.
+        cutmix: ``α`` of CutMix's Beta(α, α); 0 for none. With both, each batch uses one of them at
+            random.
+        probability: probability that a batch is mixed at all.
+        label_smoothing: label smoothing of the targets, in [0, 1).
     """
 
     def __init__(
@@ -46,16 +47,16 @@ class BatchMixing:
         )
 
     def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Mix a batch.
+        """Mix the images of a batch in pairs, and their labels in the same proportions.
 
         Args:
-            images: ``(B, 3, H, W)``, left as they are.
-            labels: ``(B,)`` classes.
-            seed: all that the random numbers depend on, at least 0.
+            images: images ``(B, 3, H, W)``, not modified.
+            labels: classes ``(B,)``.
+            seed: seed of the random numbers, at least 0.
 
         Returns:
-            New images and ``(B, C)`` shares of the classes. Of an odd number of images the last
-            one is not mixed.
+            New images, and class probabilities ``(B, C)`` as targets. The last of an odd number of
+            images is not mixed.
         """
         even = len(images) // 2 * 2
         images = images.clone()
@@ -67,7 +68,7 @@ class BatchMixing:
 
 @contextmanager
 def _numpy_seeded(seed: int) -> Iterator[None]:
-    """Numpy's global generator from a seed; it is put back as it was."""
+    """Seed numpy's global generator for a while, then restore its state."""
     before = np.random.get_state()
     np.random.seed(seed % 2**32)
     try:

@@ -1,120 +1,134 @@
-"""Proximal policy optimisation of a policy on a backbone's features."""
+"""Proximal policy optimisation (PPO) of a policy on a backbone's features."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils import clip_grad_norm_
+from torch.optim.lr_scheduler import LRScheduler
 
-from zoo_lightning.backbone import Backbone, ZooBackbone
-from zoo_lightning.callbacks.gate_ema import GateEMA
-from zoo_lightning.callbacks.gate_log import GateLog
-from zoo_lightning.callbacks.zoo_warnings import ZooWarnings
+from zoo_lightning.callbacks.gates import GateLog
 from zoo_lightning.data.loading import sample_generator
-from zoo_lightning.envs.stepping import Environments, Game
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.rl.acting import as_bytes, fill
+from zoo_lightning.experiments.option_names import RenamedOptions
+from zoo_lightning.models.backbone import Backbone, ZooBackbone
+from zoo_lightning.models.nature_cnn import PolicyValueHead
 from zoo_lightning.rl.advantages import explained_variance
-from zoo_lightning.rl.filming import Film, film_game
+from zoo_lightning.rl.environments.stepping import Environments, Game
+from zoo_lightning.rl.evaluation import Act, play_games, random_player, summarise
 from zoo_lightning.rl.losses import (
     divergences,
-    draw_actions,
+    evaluate_actions,
     from_moments,
-    judge_actions,
     moments,
     normalise,
     policy_loss,
+    sample_actions,
     value_loss,
 )
-from zoo_lightning.rl.networks import PolicyValueHead
-from zoo_lightning.rl.playing import Act, play_games, random_player, summarise
-from zoo_lightning.rl.rollout import Rollout, Samples
+from zoo_lightning.rl.rollout import Rollout, Samples, as_bytes, collect_rollout
+from zoo_lightning.rl.video import Film, film_game
 from zoo_lightning.tasks.base import BaseTask
-from zoo_lightning.tasks.ppo_checks import (
-    check_backbone,
-    check_game,
-    check_length,
-    check_numbers,
-)
-from zoo_lightning.tasks.schedules import Schedule
+from zoo_lightning.tasks.optimisation import Schedule
 
 Normalisation = Literal["rank", "global", "none"]
 
 
-class PPOTask(BaseTask):
-    """PPO (Schulman et al., arXiv:1707.06347) with the details that made it reproducible.
+class PPOTask(BaseTask, metaclass=RenamedOptions):
+    """Train a policy by PPO (Schulman et al., arXiv:1707.06347), with CleanRL's details.
 
-    A batch is a rollout: the policy acts in the data module's environments, then learns from what
-    it saw in ``epochs`` passes of ``minibatches`` optimiser steps each. So ``trainer.global_step``
-    counts ``epochs · minibatches`` steps a rollout; what is logged has the agent's steps on its
-    axis. Acting is in evaluation mode and learning in training mode; the network must be the same
-    function in both, or ratios are not 1 when learning begins: lite zoos therefore learn with the
+    A training step collects a rollout in the data module's environments and learns from it in
+    ``update_epochs`` passes of ``num_minibatches`` optimiser steps each. So ``trainer.global_step``
+    counts ``update_epochs · num_minibatches`` steps per rollout; metrics are logged over agent
+    steps. Options have CleanRL's names.
+
+    The policy acts in evaluation mode and learns in training mode; the network must compute the
+    same in both, so that ratios are 1 when learning begins. Lite zoos therefore learn with the
     gates' moving average (``steady``), and backbones with batch norm or dropout are refused.
 
-    Random numbers come from the seed, the rollout and the process alone and games are part of the
-    checkpoint (see :class:`~zoo_lightning.data.atari.AtariData`), so a run that goes on learns what
-    it would have learned without a break.
+    Random numbers depend only on the seed, the rollout and the process, and games are part of the
+    checkpoint (see :class:`~zoo_lightning.data.atari.AtariData`), so a resumed run gives the same
+    result as an uninterrupted one.
 
     Logs under CleanRL's names, at every rollout: ``charts/SPS`` (agent steps per second of acting
-    and learning, since the start), ``charts/learning_rate`` and
+    and learning, since the beginning), ``charts/learning_rate`` and
     ``losses/{policy_loss,value_loss,entropy,old_approx_kl,approx_kl,clipfrac,explained_variance}``
-    (averages over its optimiser steps); where whole games ended in it, ``charts/episodic_return``
-    and ``charts/episodic_length`` (unclipped score and agent steps, averages over those games of
-    the first process). In validation
-    ``val/episodic_return`` and ``val/episodic_length`` of whole games. For the test's figures see
-    :meth:`test_step`.
+    (averages over its optimiser steps); where games ended in it, ``charts/episodic_return`` and
+    ``charts/episodic_length`` (unclipped score and agent steps, averages over those games of the
+    first process). In validation ``val/episodic_return`` and ``val/episodic_length`` of whole
+    games. For the test's metrics see :meth:`test_step`.
 
     Args:
-        backbone: with pooled features of the environments' observations, as bytes.
-        num_actions: ``A``; the command line takes it from the data.
-        discount: ``γ`` in [0, 1].
-        smoothing: ``λ`` of generalised advantage estimation, in [0, 1].
-        epochs: passes over a rollout.
-        minibatches: parts into which each pass divides the rollout.
-        clip: ``ε`` of the probability ratio, above 0.
-        clip_values: whether values, too, may only go ``clip`` far in one rollout.
-        value_weight: of the value loss.
-        entropy_weight: of the entropy bonus.
-        max_grad_norm: to which the norm of all gradients together is clipped; 0 for no limit.
-        normalisation: of advantages, in each minibatch: over the samples of this process
-            (``rank``), of all processes (``global``), or ``none``.
-        deterministic: in validation, test and prediction take the likeliest action instead of
-            drawing one.
-        lr: learning rate at the start.
-        optimizer: any optimiser that timm knows by name.
-        weight_decay: of kernels and head matrices.
-        schedule: of the learning rate, over the rollouts; ``warmup`` and ``milestones`` count them.
+        backbone: network with pooled features of the environments' observations, as bytes.
+        num_actions: number ``A`` of actions; the command line takes it from the data.
+        gamma: discount ``γ`` of later rewards, in [0, 1].
+        gae_lambda: ``λ`` of generalised advantage estimation, in [0, 1].
+        update_epochs: number of passes over a rollout.
+        num_minibatches: number of parts into which each pass divides the rollout.
+        clip_coef: ``ε`` by which the probability ratio is clipped, above 0.
+        clip_vloss: whether the value loss, too, is clipped at ``clip_coef``.
+        vf_coef: weight of the value loss.
+        ent_coef: weight of the entropy bonus.
+        max_grad_norm: limit to which the global gradient norm is clipped; 0 for no limit.
+        norm_adv: how advantages are normalised in each minibatch: over the samples of this process
+            (``rank``), of all processes (``global``), or not at all (``none``).
+        deterministic: whether validation, test and prediction take the most probable action instead
+            of sampling one.
+        lr: learning rate at the beginning.
+        optimizer: name of any optimiser in timm.
+        weight_decay: weight decay of kernels and head matrices.
+        schedule: learning-rate schedule over the rollouts; ``warmup`` and ``milestones`` count
+            rollouts.
         optimisation: further options of :class:`~zoo_lightning.tasks.base.BaseTask`.
 
     Raises:
-        ConfigError: options outside their range, a backbone that acts otherwise than it learns, or
-            a head of other actions than the environments have.
+        ConfigError: an option is outside its range, the backbone computes differently in training
+            and evaluation, or the environments have other actions than the head.
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {
+        "discount": "gamma",
+        "smoothing": "gae_lambda",
+        "epochs": "update_epochs",
+        "minibatches": "num_minibatches",
+        "clip": "clip_coef",
+        "clip_values": "clip_vloss",
+        "value_weight": "vf_coef",
+        "entropy_weight": "ent_coef",
+        "normalisation": "norm_adv",
+    }
     monitor: ClassVar[str] = "val/episodic_return"
     monitor_mode: ClassVar[Literal["min", "max"]] = "max"
+    rollouts_done: Tensor
+    """Number of rollouts learned from, a scalar buffer."""
+    agent_steps: Tensor
+    """Number of agent steps taken in training, a scalar buffer."""
 
     def __init__(
         self,
         backbone: Backbone,
         num_actions: int = 6,
-        discount: float = 0.99,
-        smoothing: float = 0.95,
-        epochs: int = 4,
-        minibatches: int = 4,
-        clip: float = 0.1,
-        clip_values: bool = True,
-        value_weight: float = 0.5,
-        entropy_weight: float = 0.01,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        update_epochs: int = 4,
+        num_minibatches: int = 4,
+        clip_coef: float = 0.1,
+        clip_vloss: bool = True,
+        vf_coef: float = 0.5,
+        ent_coef: float = 0.01,
         max_grad_norm: float = 0.5,
-        normalisation: Normalisation = "rank",
+        norm_adv: Normalisation = "rank",
         deterministic: bool = False,
         lr: float = 2.5e-4,
         optimizer: str = "adam",
@@ -130,53 +144,71 @@ class PPOTask(BaseTask):
             schedule=schedule,
             **optimisation,
         )
-        check_numbers(discount, smoothing, epochs, minibatches, clip, max_grad_norm)
-        if normalisation not in get_args(Normalisation):
+        check_numbers(gamma, gae_lambda, update_epochs, num_minibatches, clip_coef, max_grad_norm)
+        if norm_adv not in get_args(Normalisation):
             raise ConfigError(
-                f"unknown normalisation {normalisation!r}; expected one of: "
+                f"unknown norm_adv {norm_adv!r}; expected one of: "
                 f"{', '.join(get_args(Normalisation))}"
             )
         check_backbone(backbone)
         self.automatic_optimization = False
         self.num_actions = num_actions
-        self.discount, self.smoothing = discount, smoothing
-        self.epochs, self.minibatches = epochs, minibatches
-        self.clip, self.clip_values = clip, clip_values
-        self.value_weight, self.entropy_weight = value_weight, entropy_weight
+        self.gamma, self.gae_lambda = gamma, gae_lambda
+        self.update_epochs, self.num_minibatches = update_epochs, num_minibatches
+        self.clip_coef, self.clip_vloss = clip_coef, clip_vloss
+        self.vf_coef, self.ent_coef = vf_coef, ent_coef
         self.max_grad_norm = max_grad_norm
-        self.normalisation = normalisation
+        self.norm_adv = norm_adv
         self.deterministic = deterministic
-        self.head = PolicyValueHead(backbone.num_features, num_actions)
-        if isinstance(backbone, ZooBackbone):
-            for layer in backbone.aggregated_layers().values():
-                layer.steady = True
+        self.configure_models()
+        self.configure_losses()
+        self.configure_metrics()
         self.register_buffer("rollouts_done", torch.zeros((), dtype=torch.long))
         self.register_buffer("agent_steps", torch.zeros((), dtype=torch.long))
         self._rollout: Rollout | None = None
         self._seen: np.ndarray | None = None
+        self._seconds, self._steps_before = 0.0, 0
+
+    def configure_models(self) -> None:
+        """Create the head, and let a lite zoo learn with the gate average that it acts with."""
+        self.head = PolicyValueHead(self.backbone.num_features, self.num_actions)
+        if isinstance(self.backbone, ZooBackbone):
+            for layer in self.backbone.aggregated_layers().values():
+                layer.steady = True
+
+    @classmethod
+    def logged_metrics(cls, options: Mapping[str, Any]) -> list[str]:
+        """List the losses, returns, game lengths and reference scores that the task logs."""
+        losses = ("policy_loss", "value_loss", "entropy", "old_approx_kl", "approx_kl", "clipfrac",
+                  "explained_variance")  # fmt: skip
+        charts = ("learning_rate", "SPS", "episodic_return", "episodic_length")
+        names = [f"losses/{name}" for name in losses] + [f"charts/{name}" for name in charts]
+        names += [f"val/{name}" for name in ("episodic_return", "episodic_length")]
+        ends = ("", "_std", "_median", "_min", "_max")
+        names += [f"test/episodic_return{end}" for end in ends]
+        names += ["test/episodic_length", "test/random_return"]
+        return [*names, "test/reference_*", "test/human_*"]
 
     def configure_callbacks(self) -> list[Callback]:
-        """Gates' moving average, their log layer by layer, and warnings."""
-        if not isinstance(self.backbone, ZooBackbone):
-            return []
-        momentum = self.hparams["gate_momentum"]
-        return [GateEMA(momentum), GateLog(every_batch=True), ZooWarnings()]
+        """Create the base class's callbacks, with gates logged at every rollout."""
+        callbacks = super().configure_callbacks()
+        return [GateLog(every_batch=True) if isinstance(c, GateLog) else c for c in callbacks]
 
     def setup(self, stage: str) -> None:
-        """Check head, environments and the training's length, before anything runs.
+        """Check the head against the environments, and the training's length.
 
         Raises:
             ConfigError: the head is for other actions, the Trainer has a length of its own, or a
                 rollout has fewer steps than minibatches.
         """
-        if stage == "fit" and not self.trainer.fast_dev_run:
+        if stage == "fit" and not getattr(self.trainer, "fast_dev_run", False):
             check_length(self.trainer)
-        data = self.trainer.datamodule
-        steps = getattr(data, "num_envs", 1) * getattr(data, "rollout_steps", self.minibatches)
-        if stage == "fit" and steps < self.minibatches:
+        data = self.data()
+        steps = getattr(data, "num_envs", 1) * getattr(data, "num_steps", self.num_minibatches)
+        if stage == "fit" and steps < self.num_minibatches:
             raise ConfigError(
-                f"minibatches is {self.minibatches}, but a rollout has {steps} steps to divide; "
-                "give fewer minibatches, or more data.num_envs or data.rollout_steps"
+                f"num_minibatches is {self.num_minibatches}, but a rollout has {steps} steps to "
+                "divide; give fewer num_minibatches, or more data.num_envs or data.num_steps"
             )
         found = getattr(data, "num_actions", self.num_actions)
         if found != self.num_actions:
@@ -187,57 +219,61 @@ class PPOTask(BaseTask):
             )
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``(B, A)`` and values ``(B,)`` of observations ``(B, C, H, W)``."""
+        """Compute logits ``(B, A)`` and values ``(B,)`` of observations ``(B, C, H, W)``."""
         return self.head(self.backbone(observations))
 
-    def _total_steps(self) -> int | None:
-        """Rollouts of the whole training, which the schedule is stepped by."""
-        loader = self.trainer.datamodule.train_dataloader()
+    def total_steps(self) -> int | None:
+        """Number of rollouts in the whole training, each of which is a schedule step."""
+        loader = self.data().train_dataloader()
         return len(loader) * max(self.trainer.max_epochs or 1, 1)
 
     def optimizer_options(self, name: str) -> dict[str, Any]:
-        """Adam's ``ε``, and Adam in one pass over the parameters: a fifth of the time on CPUs."""
+        """Return CleanRL's ``eps`` for Adam and AdamW, and their fused implementation."""
         if name not in ("adam", "adamw"):
             return {}
-        # That one divides float16's gradients by their scale itself, too late for clipping.
+        # Fused Adam divides float16's gradients by their scale itself, too late for clipping.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         return {"eps": 1e-5, "fused": not scaled}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradients, which half precision has unscaled by now."""
+        """Clip the global gradient norm, after half-precision gradients were unscaled."""
         if self.max_grad_norm:
             clip_grad_norm_(self.parameters(), self.max_grad_norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add how far the log's axis has come."""
+        """Add to a checkpoint the agent step up to which metrics are logged."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["zoo_lightning"]["logged_until"] = int(self.agent_steps) + 1
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that does not belong to this task, configuration and game.
+        """Check that a checkpoint belongs to this task, its options and its game.
 
         Raises:
-            ConfigError: naming what the checkpoint has and what is given.
+            ConfigError: they differ; the message has the checkpoint's and the given values.
         """
         before = checkpoint.get("zoo_lightning", {}).get("data")
-        if before and self._trainer is not None:  # weights to start from may be of any game
-            check_game(before, self.trainer.datamodule.facts(), self.trainer.training)
+        if before and self._attached() is not None:  # initial weights may be of any game
+            check_game(before, self.data().facts(), self.trainer.training)
         super().on_load_checkpoint(checkpoint)
 
     def facts(self) -> dict[str, Any]:
-        """The game, and the agent's steps in training."""
-        game = getattr(self.trainer.datamodule, "game", "")
+        """Facts for ``summary.json``: the game, and the number of agent steps in training."""
+        game = getattr(self.data(), "game", "")
         return {"game": game, "agent_steps": int(self.agent_steps)}
 
     # Acting.
 
     def on_train_start(self) -> None:
-        """Begin the games, or go on with those of the checkpoint."""
-        self._seen = self.trainer.datamodule.begin_training()
+        """Begin the games, or resume those of the checkpoint."""
+        self._seen = self.data().begin_training()
         self._seconds, self._steps_before = 0.0, int(self.agent_steps)
 
     def collect(self, envs: Environments, steps: int) -> tuple[Rollout, list[Game]]:
-        """Act for some steps in each environment, going on from what was seen last.
+        """Collect a rollout: act in each environment, from the last observations onwards.
+
+        Args:
+            envs: environments to act in.
+            steps: number of steps in each environment.
 
         Returns:
             The rollout with its advantages, in buffers that the next one overwrites, and the games
@@ -245,22 +281,27 @@ class PPOTask(BaseTask):
         """
         if self._rollout is None:
             self._rollout = Rollout(steps, envs.num_envs, envs.observation_shape, self.device)
+        assert self._seen is not None, "the training has not begun"
         self.eval()
-        self._seen, last_values, games = fill(
-            self._rollout, self, envs, self._seen, self.discount, self._generator(0)
+        self._seen, last_values, games = collect_rollout(
+            self._rollout, self, envs, self._seen, self.gamma, self._generator(0)
         )
         self.train()
-        self._rollout.estimate(last_values, self.discount, self.smoothing)
+        self._rollout.estimate(last_values, self.gamma, self.gae_lambda)
         return self._rollout, games
 
     def _generator(self, purpose: int) -> torch.Generator:
-        """Random numbers of a rollout: from the seed, its number and the process alone."""
-        seed = getattr(self.trainer.datamodule, "seed", 0)
+        """Random numbers of a rollout: they depend on seed, its number and process alone."""
+        seed = getattr(self.data(), "seed", 0)
         place = 2 * self.trainer.global_rank + purpose
         return sample_generator(seed, int(self.rollouts_done), place)
 
     def player(self, seed: int) -> Act:
-        """The policy as a player of whole games, drawing actions or taking the likeliest."""
+        """Create a player that acts by the policy, sampling actions or taking the most probable.
+
+        Args:
+            seed: seed of the sampled actions.
+        """
         generator = torch.Generator().manual_seed(seed)
 
         @torch.inference_mode()
@@ -268,33 +309,36 @@ class PPOTask(BaseTask):
             logits = self(as_bytes(observations, self.device))[0].cpu()
             if self.deterministic:
                 return logits.argmax(dim=-1).numpy()
-            return draw_actions(logits, generator).numpy()
+            return sample_actions(logits, generator).numpy()
 
         return act
 
     # Learning.
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """One rollout and the optimiser steps on it."""
-        data, start = self.trainer.datamodule, time.monotonic()
-        rollout, games = self.collect(data.train_envs, data.rollout_steps)
+        """Collect a rollout and take the optimiser steps on it."""
+        data, begin = self.data(), time.monotonic()
+        rollout, games = self.collect(data.train_envs, data.num_steps)
         losses = self.learn(rollout)
         self.rollouts_done += 1
         self.agent_steps += data.steps_per_rollout
-        self._seconds += time.monotonic() - start
+        self._seconds += time.monotonic() - begin
         self._log_rollout(rollout, games, losses)
-        self.lr_schedulers().step()
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, LRScheduler)
+        scheduler.step()
 
     def learn(self, rollout: Rollout) -> dict[str, Tensor]:
-        """All passes over a rollout; gives the losses, averages over the optimiser steps."""
+        """Update the policy on a rollout; return the losses, averaged over optimiser steps."""
         optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
         # Numbers are drawn on the CPU, so that they are the same on every device.
         generator = self._generator(1)
         numbers = rollout.learnable()
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
         # Steps that the environment chose are left out, and may leave fewer than minibatches.
-        minibatches = max(min(self.minibatches, len(numbers)), 1)
-        for _ in range(self.epochs):
+        minibatches = max(min(self.num_minibatches, len(numbers)), 1)
+        for _ in range(self.update_epochs):
             order = torch.randperm(len(numbers), generator=generator).to(self.device)
             for part in numbers[order].tensor_split(minibatches):
                 loss, noted = self.losses(rollout.samples(part))
@@ -303,32 +347,36 @@ class PPOTask(BaseTask):
                 optimizer.step()
                 for name, value in noted.items():
                     sums[name] += value
-        return {name: value / (self.epochs * minibatches) for name, value in sums.items()}
+        return {name: value / (self.update_epochs * minibatches) for name, value in sums.items()}
 
     def losses(self, samples: Samples) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to minimise, and what is logged of it."""
+        """Compute the loss of a minibatch, and the values to log.
+
+        Args:
+            samples: minibatch of ``B`` samples of the rollout.
+        """
         logits, values = self(samples.observations)
-        choice = judge_actions(logits, samples.actions)
+        choice = evaluate_actions(logits, samples.actions)
         log_ratio = choice.log_prob - samples.log_probs
         advantages = self._normalised(samples.advantages)
-        clip = self.clip if self.clip_values else None
+        clip = self.clip_coef if self.clip_vloss else None
         noted = {
-            "policy_loss": policy_loss(log_ratio, advantages, self.clip),
+            "policy_loss": policy_loss(log_ratio, advantages, self.clip_coef),
             "value_loss": value_loss(values, samples.values, samples.returns, clip),
             "entropy": choice.entropy.mean(),
         }
         loss = (
             noted["policy_loss"]
-            + self.value_weight * noted["value_loss"]
-            - self.entropy_weight * noted["entropy"]
+            + self.vf_coef * noted["value_loss"]
+            - self.ent_coef * noted["entropy"]
         )
         noted = {name: value.detach() for name, value in noted.items()}
-        return loss, noted | divergences(log_ratio.detach(), self.clip)
+        return loss, noted | divergences(log_ratio.detach(), self.clip_coef)
 
     def _normalised(self, advantages: Tensor) -> Tensor:
-        if self.normalisation == "none" or len(advantages) < 2:
+        if self.norm_adv == "none" or len(advantages) < 2:
             return advantages
-        if self.normalisation == "rank" or self.trainer.world_size == 1:
+        if self.norm_adv == "rank" or self.trainer.world_size == 1:
             return normalise(advantages, advantages.mean(), advantages.std())
         sums = moments(advantages)
         dist.all_reduce(sums)
@@ -336,45 +384,47 @@ class PPOTask(BaseTask):
 
     def _log_rollout(self, rollout: Rollout, games: list[Game], losses: dict[str, Tensor]) -> None:
         explained = explained_variance(rollout.values.flatten(), rollout.returns.flatten())
-        values = {f"losses/{name}": value for name, value in losses.items()}
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        values: dict[str, Tensor | float] = {f"losses/{n}": value for n, value in losses.items()}
         values["losses/explained_variance"] = explained
-        values["charts/learning_rate"] = self.optimizers().param_groups[0]["lr"]
+        values["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
         self.log_dict(values, batch_size=1)
         speed = (int(self.agent_steps) - self._steps_before) / self._seconds
         self.log("charts/SPS", speed, prog_bar=True, batch_size=1)
         self.log("step", self._axis(), batch_size=1)
         if not games:
             return
-        values = {
+        played = {
             "charts/episodic_return": float(np.mean([game.score for game in games])),
             "charts/episodic_length": float(np.mean([game.length for game in games])),
         }
-        self.log("return", values["charts/episodic_return"], True, logger=False, batch_size=1)
+        self.log("return", played["charts/episodic_return"], True, logger=False, batch_size=1)
         # Not by ``log``, which would repeat them at all later rollouts in which no game ends.
         for logger in self.loggers:
-            logger.log_metrics(values, step=int(self.agent_steps))
+            logger.log_metrics(played, step=int(self.agent_steps))
 
     def _axis(self) -> Tensor:
-        """Agent steps, over which everything is logged."""
+        """Agent's steps, over which everything is logged."""
         return self.agent_steps.cpu().double()  # not every device has doubles
 
-    # Judging.
+    # Evaluating.
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Play whole games."""
-        data = self.trainer.datamodule
-        games = self._play(data.val_games, data.judging_seed)
+        """Play whole games and log their mean score and length."""
+        data = self.data()
+        games = self._play(data.val_games, data.eval_seed)
         scores, lengths = self._gathered(games)
         self.log("val/episodic_return", scores.mean(), prog_bar=True, batch_size=1)
         self.log("val/episodic_length", lengths.mean(), batch_size=1)
         self.log("step", self._axis(), batch_size=1)
 
     def _play(self, total: int, seed: int, act: Act | None = None) -> list[Game]:
-        data = self.trainer.datamodule
+        data = self.data()
         share = data.share(total)
         if not share:
             return []
-        return play_games(data.judging_envs(share), act or self.player(seed), share, seed)
+        return play_games(data.eval_envs(share), act or self.player(seed), share, seed)
 
     def _gathered(self, games: list[Game]) -> tuple[Tensor, Tensor]:
         """Scores and lengths of the games of all processes."""
@@ -387,15 +437,15 @@ class PPOTask(BaseTask):
         return table[:, 0], table[:, 1]
 
     def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Play whole games, as many at random, and compare with the literature.
+        """Play whole games with the policy and at random, and compare with published scores.
 
-        They are none of those that the validation plays, by which the checkpoint was chosen. Logs
-        the figures of :func:`~zoo_lightning.rl.playing.summarise` under ``test/``.
+        Their seeds differ from those of the validation games, by which the checkpoint was chosen.
+        Logs the values of :func:`~zoo_lightning.rl.evaluation.summarise` under ``test/``.
 
         Returns:
             ``scores`` and ``lengths`` of the games.
         """
-        data = self.trainer.datamodule
+        data = self.data()
         scores, lengths = self._gathered(self._play(data.test_games, data.test_seed))
         random = random_player(self.num_actions, data.test_seed)
         random_scores, _ = self._gathered(self._play(data.test_games, data.test_seed, random))
@@ -405,6 +455,102 @@ class PPOTask(BaseTask):
         return {"scores": scores, "lengths": lengths}
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> Film:
-        """Play one game and film it."""
-        data = self.trainer.datamodule
-        return film_game(data.judging_envs(1), self.player(data.judging_seed), data.judging_seed)
+        """Play one game and record it."""
+        data = self.data()
+        return film_game(data.eval_envs(1), self.player(data.eval_seed), data.eval_seed)
+
+
+def check_game(before: Mapping[str, Any], here: Mapping[str, Any], learning: bool) -> None:
+    """Check a checkpoint's game and environment against those that are given.
+
+    Args:
+        before: facts of the data in the checkpoint.
+        here: facts of the data that are given.
+        learning: whether training is resumed, which needs the same environment; evaluation in a
+            changed environment only gives a warning.
+
+    Raises:
+        ConfigError: the game differs, or, if ``learning``, the environment.
+    """
+    if before["game"] != here["game"]:
+        raise ConfigError(
+            f"the checkpoint's policy learned {before['game']}, and data.game is {here['game']}; "
+            f"give --data.game {before['game']}"
+        )
+    then, now = before["environment"], here["environment"]
+    changed = [
+        f"data.{name} is {then[name]!r} in the checkpoint, {now[name]!r} here"
+        for name in then
+        if name != "num_threads" and name in now and then[name] != now[name]
+    ]
+    if changed and learning:
+        raise ConfigError(
+            f"the checkpoint has another environment: {'; '.join(changed)}; resuming a run takes "
+            "its own options"
+        )
+    if changed:
+        rank_zero_warn(
+            f"the policy plays in an environment it did not learn in: {'; '.join(changed)}"
+        )
+
+
+def check_length(trainer: Any) -> None:
+    """Check that no Trainer option changes the training's length, which the data set.
+
+    Args:
+        trainer: the Trainer, or its options, which are ``None`` if not given.
+
+    Raises:
+        ConfigError: an option does; the message names it.
+    """
+    for name, default in (("max_epochs", 1), ("max_steps", -1), ("limit_train_batches", 1.0)):
+        found = getattr(trainer, name)
+        found = default if found is None else found
+        # One batch is 1, all of them are 1.0.
+        if found != default or type(found) is not type(default):
+            raise ConfigError(
+                f"trainer.{name} is {found!r}: the length of a training on games is "
+                "data.total_steps, all of it one epoch; leave the option out or set "
+                "trainer.max_epochs 1"
+            )
+
+
+def check_numbers(
+    gamma: float,
+    gae_lambda: float,
+    update_epochs: int,
+    num_minibatches: int,
+    clip_coef: float,
+    max_grad_norm: float,
+) -> None:
+    """Check that PPO's hyper-parameters are in their ranges.
+
+    Raises:
+        ConfigError: one is not; the message names it.
+    """
+    for name, value in (("gamma", gamma), ("gae_lambda", gae_lambda)):
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{name} must lie in [0, 1], got {value}")
+    for name, value in (("update_epochs", update_epochs), ("num_minibatches", num_minibatches)):
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
+    if clip_coef <= 0:
+        raise ConfigError(f"clip_coef must be above 0, got {clip_coef}")
+    if max_grad_norm < 0:
+        raise ConfigError(f"max_grad_norm must be at least 0, got {max_grad_norm}")
+
+
+def check_backbone(backbone: Backbone) -> None:
+    """Check that a backbone computes the same in training and evaluation mode.
+
+    Raises:
+        ConfigError: it has a batch norm or dropout layer; the message names it.
+    """
+    kinds = (_BatchNorm, _DropoutNd)
+    for name, module in backbone.named_modules():
+        if isinstance(module, kinds):
+            raise ConfigError(
+                f"layer {name!r} is a {type(module).__name__}, which computes otherwise in "
+                "training than in evaluation, so the policy would learn from another function than "
+                "it acts by; use an architecture without it, such as nature_cnn"
+            )

@@ -1,17 +1,17 @@
-"""How the sources of a zoo are related on a data set: should they be merged, and how?
+"""Relations between the sources of a zoo on a data set, without training: ``sources relate``.
 
-Nothing is trained. Networks run over some training samples with norm statistics of these samples,
-and are scored by the linear probe of :mod:`zoo_lightning.starts`: the share of the held-out
-targets' squared deviations that a ridge regression from the frozen, pooled features explains.
+Networks run over some training samples with norm statistics of these samples, and are scored by the
+linear probe of :mod:`zoo_lightning.transfer.starts`: the fraction of the held-out targets' squared
+deviations that a ridge regression from the frozen, pooled features explains.
 
-- *Relatives* have kernels that point the same way, see :data:`RELATED`.
-- The *barrier* of a pair is the score of the network with both sources' averaged weights less the
-  mean of the two sources' scores; below 0 the average knows less than they do.
-- *Complementarity* ``D`` is the score of several sources' concatenated features less that of the
+- *Relatives* are sources with similar kernels, see :data:`RELATED`.
+- The *barrier* of a pair is the score of the network with both sources' averaged weights minus the
+  mean of the two sources' scores; below 0 the average is worse than they are.
+- *Complementarity* ``D`` is the score of several sources' concatenated features minus that of the
   best of them, see :func:`join`.
 
-All scores are of features as they are: a long training changes what sources are worth, and
-networks that learned the same may still disagree usefully. Random weights are the measure of both.
+All scores use frozen features, which a long training changes; and an ensemble can gain even where
+features do not complement each other. Random weights are the baseline of all scores.
 """
 
 from __future__ import annotations
@@ -26,84 +26,84 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
-from zoo_lightning.architecture import Architecture
-from zoo_lightning.backbone import average_networks
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.matching.sources import agreement
+from zoo_lightning.models.architecture import Architecture
+from zoo_lightning.models.backbone import average_networks
+from zoo_lightning.rebasin.sources import kernel_cosines
 from zoo_lightning.sources.adapting import Adapted
-from zoo_lightning.sources.probing import Probe
-from zoo_lightning.starts import TOLERANCE, UNTRAINED_SEED, SampleScores, half_for_last
+from zoo_lightning.transfer.probing import Probe
+from zoo_lightning.transfer.starts import TOLERANCE, UNTRAINED_SEED, SampleScores, half_for_last
 
 Relation = Literal["relatives", "distant", "strangers"]
 
 RELATED = 0.6
-"""Cosine of kernels from which on two sources are relatives. Measured: five descendants of one
+"""Smallest cosine of kernels at which two sources are relatives. Measured: five descendants of one
 ImageNet network (MobileNetV1 of width 0.25), it and one another, 0.77 to 0.997; the shipped
 descendants of ``tiny-imagenet50`` 0.83 to 0.95; networks and the random weights that they were
 trained from 0.43 to 0.50; networks of one random start trained on different data 0.17 to 0.27."""
 
 STRANGE = 0.1
 """Cosine of kernels below which two sources have nothing in common, not even the random weights
-that they started from. Measured for independent weights of both architectures: at most 0.005."""
+before training. Measured for independent weights of both architectures: at most 0.005."""
 
 SHARES = (1 / 8, 1 / 4, 1 / 2)
-"""Of a further source's features in the concatenated ones: tried one after the other, as long as
-more of it explains more."""
+"""Weights of a further source's features in the concatenated ones, tried in order as long as the
+score rises."""
 
 WORTH = 0.02
-"""Least gain of a score that is called one, if it is also two standard errors: those are about
-0.004 for 1,000 images."""
+"""Smallest increase of a score that counts as a gain, if it is also two standard errors: those are
+about 0.004 for 1,000 images."""
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A difference of two scores on the same samples.
+class ScoreDifference:
+    """Difference of two scores on the same samples, with its standard error.
 
     Attributes:
-        value: the difference.
-        error: its standard error, from the differences of the single samples. Too small where
-            samples are near copies of one another, such as frames of one film.
+        value: difference of the scores.
+        error: standard error of the difference, from the samples' differences. It is too small if
+            samples are near duplicates, such as frames of one video.
     """
 
     value: float
     error: float
 
     def is_gain(self) -> bool:
-        """Whether it is at least :data:`WORTH` and two standard errors above 0."""
+        """Whether the difference is at least :data:`WORTH` and two standard errors."""
         return self.value >= WORTH and self.value > 2 * self.error
 
     def __str__(self) -> str:
-        """``+0.045 ± 0.003``."""
+        """Format as ``+0.045 ± 0.003``."""
         return f"{self.value:+.3f} ± {self.error:.3f}"
 
 
 @dataclass(frozen=True)
-class SourceRow:
-    """One source by itself.
+class RelatedSource:
+    """Scores of one source.
 
     Attributes:
-        name: of the source.
-        weights: its reference.
-        score: of its probe.
-        over_random: score less that of a network of random weights.
-        beside_random: ``D`` of the source and a network of random weights: what any further
-            features add.
+        name: name of the source.
+        weights: weights reference of the source.
+        score: score of the source's linear probe.
+        over_random: score minus that of a network with random weights.
+        beside_random: complementarity ``D`` of the source and a network with random weights: the
+            gain from additional features of any kind.
     """
 
     name: str
     weights: str
     score: float
-    over_random: Estimate
-    beside_random: Estimate
+    over_random: ScoreDifference
+    beside_random: ScoreDifference
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sources by their names.
+    """Names of two sources.
 
     Attributes:
-        first: name of the one that comes first in the zoo.
-        second: name of the other.
+        first: name of the source that comes first in the zoo.
+        second: name of the other source.
     """
 
     first: str
@@ -111,109 +111,112 @@ class Pair:
 
     @property
     def names(self) -> str:
-        """``A and B``."""
+        """Both names, as ``A and B``."""
         return f"{self.first} and {self.second}"
 
 
 @dataclass(frozen=True)
 class PairRow(Pair):
-    """Two sources beside each other.
+    """Relation of two sources.
 
     Attributes:
-        cosine: of their kernels, the median over the layers, in [-1, 1].
-        relation: ``relatives``, ``strangers``, or ``distant``: between both, as networks are that
-            only share their random start.
-        midpoint: score of the network of averaged weights.
-        barrier: of the midpoint, against the mean of both scores.
-        kept: share of what the better one has above random weights that the midpoint keeps;
-            ``None`` where that is less than two standard errors.
+        cosine: cosine of their kernels, the median over the layers, in [-1, 1].
+        relation: ``relatives``, ``strangers``, or ``distant`` in between, as for networks that were
+            trained from the same random weights.
+        midpoint: score of the network with the average of both sources' weights.
+        barrier: midpoint minus the mean of both sources' scores.
+        kept: fraction of the better source's score above random weights that the midpoint keeps;
+            ``None`` where that difference is less than two standard errors.
         joint: score of the concatenated features.
-        complementarity: ``D``: ``joint`` less the better one's score.
-        over_random: ``joint`` less the score of the better one beside random weights.
+        complementarity: ``D``: ``joint`` minus the better source's score.
+        over_random: ``joint`` minus the score of the better source's features concatenated with
+            those of random weights.
     """
 
     cosine: float
     relation: Relation
     midpoint: float
-    barrier: Estimate
+    barrier: ScoreDifference
     kept: float | None
     joint: float
-    complementarity: Estimate
-    over_random: Estimate
+    complementarity: ScoreDifference
+    over_random: ScoreDifference
 
 
 @dataclass(frozen=True)
 class BestPair(Pair):
-    """The pair whose concatenated features explain most.
+    """Pair of sources whose concatenated features explain most.
 
     Attributes:
-        score: of the concatenated features.
-        complementarity: ``D`` against the best of all sources, which need not be in the pair.
-        over_random: score less that of the best source beside random weights.
+        score: score of the concatenated features.
+        complementarity: score minus that of the best of all sources, which need not be in the pair.
+        over_random: score minus that of the best source's features concatenated with those of
+            random weights.
     """
 
     score: float
-    complementarity: Estimate
-    over_random: Estimate
+    complementarity: ScoreDifference
+    over_random: ScoreDifference
 
 
 @dataclass(frozen=True)
 class Together:
-    """All sources' features.
+    """Score of the concatenated features of all sources.
 
     Attributes:
-        score: of the concatenated features.
-        complementarity: ``D`` against the best source.
-        shares: of each source's features, by name; 0 for those that add nothing.
-        over_pair: score less that of the best pair.
-        over_pair_random: score less that of the best pair beside random weights.
+        score: score of the concatenated features.
+        complementarity: score minus that of the best source.
+        shares: weight of each source's features, by name; 0 for those that add nothing.
+        over_pair: score minus that of the best pair.
+        over_pair_random: score minus that of the best pair's features concatenated with those of
+            random weights.
     """
 
     score: float
-    complementarity: Estimate
+    complementarity: ScoreDifference
     shares: dict[str, float]
-    over_pair: Estimate
-    over_pair_random: Estimate
+    over_pair: ScoreDifference
+    over_pair_random: ScoreDifference
 
 
 @dataclass(frozen=True)
 class Relations:
-    """Relations of a zoo's sources.
+    """Result of :func:`relate`.
 
     Attributes:
-        architecture: of the sources.
-        samples: that were looked at.
-        num_features: of the pooled features of one source.
-        untrained: score of a network of random weights.
-        sources: in the zoo's order.
-        pairs: in the zoo's order.
-        best_pair: of those the one with the highest joint score.
-        together: all sources.
-        conclusion: one to three sentences.
+        architecture: name of the sources' architecture.
+        samples: number of training samples.
+        num_features: number of pooled features of one source.
+        untrained: score of a network with random weights.
+        sources: scores of the sources, in the zoo's order.
+        pairs: relations of all pairs, in the zoo's order.
+        best_pair: pair with the highest joint score.
+        together: score of all sources together.
+        conclusion: one to three sentences that sum up the numbers.
     """
 
     architecture: str
     samples: int
     num_features: int
     untrained: float
-    sources: list[SourceRow]
+    sources: list[RelatedSource]
     pairs: list[PairRow]
     best_pair: BestPair
     together: Together
     conclusion: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """In plain types, for JSON."""
+        """Convert to plain types, for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Joint:
-    """Probe of several networks' features.
+    """Linear probe of several networks' concatenated features.
 
     Attributes:
-        probe: of the concatenated features.
-        shares: of each network's features by its index; those that add nothing are not there.
+        probe: result of the probe.
+        shares: weight of each network's features by its index, without those that add nothing.
     """
 
     probe: Probe
@@ -225,24 +228,26 @@ def relate(
     sources: Sequence[Adapted],
     data: LightningDataModule,
     samples: int,
-    say: Callable[[str], object] = lambda line: None,
+    progress: Callable[[str], object] = lambda line: None,
 ) -> Relations:
-    """Relate sources to one another and to a data set; random number generators stay as they were.
+    """Compare the sources of a zoo with one another on a data set.
+
+    The state of the CPU's random number generator is restored.
 
     Args:
-        architecture: of the sources; features of a map or of stages are pooled.
-        sources: fitted to it, two or more.
-        data: set up for ``fit``, without random variations.
-        samples: training samples to look at, or all if there are fewer.
-        say: gets lines of progress: a network for every source and for every pair takes its time.
+        architecture: architecture of the sources; features of a map or of stages are pooled.
+        sources: sources whose weights are fitted to the architecture, two or more.
+        data: data module, set up for ``fit``.
+        samples: largest number of training samples.
+        progress: function called with a line of text for each network that runs.
 
     Raises:
-        ConfigError: fewer than two sources, or data that nothing can be scored by.
+        ConfigError: there are fewer than two sources, or the samples have no targets that vary.
     """
     if len(sources) < 2:
-        names = ", ".join(each.source.name for each in sources) or "none"
+        given = ", ".join(each.source.name for each in sources) or "none"
         raise ConfigError(
-            f"relations are between two sources or more, got {names}; give --sources A,B"
+            f"sources must be two or more to be compared, got {given}; give --sources A,B"
         )
     with torch.random.fork_rng(devices=[]):
         seen = SampleScores(architecture, data, samples)
@@ -252,9 +257,9 @@ def relate(
         names = [each.source.name for each in sources]
         features = []
         for name, network in zip([*names, "random weights"], networks, strict=True):
-            say(f"features of {name}")
+            progress(f"features of {name}")
             features.append(seen.features(network, norms=True))
-        return _relate(seen, networks, features, sources, say)
+        return _relate(seen, networks, features, sources, progress)
 
 
 def _relate(
@@ -262,9 +267,9 @@ def _relate(
     networks: Sequence[nn.Module],
     features: Sequence[Tensor],
     sources: Sequence[Adapted],
-    say: Callable[[str], object],
+    progress: Callable[[str], object],
 ) -> Relations:
-    """Relations from features of the sources' networks and, last, of random weights."""
+    """Compute relations from the sources' features, followed by those of random weights."""
     names = [each.source.name for each in sources]
     last = len(sources)
     single = [seen.probe_features(each) for each in features]
@@ -276,7 +281,7 @@ def _relate(
 
     beside = [joint([index, last]).probe for index in range(last)]
     rows = [
-        SourceRow(
+        RelatedSource(
             each.source.name,
             str(each.source.weights),
             single[index].explained,
@@ -288,11 +293,11 @@ def _relate(
     states = [used_kernels(seen.architecture, each) for each in sources]
     pairs, joints = [], []
     for i, j in combinations(range(last), 2):
-        say(f"midpoint of {names[i]} and {names[j]}")
+        progress(f"midpoint of {names[i]} and {names[j]}")
         better, other = sorted((i, j), key=order.index)
         found = joint([better, other])
         midpoint = seen.probe(average_networks([networks[i], networks[j]], half_for_last(2)))
-        cosine = median(agreement(states[i], states[j]).values())
+        cosine = median(kernel_cosines(states[i], states[j]).values())
         gain, rest = rows[better].over_random, midpoint.explained - single[last].explained
         kept = rest / gain.value if gain.value > 2 * gain.error else None
         joints.append(found)
@@ -344,20 +349,23 @@ def _relate(
 def join(
     seen: SampleScores, features: Sequence[Tensor], first: Joint, others: Sequence[int]
 ) -> Joint:
-    """Probe of concatenated features, in which each further network takes the share that helps.
+    """Probe concatenated features, choosing each added network's weight by the score.
 
-    Width alone neither wins nor loses by this. With shares ``a_i`` that sum to 1, network i's
-    standardised features are multiplied by ``√a_i``, so that the ridge meets ``Σ a_i K_i`` of the
-    networks' kernel matrices: a copy changes nothing. (Without shares it is as if half the penalty
-    were tried.) The share of a further network is chosen on the same held-out parts as the ridge,
-    or is none. Measured with features of other images, which know nothing: without shares they cost
-    up to 0.05 of the score, with them they gain at most 0.0002 in 42 cases.
+    With weights ``a_i`` that sum to 1, network i's standardised features are multiplied by
+    ``√a_i``, so that the ridge regression has the kernel matrix ``Σ a_i K_i``: the number of
+    features alone has no effect, and a copy changes nothing. (Without weights, adding a copy would
+    halve the penalty.) The weight of a further network is chosen on the same held-out folds as the
+    penalty, or is 0. Measured with features of other images, which are useless: without weights
+    they cost up to 0.05 of the score, with them they gain at most 0.0002 in 42 cases.
 
     Args:
-        seen: the samples.
-        features: ``(n, F)`` of each network.
-        first: what is there already.
-        others: indices of networks to join one after the other.
+        seen: samples and their targets.
+        features: features of each network, ``(n, F)``.
+        first: result for the networks that are concatenated already.
+        others: indices of further networks, added one after the other.
+
+    Returns:
+        Probe of all concatenated features, and the networks' weights.
     """
     found = first
     for index in others:
@@ -378,35 +386,35 @@ def join(
 
 
 ROUNDING = 1e-7
-"""Of a score, above which a copy's features never gain."""
+"""Largest increase of a score that is attributed to rounding; a copy's features add less."""
 
 
-def difference(probe: Probe, *others: Probe) -> Estimate:
-    """Score of a probe less the mean of others' on the same samples."""
+def difference(probe: Probe, *others: Probe) -> ScoreDifference:
+    """Difference of a probe's score from the mean score of other probes on the same samples."""
     fewer = torch.stack([each.missed for each in others]).mean(0) - probe.missed
-    return Estimate(float(fewer.sum()), float(fewer.std(correction=1)) * len(fewer) ** 0.5)
+    return ScoreDifference(float(fewer.sum()), float(fewer.std(correction=1)) * len(fewer) ** 0.5)
 
 
 def used_kernels(architecture: Architecture, source: Adapted) -> dict[str, Tensor]:
-    """Those of a source's weights that the architecture's features come from."""
+    """Weights of a source that the architecture's features depend on."""
     return {key: source.state[key] for key in architecture.used_keys(source.state)}
 
 
 def relation_of(cosine: float) -> Relation:
-    """What a median cosine of kernels says of two sources."""
+    """Name the relation of two sources by the median cosine of their kernels."""
     if cosine >= RELATED:
         return "relatives"
     return "strangers" if cosine < STRANGE else "distant"
 
 
 def conclude(
-    sources: Sequence[SourceRow],
+    sources: Sequence[RelatedSource],
     pairs: Sequence[PairRow],
     best_pair: BestPair,
     together: Together,
     untrained: float,
 ) -> list[str]:
-    """One to three sentences; the arguments are those of :class:`Relations`."""
+    """Sum up relations in one to three sentences; arguments as attributes of :class:`Relations`."""
     lines = [
         about_averaging(sources, pairs, untrained),
         *about_joining(sources, best_pair, together),
@@ -414,28 +422,29 @@ def conclude(
     below = [row.name for row in sources if row.over_random.value < -2 * row.over_random.error]
     if below and len(lines) < 3:
         verb = "explains" if len(below) == 1 else "explain"
-        lines.append(f"{', '.join(below)} {verb} less than random weights here, as long as frozen")
+        lines.append(f"{', '.join(below)} {verb} less than random weights here as frozen features")
     return lines
 
 
 def about_averaging(
-    sources: Sequence[SourceRow], pairs: Sequence[PairRow], untrained: float
+    sources: Sequence[RelatedSource], pairs: Sequence[PairRow], untrained: float
 ) -> str:
-    """Say which sources may be averaged.
+    """Sum up in a sentence which sources can be averaged.
 
-    A midpoint costs little by the rule that ``greedy`` starts have: it keeps all but
-    :data:`~zoo_lightning.starts.TOLERANCE` of what the best source has above random weights.
+    By the rule of ``gate_init: greedy``, an average is accepted if it keeps all but
+    :data:`~zoo_lightning.transfer.starts.TOLERANCE` of the best source's score above random
+    weights.
 
     Args:
-        sources: two or more.
-        pairs: of them.
+        sources: scores of two or more sources.
+        pairs: relations of all pairs.
         untrained: score of random weights.
     """
     best = max(sources, key=lambda row: row.score)
     if best.over_random.value <= 2 * best.over_random.error:
         return (
             f"no source's features explain more than random weights' ({untrained:.3f}): averaging "
-            "has nothing to lose here, and transfer little to give"
+            "cannot lose anything here, and transfer gains little"
         )
     least = best.score - TOLERANCE * (best.score - untrained)
     related = [pair for pair in pairs if pair.relation == "relatives"]
@@ -443,7 +452,7 @@ def about_averaging(
     if good:
         good.sort(key=lambda pair: -pair.midpoint)
         named = "; ".join(pair.names for pair in good[:3])
-        more = f"; and {len(good) - 3} pairs more" if len(good) > 3 else ""
+        more = f"; and {len(good) - 3} more pairs" if len(good) > 3 else ""
         what = "are relatives" if len(good) == 1 else "are pairs of relatives"
         share = (good[0].midpoint - untrained) / (best.score - untrained)
         cost = "nothing" if share >= 1 else f"little, {100 * share:.0f} % is kept"
@@ -451,7 +460,7 @@ def about_averaging(
     if related:
         top = max(related, key=lambda pair: pair.midpoint)
         return (
-            f"{top.names} are relatives, but their average knows less than the best source "
+            f"{top.names} are relatives, but their average is worse than the best source "
             f"({top.midpoint:.3f} where {best.name} has {best.score:.3f}): train one, {best.name}"
         )
     top = max(pairs, key=lambda pair: pair.midpoint)
@@ -467,15 +476,17 @@ def about_averaging(
     )
 
 
-def about_joining(sources: Sequence[SourceRow], pair: BestPair, together: Together) -> list[str]:
-    """Say whether sources know what the best one does not.
+def about_joining(
+    sources: Sequence[RelatedSource], pair: BestPair, together: Together
+) -> list[str]:
+    """Sum up in sentences whether other sources complement the best one.
 
-    Features complement the best source if they add what random weights' features do not.
+    Features complement the best source if they add more than the features of random weights do.
 
     Args:
-        sources: two or more.
-        pair: the one that explains most.
-        together: all of them.
+        sources: scores of two or more sources.
+        pair: pair whose concatenated features explain most.
+        together: score of all sources together.
     """
     best = max(sources, key=lambda row: row.score)
     gain, over_random = pair.complementarity, pair.over_random
@@ -499,11 +510,11 @@ def about_joining(sources: Sequence[SourceRow], pair: BestPair, together: Togeth
         return [
             f"{pair.names} together explain more than either (D = {gain}), but no more than "
             f"{best.name} beside random weights (D = {best.beside_random}): no sign that they "
-            "know different things"
+            "have learned different things"
         ]
     if joined.is_gain() and together.over_pair_random.is_gain():
         return [f"only all sources together explain more than {best.name} (D = {joined})"]
     return [
         f"as frozen features the others add nothing to {best.name} (D = {gain} for {pair.names}); "
-        "trained for long they may still, for networks of other origin disagree"
+        "after long training they may, since networks of other origin disagree"
     ]

@@ -1,0 +1,379 @@
+"""``compare``: train transfer methods on the same data and compare them statistically."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from zoo_lightning.benchmarking.cell import has_failed, run_cells, run_on_cluster, startable
+from zoo_lightning.benchmarking.costs import measure_costs
+from zoo_lightning.benchmarking.diagnosis import diagnose
+from zoo_lightning.benchmarking.grid import (
+    Cell,
+    Comparison,
+    cells_of,
+    open_comparison,
+    with_needed,
+)
+from zoo_lightning.benchmarking.joint import join_games, join_targets
+from zoo_lightning.benchmarking.plots import plot_learning_curves, plot_quality_against_compute
+from zoo_lightning.benchmarking.report import (
+    TABLE_FILES,
+    Table,
+    learning_curves,
+    make_tables,
+    metric_of,
+    write_tables,
+)
+from zoo_lightning.benchmarking.returns import format_returns, training_curves
+from zoo_lightning.benchmarking.tuning import check_untuned, choose, trials_of
+from zoo_lightning.errors import ConfigError
+from zoo_lightning.experiments.option_names import OF_RUNS, CommandParser
+from zoo_lightning.experiments.resolving import resolve
+from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.files.text import TEXT
+from zoo_lightning.methods.ensembles import joint_task
+from zoo_lightning.methods.recipe import Derived, Recipe
+from zoo_lightning.methods.recipes import RECIPES, find_recipes
+from zoo_lightning.pipelines.plan import check_shared
+from zoo_lightning.plotting.figures import save_figure
+from zoo_lightning.runs.options import higher_is_better
+from zoo_lightning.runs.pool import Execution, add_pool_options, execution_of
+from zoo_lightning.runs.run_folder import LOG, PICTURES, find_checkpoint, read_checkpoint
+from zoo_lightning.runs.stopping import WorkStopped
+from zoo_lightning.tasks import BaseTask, PPOTask
+from zoo_lightning.tasks.loading import task_from
+
+Number = TypeVar("Number", int, float)
+
+ABOUT = f"""\
+Train transfer methods on the same data, steps and augmentation, and report which is better, with
+confidence intervals. Every run has a folder of its own below --run_dir. Finished runs are not
+repeated: the same command resumes a stopped comparison, and several commands may share one folder.
+
+methods: {", ".join(RECIPES)};
+single:SOURCE fine-tunes that one source only
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``compare``.
+
+    Returns:
+        Exit status: 0, 1 if runs failed, or 129, 130 or 143 after a signal.
+
+    Raises:
+        ConfigError: an option is invalid.
+    """
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    seeds = _numbers(options.seeds, int, "--seeds")
+    fractions = _numbers(options.fractions, float, "--fractions", 1.0)
+    budgets: list[float | None] = [None]
+    if options.budgets:
+        budgets = [*_numbers(options.budgets, float, "--budgets")]
+    execution = execution_of(options)
+    if options.join:
+        if rest:
+            raise ConfigError(f"--join reads finished runs and takes no options of fit: {rest[0]}")
+        print(_joined(options, seeds, fractions, budgets), end="")
+        print(f"wrote joint.md, joint.json to {options.run_dir}")
+        return 0
+    if rest:
+        resolved = resolve(overrides=rest, command_options=parser.option_names())
+        check_shared(resolved.options, rest, "compare", REFUSED)
+        comparison = Comparison(options.run_dir, resolved.shared(), options.hold_out)
+    else:
+        comparison = open_comparison(options.run_dir, None, options.hold_out)
+    # With a budget, the cells that a method is made from share it, and are no rows of their own.
+    needed = budgets == [None]
+    recipes = find_recipes(options.methods.split(","), comparison.task, needed)
+    metric_of(comparison)
+    if comparison.task == "PPOTask" and (fractions != [1.0] or options.budgets):
+        raise ConfigError(
+            "--fractions and --budgets count training images and steps over them; compare policies "
+            "with other values of data.total_steps in other folders"
+        )
+    if not comparison.sources and any(recipe.by_source for recipe in recipes):
+        raise ConfigError("the experiment has no sources to compare; give --sources A,B")
+    cells = cells_of(recipes, list(comparison.sources), seeds, fractions, budgets)
+    open_comparison(options.run_dir, comparison.options)
+    failed: list[Cell] = []
+    try:
+        if options.tune and not _tune(comparison, fractions, options, execution, failed):
+            return 0
+        if not options.report:
+            failed += _work(comparison, with_needed(comparison, cells), options, execution)
+    except WorkStopped as stop:
+        print(f"{stop}; give the same command to resume", file=sys.stderr)
+        return 128 + stop.signal_number
+    _report(comparison, cells, recipes, not options.no_costs)
+    if options.diagnose:
+        print(f"wrote {diagnose(comparison, cells, print)}")
+    for cell in failed:
+        print(f"failed: {cell.path}, see {comparison.run(cell) / LOG}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "compare",
+        OF_RUNS,
+        description=ABOUT,
+        epilog="Further options are those of fit, such as --experiment; to resume a comparison, "
+        "none are needed.",
+    )
+    parser.add_argument("--run_dir", type=Path, required=True, help="folder of the comparison")
+    parser.add_argument(
+        "--methods",
+        metavar="M,M",
+        default="scratch,single,soup,lite,full",
+        help="transfer methods, separated by commas, of those above (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seeds",
+        metavar="N,N",
+        default="0,1,2",
+        help="random seeds, each of which trains every method once (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--fractions",
+        default="1",
+        help="fractions of the training data, for instance 0.1,1 (default: 1)",
+    )
+    parser.add_argument(
+        "--budgets",
+        metavar="B,B",
+        help="total training costs of every method, in trainings of one ordinary network of the "
+        "experiment's length: single sources train longer, members of an ensemble share a budget "
+        "(default: every training has the experiment's length, whatever the cost)",
+    )
+    add_pool_options(parser)
+    parser.add_argument(
+        "--tune",
+        type=int,
+        default=0,
+        metavar="N",
+        help="try N learning rates for every method on the validation data first",
+    )
+    parser.add_argument(
+        "--slurm",
+        metavar="KEY=VALUE,...",
+        help="submit jobs through submitit, such as slurm_partition=gpu,timeout_min=600",
+    )
+    parser.add_argument(
+        "--cluster", help="submitit's name of the cluster; local for this machine (default: found)"
+    )
+    parser.add_argument(
+        "--diagnose",
+        action="store_true",
+        help="also write the similarity of the sources and the value of each to the zoos",
+    )
+    parser.add_argument(
+        "--hold_out",
+        action="store_true",
+        help="leave the test data unused and compare by validation, while methods and options are "
+        "still being chosen; without it, the same command tests the trained runs",
+    )
+    parser.add_argument("--report", action="store_true", help="only write the tables")
+    parser.add_argument(
+        "--join",
+        type=lambda text: [Path(word) for word in text.split(",")],
+        metavar="DIR,DIR",
+        help="only write a joint table of comparisons on several games or data sets to --run_dir",
+    )
+    parser.add_argument("--no_costs", action="store_true", help="leave out costs of inference")
+    return parser
+
+
+REFUSED = {
+    "run_test": (True, "--hold_out leaves the test data unused"),
+    "budget": (None, "--budgets gives every method its budget"),
+}
+"""Further options of ``fit`` that ``compare`` refuses: default, and what to do instead."""
+
+
+def _joined(
+    options: argparse.Namespace,
+    seeds: list[int],
+    fractions: list[float],
+    budgets: list[float | None],
+) -> str:
+    """Joint table of several comparisons, either of policies or of images."""
+    methods = options.methods.split(",")
+    comparisons = [open_comparison(folder, None, options.hold_out) for folder in options.join]
+    if "PPOTask" in [each.task for each in comparisons]:  # one of another task is refused by name
+        return join_games(comparisons, methods, seeds, options.run_dir)
+    return join_targets(comparisons, methods, seeds, fractions, options.run_dir, budgets)
+
+
+def _numbers(
+    text: str, kind: Callable[[str], Number], option: str, most: float = math.inf
+) -> list[Number]:
+    """Numbers of an option, each once; fractional ones are above 0 and at most ``most``."""
+    try:
+        found = [kind(word) for word in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"{option} {text!r}: expected numbers separated by commas") from error
+    if kind is float and not all(0 < number <= most for number in found):
+        upper = "" if most == math.inf else f" and at most {most:g}"
+        raise ConfigError(f"{option} {text}: expected numbers above 0{upper}")
+    return list(dict.fromkeys(found))
+
+
+def _tune(
+    comparison: Comparison,
+    fractions: Sequence[float],
+    options: argparse.Namespace,
+    execution: Execution,
+    failed: list[Cell],
+) -> bool:
+    """Try learning rates, first for the methods that others are made from, and save the best.
+
+    Returns:
+        Whether all trials have ended, and none waits for a cluster or for another command.
+    """
+    # Methods that others are made from are tuned, too; with budgets they have no rows.
+    everything = find_recipes(options.methods.split(","), comparison.task)
+    trials = trials_of(comparison, everything, fractions, options.tune)
+    check_untuned(comparison, trials)
+    if options.report:
+        return True
+    for needing in (False, True):
+        part = [cell for cell in trials if bool(RECIPES[cell.method].needs) == needing]
+        jobs = part if options.slurm is not None else []
+        lost = [cell for cell in jobs if has_failed(comparison, cell)]
+        rest = [cell for cell in part if cell not in lost]
+        lost += _work(comparison, rest, options, execution)
+        failed += lost
+        waiting = [cell for cell in startable(comparison, part) if cell not in lost]
+        if waiting:
+            print(
+                f"{len(waiting)} trials, such as {waiting[0].path}, have not ended; give the same "
+                "command again when they have"
+            )
+            return False
+        choose(comparison, trials, higher_is_better(comparison.task))
+    return True
+
+
+def _work(
+    comparison: Comparison,
+    cells: Sequence[Cell],
+    options: argparse.Namespace,
+    execution: Execution,
+) -> list[Cell]:
+    if options.slurm is not None:
+        pairs = [word.partition("=") for word in options.slurm.split(",") if word]
+        settings = {key: int(v) if v.isdigit() else v for key, _, v in pairs}
+        jobs = run_on_cluster(comparison, cells, settings, options.cluster)
+        print(
+            f"{len(jobs)} jobs submitted; when they have ended, the same command submits the runs "
+            "that are made from them, and writes the tables"
+        )
+        return []
+    return run_cells(comparison, cells, execution)
+
+
+def _report(
+    comparison: Comparison, cells: Sequence[Cell], recipes: Sequence[Recipe], costs: bool
+) -> None:
+    tables = [table for table in make_tables(comparison, cells) if table.rows]
+    if not tables:
+        print(f"no run of {comparison.folder} has ended yet")
+        return
+    folder = comparison.folder / PICTURES
+    for table in tables:
+        if costs:
+            _add_costs(comparison, cells, table)
+        curves = learning_curves(comparison, cells, table)
+        if curves:
+            name = table.metric.in_validation.name
+            steps = "agent steps" if comparison.task == "PPOTask" else "optimizer steps"
+            figure = plot_learning_curves(curves, name, steps)
+            save_figure(figure, folder / f"{table.stem}-curves.png")
+        if comparison.task == "PPOTask":
+            _report_returns(comparison, cells)
+    for fraction in dict.fromkeys(table.fraction for table in tables):
+        alike = [table for table in tables if table.fraction == fraction]
+        if any(row.multiply_adds for table in alike for row in table.rows):
+            figure = plot_quality_against_compute(alike)
+            save_figure(figure, folder / f"data-{fraction:g}-compute.png")
+    write_tables(comparison, tables)
+    print((comparison.folder / "table.md").read_text(**TEXT), end="")
+    print(f"wrote {', '.join(TABLE_FILES)} and pictures/ to {comparison.folder}")
+
+
+def _report_returns(comparison: Comparison, cells: Sequence[Cell]) -> None:
+    """Write the table and the plot of the policies' scores in training."""
+    curves = training_curves(comparison, cells)
+    if not curves:
+        return
+    shown = {label: list(by_seed.values()) for label, by_seed in curves.items()}
+    figure = plot_learning_curves(shown, "episodic return in training", "agent steps")
+    save_figure(figure, comparison.folder / PICTURES / "training.png")
+    with atomic_file(comparison.folder / "returns.md") as part:
+        part.write_text(format_returns(curves), **TEXT)
+
+
+def _add_costs(comparison: Comparison, cells: Sequence[Cell], table: Table) -> None:
+    """Measure one run of each method; choices among single sources have their cost."""
+    tasks: dict[str, BaseTask] = {}
+    trained = _Trained(comparison)
+    for cell in cells:
+        if not table.holds(cell) or cell.label in tasks or not comparison.summary(cell):
+            continue
+        tasks[cell.label] = trained.of(cell)
+    if not tasks:
+        return
+    found = measure_costs(tasks, trained.sizes[0])
+    for row in table.rows:
+        singles = [cost for label, cost in found.items() if label.startswith("single ")]
+        row.cost = singles[0] if row.chosen and singles else found.get(row.label)
+
+
+@dataclass
+class _Trained:
+    """Trained models of a comparison, each read once.
+
+    Attributes:
+        comparison: comparison with finished runs.
+        tasks: tasks by run folder.
+        sizes: input shape ``(C, H, W)`` of each task's network.
+    """
+
+    comparison: Comparison
+    tasks: dict[Path, BaseTask] = field(default_factory=dict)
+    sizes: list[tuple[int, ...]] = field(default_factory=list)
+
+    def of(self, cell: Cell) -> BaseTask:
+        """Model of a cell, which may be made from other cells' models."""
+        recipe = RECIPES[cell.method]
+        if not isinstance(recipe, Derived):
+            return self._read(self.comparison.run(cell))
+        found = self.comparison.finished
+        runs = [run for need in recipe.needs for run in found(RECIPES[need], cell)]
+        # A soup is one network and costs as much as a member.
+        wanted = runs if recipe.name == "ensemble" else runs[:1]
+        members = [self._read(run.folder) for run in wanted]
+        return joint_task(members) if recipe.name == "ensemble" else members[0]
+
+    def _read(self, run: Path) -> BaseTask:
+        if run in self.tasks:
+            return self.tasks[run]
+        path = find_checkpoint(str(run), None, "")
+        content = read_checkpoint(path)
+        task = self.tasks[run] = task_from(content, path)
+        if isinstance(task, PPOTask):
+            backbone = task.backbone
+            size = tuple(backbone.architecture.example_input(backbone.net).shape[1:])
+        else:
+            side = content["zoo_lightning"]["data"]["image_size"]
+            size = (3, side, side)
+        self.sizes.append(size)
+        return task

@@ -1,1 +1,0 @@
-"""Transfer methods side by side: the grid of runs, and what they say."""

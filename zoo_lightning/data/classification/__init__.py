@@ -1,0 +1,1 @@
+"""Image classification: data modules of folders, lists and published data sets."""

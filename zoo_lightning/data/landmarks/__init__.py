@@ -1,0 +1,1 @@
+"""Facial landmarks: data modules, annotation formats, schemes of points and checks."""

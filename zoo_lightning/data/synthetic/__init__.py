@@ -1,0 +1,1 @@
+"""Synthetic data: drawn faces, and scenes composed of photographs."""

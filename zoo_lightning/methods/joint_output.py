@@ -1,0 +1,65 @@
+"""Mean output of several networks, in pure torch, so that it can be exported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from zoo_lightning.errors import ConfigError
+
+
+class Averageable(Protocol):
+    """Protocol of trained models whose outputs can be averaged."""
+
+    def averages_probabilities(self) -> bool:
+        """Whether probabilities, the softmax of outputs, are averaged instead of outputs."""
+        ...
+
+    def describe_outputs(self) -> str:
+        """Describe the properties of the output that must agree in an average."""
+        ...
+
+
+class JointOutput(nn.Module):
+    """Mean output of several networks (Dietterich, *Ensemble Methods in Machine Learning*, 2000).
+
+    Args:
+        members: networks that map images to ``(B, ...)``, all of one shape.
+        of_probabilities: whether to average probabilities instead of outputs: the softmax over the
+            last dimension, or over the last two of heat maps ``(B, K, h, w)``.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], of_probabilities: bool) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.of_probabilities = of_probabilities
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the joint output ``(B, ...)``, with the meaning of a member's output."""
+        outputs = torch.stack([member(images).float() for member in self.members])
+        if not self.of_probabilities:
+            return outputs.mean(dim=0)
+        # Scores whose softmax is the mean of the members' probabilities.
+        maps = outputs.flatten(3) if outputs.dim() == 5 else outputs
+        joint = maps.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(outputs))
+        return joint.view_as(outputs[0])
+
+
+def check_alike(models: Sequence[Averageable]) -> None:
+    """Check that models can be averaged.
+
+    Raises:
+        ConfigError: there are no models, they differ in kind, classes, points or decoding, or
+            models of this kind cannot be averaged.
+    """
+    if not models:
+        raise ConfigError("an average needs at least one trained model, got none")
+    described = [model.describe_outputs() for model in models]
+    if len(set(described)) > 1:
+        kinds = "; ".join(dict.fromkeys(described))
+        raise ConfigError(f"models to average must be alike, got {kinds}")
+    models[0].averages_probabilities()

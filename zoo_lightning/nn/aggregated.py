@@ -1,0 +1,289 @@
+"""Base of the aggregated layers: sources' kernels, channel alignment, gate and gate average.
+
+An aggregated layer holds the kernels ``W_i`` of ``m`` sources and computes with
+``W(x) = Σ_i a_i(x) · T_i W_i``: one kernel per sample in full mode, one per batch in lite mode.
+:mod:`zoo_lightning.nn.reference` has the equation as code.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from zoo_lightning.nn.alignment import align_and_mix, identity_alignment
+from zoo_lightning.nn.fast.kernel_cache import KernelCache
+from zoo_lightning.nn.fast.per_sample import is_pointwise, mix, subsample
+from zoo_lightning.nn.fast.planner import ONE_KERNEL, Request, request
+from zoo_lightning.nn.fast.planner import plan as choose
+from zoo_lightning.nn.fast.products import autocast_off
+from zoo_lightning.nn.fast.ways import aggregate
+from zoo_lightning.nn.gate import (
+    GATES,
+    ConstantGate,
+    FollowingGate,
+    Gate,
+    Gating,
+    batch_average,
+)
+from zoo_lightning.nn.reference import REFERENCE, ConvGeometry, SourceKernels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Mode = Literal["full", "lite"]
+
+
+class AggregatedLayer(nn.Module):
+    """Base class of aggregated layers: parameters and gates; subclasses define the convolution.
+
+    Args:
+        weight: kernels of the sources, ``(m, C_out, C_in / g, ...)``.
+        bias: biases of the sources, ``(m, C_out)``, or ``None``.
+        in_channels: number of channels of the layer's input.
+        groups: number of groups ``g`` of the convolution.
+        mode: ``full`` for one kernel per sample, ``lite`` for one per batch.
+        aligned: whether the layer has a channel alignment.
+        gate_start: initial gates, ``m`` numbers in (0, 1), or ``None``; see
+            :class:`~zoo_lightning.nn.gate.Gate`.
+        plan: how to compute: ``auto``, ``benchmark``, ``reference`` (the equation as it stands,
+            slow) or the name of another way, see :mod:`zoo_lightning.nn.fast.planner`. All give
+            the same result up to rounding.
+        gating: kind of the gate: ``sigmoid``, ``softmax``, ``constant`` or ``shared``.
+
+    Attributes:
+        gate_ema: exponential moving average of the batch-average gates, ``(m,)``, with which lite
+            mode evaluates and folds. It starts at the gates' values for an input of zeros.
+        gate_updates: number of updates of ``gate_ema``.
+        steady: whether lite mode computes with ``gate_ema`` in training, too, so that the layer is
+            the same function in training and evaluation, whatever the batch; the gates still get
+            the gradient of the batch average. For reinforcement learning, where updates must use
+            the same function as the rollouts.
+        gate_sum: sum of the training gates since the last update of ``gate_ema``, ``(m,)``;
+            ``None`` if there was no training step since.
+        gate_count: number of samples in ``gate_sum``.
+    """
+
+    gate: Gate | ConstantGate | FollowingGate
+    gate_ema: Tensor
+    gate_updates: Tensor
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        in_channels: int,
+        groups: int = 1,
+        mode: Mode = "full",
+        aligned: bool = True,
+        gate_start: Sequence[float] | None = None,
+        plan: str = "auto",
+        gating: Gating = "sigmoid",
+    ) -> None:
+        super().__init__()
+        self._aligned: KernelCache[SourceKernels] = KernelCache()
+        self._mixed: KernelCache[tuple[Tensor, Tensor | None]] = KernelCache()
+        num_sources, out_channels = weight.shape[:2]
+        self.mode = mode
+        self.plan = plan
+        self.steady = False
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        blocks = identity_alignment(num_sources, out_channels, groups) if aligned else None
+        self.alignment = None if blocks is None else nn.Parameter(blocks)
+        self.gate = GATES[gating](in_channels, num_sources, gate_start)
+        self.register_buffer("gate_ema", self.gate.initial())
+        self.register_buffer("gate_updates", torch.zeros((), dtype=torch.long))
+        # Not buffers: DDP would overwrite them with rank 0's in every forward pass.
+        self.gate_sum: Tensor | None = None
+        # A tensor once there is something to count: a compiler would take a number for a constant.
+        self.gate_count: Tensor | int = 0
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Add or replace a parameter; discards the kernels stored for evaluation."""
+        self._clear_caches()
+        super().register_parameter(name, param)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation; discards the kernels stored for evaluation."""
+        self._clear_caches()
+        return super().train(mode)
+
+    def _clear_caches(self) -> None:
+        self._aligned.clear()
+        self._mixed.clear()
+
+    @property
+    def num_sources(self) -> int:
+        """Number of sources ``m``."""
+        return self.weight.shape[0]
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether the layer is in lite mode and in evaluation, where it uses ``gate_ema``."""
+        return self.mode == "lite" and not self.training
+
+    def planned(self, x: Tensor, gates: Tensor, training: bool) -> Request:
+        """Describe the layer and an input of ``forward`` for the planner.
+
+        Args:
+            x: input, in the shape that ``forward`` takes.
+            gates: gates of the input, ``(B, m)`` in full mode, ``(m,)`` in lite mode.
+            training: whether gradients will be computed.
+        """
+        raise NotImplementedError
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Average the layer's input over all positions to ``(B, C_in)``, the gate's input."""
+        raise NotImplementedError
+
+    def gates(self, x: Tensor) -> Tensor:
+        """Gates to compute with: ``(B, m)`` in full mode, ``(m,)`` in lite mode.
+
+        Lite mode uses the batch average in training, unless ``steady``, and its moving average in
+        evaluation. In training the gates are added to ``gate_sum`` for :meth:`update_gate_ema`.
+        """
+        if self.is_averaged:
+            return self.gate_ema
+        gates = self.gate(self.pool(x))
+        # Only training steps count: acting and recalibration run without gradients.
+        if self.training and torch.is_grad_enabled():
+            seen, count = gates.detach().sum(dim=0), gates.new_tensor(float(len(gates)))
+            if self.gate_sum is None:
+                self.gate_sum, self.gate_count = seen, count
+            else:
+                self.gate_sum, self.gate_count = self.gate_sum + seen, self.gate_count + count
+        if self.mode != "lite":
+            return gates
+        average = batch_average(gates)
+        if self.steady:
+            return self.gate_ema + (average - average.detach())
+        return average
+
+    @torch.no_grad()
+    def update_gate_ema(self, average: Tensor, momentum: float) -> None:
+        """Update ``gate_ema``: ``ema ← (1 − μ) ema + μ ā``; the first update takes ``ā`` itself.
+
+        The authors' code starts from zero instead, which scales all kernels down for the first
+        tens of steps.
+
+        Args:
+            average: batch-average gates ``ā`` of one step over all processes, ``(m,)``.
+            momentum: weight ``μ`` of the new average, in (0, 1].
+        """
+        if self.gate_updates == 0:
+            self.gate_ema.copy_(average)
+        else:
+            self.gate_ema.lerp_(average.to(self.gate_ema.dtype), momentum)
+        self.gate_updates += 1
+
+    def source_kernels(self) -> SourceKernels:
+        """Sources' kernels, biases and alignment; in evaluation already aligned, and cached.
+
+        They are aligned and cached only in evaluation without gradients. The matrices of a linear
+        layer are returned as 1×1 kernels.
+        """
+        kernels = SourceKernels(self.weight, self.bias, self.alignment)
+        if not (self.training or torch.is_grad_enabled() or self.alignment is None):
+            with autocast_off(self.weight.device):
+                kernels = self._aligned.get(self._present(*kernels), kernels.aligned)
+        return SourceKernels(self._as_filters(kernels.weight), kernels.bias, kernels.alignment)
+
+    def parameters_as_kernels(self) -> SourceKernels:
+        """Sources' kernels, biases and alignment as in the parameters: neither aligned nor cached.
+
+        The matrices of a linear layer are returned as 1×1 kernels.
+        """
+        return SourceKernels(self._as_filters(self.weight), self.bias, self.alignment)
+
+    @staticmethod
+    def _as_filters(weight: Tensor) -> Tensor:
+        """Bring matrices ``(m, out, in)`` to 1×1 kernels; kernels stay as they are."""
+        return weight if weight.dim() == 5 else weight[..., None, None]
+
+    def kernel(self, gates: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Aggregate the kernel ``(C_out, ...)`` and bias ``(C_out,)`` for gates ``(m,)``.
+
+        Computed in float32 also under autocast: half precision would round every source first. In
+        lite evaluation the result is cached for the next pass.
+        """
+        with autocast_off(self.weight.device):
+            if not self.is_averaged:
+                return self._mix(gates)
+            used = self._present(self.weight, self.bias, self.alignment, gates)
+            return self._mixed.get(used, lambda: self._mix(gates))
+
+    @staticmethod
+    def _present(*tensors: Tensor | None) -> tuple[Tensor, ...]:
+        return tuple(t for t in tensors if t is not None)
+
+    def _mix(self, gates: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.alignment is None:
+            bias = None if self.bias is None else mix(self.bias, gates)
+            return mix(self.weight, gates), bias
+        bias = None if self.bias is None else align_and_mix(self.bias, self.alignment, gates)
+        return align_and_mix(self.weight, self.alignment, gates), bias
+
+    def request(
+        self, x: Tensor, gates: Tensor, geometry: ConvGeometry, training: bool | None = None
+    ) -> Request:
+        """Describe the layer and an input ``(B, C_in, H, W)`` for the planner.
+
+        Args:
+            x: input, padded as far as ``geometry`` does not pad.
+            gates: gates of the input, ``(B, m)`` or ``(m,)``.
+            geometry: stride, padding, dilation and groups.
+            training: whether gradients will be computed; ``None`` for whether they are enabled now.
+        """
+        wanted = torch.is_grad_enabled() if training is None else training
+        kernels = self.parameters_as_kernels()
+        if not wanted and not self.training:
+            # Aligned kernels are stored from pass to pass: alignment costs nothing.
+            kernels = SourceKernels(kernels.weight, kernels.bias)
+        return request(x, kernels, gates, geometry, wanted)
+
+    def aggregated(self, x: Tensor, gates: Tensor, geometry: ConvGeometry) -> Tensor:
+        """Convolve with the aggregated kernels, by the computation that the plan chooses.
+
+        Args:
+            x: input ``(B, C_in, H, W)``, padded as far as ``geometry`` does not pad.
+            gates: gates ``(B, m)`` or ``(m,)``.
+            geometry: stride, padding, dilation and groups.
+        """
+        if self.plan != REFERENCE and self.is_averaged and not torch.is_grad_enabled():
+            way = ONE_KERNEL  # stored from pass to pass
+        else:
+            asked = self.request(x, gates, geometry)
+            way = choose(self.plan, asked, lambda name: self._try(name, x, gates, geometry))
+        return self._compute(way, x, gates, geometry)
+
+    def _compute(self, way: str, x: Tensor, gates: Tensor, geometry: ConvGeometry) -> Tensor:
+        if way == ONE_KERNEL:
+            weight, bias = self.kernel(gates)
+            if is_pointwise(weight.shape[-2:], geometry) and geometry.groups == 1:
+                # Libraries are slow at strides in 1×1 convolutions, which use a part of x only.
+                x, geometry = subsample(x, geometry.stride), ConvGeometry()
+            return F.conv2d(x, weight, bias, *geometry)
+        kernels = self.parameters_as_kernels() if way == REFERENCE else self.source_kernels()
+        return aggregate(way, x, kernels, gates, geometry)
+
+    def _try(self, way: str, x: Tensor, gates: Tensor, geometry: ConvGeometry) -> None:
+        """Run a way forward and, where gradients are recorded, backward, without side effects."""
+        if not torch.is_grad_enabled():
+            self._compute(way, x, gates, geometry)
+            return
+        x = x.detach().requires_grad_(x.requires_grad)
+        gates = gates.detach().requires_grad_()
+        used = self._present(x, gates, self.weight, self.bias, self.alignment)
+        y = self._compute(way, x, gates, geometry)
+        wanted = [t for t in used if t.requires_grad]
+        torch.autograd.grad(y, wanted, torch.ones_like(y))
+
+    def extra_repr(self) -> str:
+        """Sources, kernel shape and mode, for ``print(model)``."""
+        shape = "x".join(map(str, self.weight.shape))
+        aligned = "aligned" if self.alignment is not None else "not aligned"
+        return f"{shape}, {self.mode}, {aligned}"

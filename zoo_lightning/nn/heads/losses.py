@@ -1,0 +1,161 @@
+"""Losses as pure functions: for coordinates, for heat maps, and for distillation of classes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LOSS_SCALE = 256.0
+"""Width in pixels of the image that coordinate losses are computed for, because the literature's
+constants (Wing's w and ε, smooth L1's β) are meant for inputs of 256 pixels."""
+
+
+def masked_mean(values: Tensor, visible: Tensor | None) -> Tensor:
+    """Average over the points that count; 0, with a gradient of 0, if there is none.
+
+    Args:
+        values: values of all points, ``(B, K, ...)``.
+        visible: mask ``(B, K)`` of the points that count; ``None`` counts all.
+    """
+    if visible is None:
+        return values.mean()
+    mask = visible.view(*visible.shape, *[1] * (values.dim() - 2)).expand_as(values)
+    # Not a product: what does not count may be NaN.
+    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def l1(pred: Tensor, target: Tensor, visible: Tensor | None = None) -> Tensor:
+    """Mean absolute difference of fractions ``(B, K, 2)``, in pixels of a 256-pixel image.
+
+    Args:
+        pred: predicted points ``(B, K, 2)``, fractions of the image.
+        target: true points ``(B, K, 2)``, fractions of the image.
+        visible: mask ``(B, K)`` of the points that count; ``None`` counts all.
+    """
+    return masked_mean(LOSS_SCALE * (pred - target).abs(), visible)
+
+
+def smooth_l1(pred: Tensor, target: Tensor, visible: Tensor | None = None) -> Tensor:
+    """Smooth L1 loss of fractions ``(B, K, 2)``, quadratic below a pixel of a 256-pixel image.
+
+    Args:
+        pred: predicted points ``(B, K, 2)``, fractions of the image.
+        target: true points ``(B, K, 2)``, fractions of the image.
+        visible: mask ``(B, K)`` of the points that count; ``None`` counts all.
+    """
+    values = F.smooth_l1_loss(LOSS_SCALE * pred, LOSS_SCALE * target, reduction="none")
+    return masked_mean(values, visible)
+
+
+def mse(pred: Tensor, target: Tensor, visible: Tensor | None = None) -> Tensor:
+    """Mean squared difference of fractions ``(B, K, 2)``, in pixels² of a 256-pixel image.
+
+    Args:
+        pred: predicted points ``(B, K, 2)``, fractions of the image.
+        target: true points ``(B, K, 2)``, fractions of the image.
+        visible: mask ``(B, K)`` of the points that count; ``None`` counts all.
+    """
+    return masked_mean((LOSS_SCALE * (pred - target)).square(), visible)
+
+
+def wing(
+    pred: Tensor,
+    target: Tensor,
+    visible: Tensor | None = None,
+    width: float = 10.0,
+    curvature: float = 2.0,
+) -> Tensor:
+    """Wing loss (Feng et al., CVPR 2018, equation 5): steep for small errors, linear for large.
+
+    Args:
+        pred: predicted points ``(B, K, 2)``, fractions of the image.
+        target: true points ``(B, K, 2)``, fractions of the image.
+        visible: mask ``(B, K)`` of the points that count; ``None`` counts all.
+        width: ``w``, error below which the loss is logarithmic, in pixels of a 256-pixel image.
+        curvature: ``ε``, curvature of the logarithmic part, in pixels of a 256-pixel image.
+
+    Returns:
+        Average over all coordinates that count, a scalar.
+    """
+    error = LOSS_SCALE * (pred - target).abs()
+    offset = width - width * math.log1p(width / curvature)
+    inner = width * torch.log1p(error / curvature)
+    return masked_mean(torch.where(error < width, inner, error - offset), visible)
+
+
+def heatmap_mse(pred: Tensor, target: Tensor, visible: Tensor | None = None) -> Tensor:
+    """Mean squared difference of heat maps ``(B, K, h, w)`` whose peaks are 1.
+
+    Args:
+        pred: predicted heat maps ``(B, K, h, w)``.
+        target: true heat maps ``(B, K, h, w)``, in [0, 1].
+        visible: mask ``(B, K)`` of the points that count; ``None`` counts all.
+    """
+    return masked_mean((pred - target).square(), visible)
+
+
+def adaptive_wing(
+    pred: Tensor,
+    target: Tensor,
+    visible: Tensor | None = None,
+    omega: float = 14.0,
+    theta: float = 0.5,
+    epsilon: float = 1.0,
+    alpha: float = 2.1,
+    foreground: float = 10.0,
+) -> Tensor:
+    """Adaptive Wing loss of heat maps, weighted (Wang et al., ICCV 2019, equations 4 and 7).
+
+    Wing-like where the true map is bright, quadratic where it is dark; pixels in and beside a
+    bright area count ``foreground + 1`` times.
+
+    Args:
+        pred: predicted heat maps ``(B, K, h, w)``.
+        target: true heat maps ``(B, K, h, w)``, in [0, 1].
+        visible: mask ``(B, K)`` of the points that count; ``None`` counts all.
+        omega: ``ω``, height of the logarithmic part.
+        theta: ``θ``, difference at which the linear part begins.
+        epsilon: ``ε``, curvature of the logarithmic part.
+        alpha: ``α``, exponent at a target of 0, above 2.
+        foreground: ``W``, additional weight of bright pixels; 0 for none.
+    """
+    difference = (pred - target).abs()
+    power = alpha - target
+    ratio = theta / epsilon
+    # The slope A and the offset C join both parts smoothly at the difference θ.
+    slope = omega / (1 + ratio**power) * power * ratio ** (power - 1) / epsilon
+    offset = theta * slope - omega * torch.log1p(ratio**power)
+    # Where the linear part is taken, a huge power would still make a NaN gradient.
+    near = difference.clamp(min=1e-12, max=theta) / epsilon
+    values = torch.where(
+        difference < theta, omega * torch.log1p(near**power), slope * difference - offset
+    )
+    bright = F.max_pool2d(target, 3, stride=1, padding=1) > 0.2
+    return masked_mean(values * (1 + foreground * bright), visible)
+
+
+COORDINATE_LOSSES = {"l1": l1, "smooth_l1": smooth_l1, "wing": wing, "mse": mse}
+"""Losses that compare coordinates, by the names of the option ``loss``."""
+
+HEATMAP_LOSSES = {"heatmap_mse": heatmap_mse, "adaptive_wing": adaptive_wing}
+"""Losses that compare heat maps, by the names of the option ``loss``."""
+
+
+def distillation_loss(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """Distillation loss ``T² KL(softmax(z_teacher / T) ‖ softmax(z_student / T))``, batch average.
+
+    Hinton, Vinyals and Dean, *Distilling the Knowledge in a Neural Network*, 2015, section 2; as in
+    timm's ``LogitDistillationTask``.
+
+    Args:
+        logits: logits of the student, ``(B, C)``.
+        taught: logits of the teacher, ``(B, C)``, without gradient.
+        temperature: temperature ``T``, above 0.
+    """
+    student = F.log_softmax(logits / temperature, dim=-1)
+    teacher = F.log_softmax(taught / temperature, dim=-1)
+    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return divergence * temperature**2

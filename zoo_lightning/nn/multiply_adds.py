@@ -1,0 +1,66 @@
+"""Multiply-adds of a computation, counted from the operations that torch runs.
+
+Counted is what :class:`torch.utils.flop_counter.FlopCounterMode` counts: convolutions, matrix
+products and attention, forward and backward. Elementwise operations, norm layers and optimizers are
+left out, as in most published figures. One multiply-add is two of torch's floating-point
+operations.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass
+class Count:
+    """Result of :func:`counting`.
+
+    Attributes:
+        multiply_adds: number of multiply-adds; 0 until the block has ended.
+    """
+
+    multiply_adds: int = 0
+
+
+@contextmanager
+def counting() -> Iterator[Count]:
+    """Count the multiply-adds of all operations inside the block, backward passes included.
+
+    Yields:
+        The count, whose value is set at the end of the block.
+    """
+    found = Count()
+    with FlopCounterMode(display=False) as counter:
+        yield found
+    found.multiply_adds = counter.get_total_flops() // 2
+
+
+def step_multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
+    """Count the multiply-adds of one training step: forward and backward pass of one batch.
+
+    The step is run on a copy, on a GPU if there is one, since the way in which an aggregated layer
+    computes depends on the batch; the network and the CPU's random number generator are unchanged.
+
+    Args:
+        network: network that maps images ``(B, C, H, W)`` to one tensor.
+        shape: shape ``(B, C, H, W)`` of the batch.
+
+    Returns:
+        Number of multiply-adds.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        trained = copy.deepcopy(network).to(device).train()
+        images = torch.rand(*shape, device=device)
+        if any(getattr(each, "plan", None) == "benchmark" for each in trained.modules()):
+            trained(images).float().mean().backward()  # layers try all ways in the first pass
+        with counting() as found:
+            trained(images).float().square().mean().backward()
+    return found.multiply_adds

@@ -1,1 +1,0 @@
-"""Predictions for any images, from a run, a checkpoint or an export."""

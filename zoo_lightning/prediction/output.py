@@ -1,0 +1,114 @@
+"""Output of predictions: files of CSV or JSON lines, and pictures with landmarks."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import ImageDraw
+
+from zoo_lightning.data.images import open_rgb
+from zoo_lightning.data.values import ValueRange
+from zoo_lightning.deployment.manifest import Manifest
+from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.prediction.predictor import Prediction
+
+FORMATS = ("csv", "jsonl")
+
+Write = Callable[[Prediction], None]
+
+
+def writer(stream: IO[str], kind: str, manifest: Manifest, top: int) -> Write:
+    """Begin a file of predictions, and return a function that writes one prediction to it.
+
+    Args:
+        stream: text file, opened for writing with ``newline=""``.
+        kind: format, ``csv`` or ``jsonl``. CSV has the columns ``image,class_1,probability_1,...``
+            for classes, and ``image,x0,y0,x1,y1,...`` for landmarks, as
+            :class:`~zoo_lightning.data.LandmarkCSV` reads them. JSON lines have ``image`` with
+            ``classes`` or ``points``.
+        manifest: manifest of the model.
+        top: number of classes to write, the likeliest first.
+    """
+    classes = manifest.output.get("classes") or []
+    top = min(top, len(classes))
+
+    def write_object(each: Prediction) -> None:
+        stream.write(json.dumps(_object(each, classes, top)) + "\n")
+
+    if kind == "jsonl":
+        return write_object
+    table = csv.writer(stream)
+    if manifest.task == "landmarks":
+        count = manifest.output["num_points"]
+        header = [f"{axis}{k}" for k in range(count) for axis in "xy"]
+    else:
+        header = [f"{what}_{k + 1}" for k in range(top) for what in ("class", "probability")]
+    table.writerow(["image", *header])
+
+    def write_row(each: Prediction) -> None:
+        table.writerow([each.item.name, *_cells(each, classes, top)])
+
+    return write_row
+
+
+def likeliest(each: Prediction, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
+    """Return the ``top`` likeliest classes with their probabilities; empty for landmarks.
+
+    Args:
+        each: prediction for an image.
+        classes: names of all classes, in the order of the probabilities.
+        top: largest number of classes to return.
+    """
+    if each.probabilities is None:
+        return []
+    order = np.argsort(-each.probabilities, kind="stable")[:top]
+    return [(classes[i], float(each.probabilities[i])) for i in order]
+
+
+def _cells(each: Prediction, classes: Sequence[str], top: int) -> list[str]:
+    if each.points is not None:
+        return [f"{value:.3f}" for value in each.points.flatten()]
+    pairs = likeliest(each, classes, top)
+    return [cell for name, probability in pairs for cell in (name, f"{probability:.6f}")]
+
+
+def _object(each: Prediction, classes: Sequence[str], top: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"image": each.item.name}
+    if each.item.box is not None:
+        found["box"] = list(each.item.box)
+    if each.points is not None:
+        return found | {"points": np.round(each.points, 3).tolist()}
+    pairs = likeliest(each, classes, top)
+    return found | {"classes": [{"class": n, "probability": round(p, 6)} for n, p in pairs]}
+
+
+def draw_points(
+    image_file: Path, points: np.ndarray, path: Path, values: ValueRange | None = None
+) -> None:
+    """Write a picture of an image with its landmarks, visible on light and dark backgrounds.
+
+    Args:
+        image_file: path of the image.
+        points: x and y of each landmark ``(K, 2)``, in pixels of the image, turned as its EXIF data
+            specify.
+        path: path of the ``.png`` picture to write.
+        values: values of the image that become 0 and 1; ``None`` estimates them, see
+            :func:`~zoo_lightning.data.images.open_rgb`.
+    """
+    image = open_rgb(image_file, upright=True, values=values)
+    # Rings would hide a small image.
+    scale = max(1, round(256 / max(image.size)))
+    image = image.resize((image.width * scale, image.height * scale))
+    radius = max(image.size) / 128
+    draw = ImageDraw.Draw(image)
+    for x, y in points * scale:
+        for extra, colour in ((1, "black"), (0, "#ffb000")):
+            reach = radius + extra
+            draw.ellipse((x - reach, y - reach, x + reach, y + reach), outline=colour, width=1)
+    with atomic_file(path) as part:
+        image.save(part, format="PNG")

@@ -1,0 +1,12 @@
+from .length import LengthFromData as LengthFromData
+from .length import peak_memory_mb as peak_memory_mb
+from .pool import Execution as Execution
+from .pool import Job as Job
+from .pool import run_jobs as run_jobs
+from .run_folder import compute_of as compute_of
+from .run_folder import errors_in_test as errors_in_test
+from .run_folder import find_checkpoint as find_checkpoint
+from .run_folder import metric_by_step as metric_by_step
+from .run_folder import read_checkpoint as read_checkpoint
+from .run_folder import read_summary as read_summary
+from .stopping import WorkStopped as WorkStopped

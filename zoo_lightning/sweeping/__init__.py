@@ -1,1 +1,0 @@
-"""Sweeps over options: W&B's sweep files, on W&B's server or here by Optuna."""

@@ -1,0 +1,11 @@
+from .parameters import Distribution as Distribution
+from .report import Result as Result
+from .report import importances as importances
+from .report import plot_importances as plot_importances
+from .report import plot_parallel_coordinates as plot_parallel_coordinates
+from .schema import Sweep as Sweep
+from .schema import SweepMetric as SweepMetric
+from .schema import find_sweep as find_sweep
+from .schema import read_sweep as read_sweep
+from .study import SweepStudy as SweepStudy
+from .worker import run_here as run_here

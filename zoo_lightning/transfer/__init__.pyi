@@ -1,0 +1,11 @@
+from .head_start import solve_head as solve_head
+from .probing import linear_probe as linear_probe
+from .ranking import Ranking as Ranking
+from .ranking import rank_sources as rank_sources
+from .relations import Relations as Relations
+from .relations import relate as relate
+from .starts import InformedStart as InformedStart
+from .starts import find_start as find_start
+from .starts import informed_start as informed_start
+from .transferability import h_score as h_score
+from .transferability import log_evidence as log_evidence
