@@ -223,6 +223,7 @@ KILLED = ("--methods", "scratch,single,greedy-soup", "--seeds", "0,1", "--worker
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_heard")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_killed_comparison_goes_on_to_the_table_of_an_undisturbed_one(
     tiny, program, tmp_path, number

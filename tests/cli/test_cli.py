@@ -376,7 +376,8 @@ def test_a_run_is_resumed_without_naming_its_experiment(finished, command, words
 
 
 def test_without_a_run_the_experiment_is_asked_for(tiny, command):
-    command("test", "--ckpt_path", "nothing.ckpt").refused("model")
+    command("test").refused("model", "--experiment NAME")
+    command("test", "--ckpt_path", "nothing.ckpt").refused("nothing.ckpt", "--ckpt_path")
     command("fit", "--data.root", "x", "--model.lr", "1").refused(
         "--data.root", "--experiment NAME"
     )

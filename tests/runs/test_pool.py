@@ -1,6 +1,11 @@
 """The pool runs each job once, draws jobs when a worker is free, and leaves others' runs alone."""
 
 import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -144,3 +149,97 @@ def test_a_run_is_resumed_if_it_has_saved_something(tmp_path):
 
 def test_names_of_folders_have_no_odd_characters():
     assert folder_name("single timm:resnet18/a 1.5") == "single-timm-resnet18-a-1.5"
+
+
+SLOW_TO_SAVE = """
+import multiprocessing.util
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+
+
+def save(number, frame):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(1.5)
+    # What data loaders share tensors through lies there.
+    assert os.path.isdir(multiprocessing.util.get_temp_dir())
+    (folder / "saved").touch()
+    sys.exit(143)
+
+
+signal.signal(signal.SIGTERM, save)
+(folder / "begun").touch()
+time.sleep(60)
+"""
+
+STOPPED = """
+import sys
+from pathlib import Path
+
+from zoo_lightning.runs import forking
+from zoo_lightning.runs.pool import Execution, Job, run_jobs
+from zoo_lightning.runs.stopping import WorkStopped
+
+forking.PRELOADED = []
+
+
+class Slow(Job):
+    module = "slow_to_save"
+
+    def __init__(self, folder):
+        self.name, self.folder = folder.name, folder
+
+    def arguments(self):
+        return [str(self.folder)]
+
+    def is_finished(self):
+        return False
+
+
+if __name__ == "__main__":
+    jobs = [Slow(Path(name).resolve()) for name in ("first", "second", "third")]
+    try:
+        run_jobs([jobs[:2], jobs[2:]], Execution(2))
+    except WorkStopped as stop:
+        sys.exit(128 + stop.signal_number)
+"""
+
+
+@pytest.mark.usefixtures("_heard")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_however_often_a_whole_group_is_stopped_the_runs_save_before_the_pool_ends(
+    tmp_path, program, number
+):
+    (tmp_path / "slow_to_save.py").write_text(SLOW_TO_SAVE)
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    path = os.pathsep.join([str(tmp_path), program.environment["PYTHONPATH"]])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stopped"], cwd=tmp_path, start_new_session=True,
+        env={**program.environment, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    begun, deadline = [tmp_path / name / "begun" for name in ("first", "second")], time.time() + 60
+    while not all(file.is_file() for file in begun):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.02)
+    for pause in (0, 0.001, 0.5):  # as `timeout` does, and then somebody at a keyboard
+        time.sleep(pause)
+        os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, errors
+    assert not errors
+    assert all((tmp_path / name / "saved").is_file() for name in ("first", "second"))
+    assert not (tmp_path / "third").exists()
+
+
+def test_what_choosing_the_next_job_raises_is_raised_where_the_jobs_are_awaited(tmp_path):
+    def jobs():
+        yield Numbered(tmp_path, 1)
+        raise ConfigError("no such method")
+
+    with pytest.raises(ConfigError, match="no such method"):
+        run_jobs([jobs()], Execution(2, report=lambda line: None))
+    assert (tmp_path / "1" / "done").is_file()

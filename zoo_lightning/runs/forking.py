@@ -65,8 +65,10 @@ def _start_fork_server() -> None:
 
     If it died with a closed terminal, its children could neither be asked to save nor waited for.
     """
-    from multiprocessing import forkserver  # not on every system
+    from multiprocessing import forkserver, resource_tracker  # not on every system
 
+    # First, because starting it unblocks SIGINT and SIGTERM, whatever was blocked before.
+    resource_tracker.ensure_running()
     # A mask is kept by what is started, and other than a handler it can be set in any thread.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:

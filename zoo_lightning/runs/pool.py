@@ -215,27 +215,37 @@ class Pool:
         self._running: set[Process] = set()
         self._lock = threading.Lock()
         self._drawing = threading.Lock()
-        self._ended: list[threading.Event] = []
+        self._errors: list[BaseException] = []
 
-    def work(self, jobs: Iterable[Job]) -> None:
+    def work(self, jobs: Iterable[Job], requests: Sequence[int] = ()) -> None:
         """Run jobs; returns when all have ended or have been skipped.
 
         Args:
             jobs: jobs, taken one at a time when a worker is free, so that a generator can choose
                 the next job by the results so far.
+            requests: numbers of the stop signals received so far; a handler may append to it at
+                any time. At the first one no more runs are started, and at each one the running
+                jobs are asked to save their state and exit.
+
+        Raises:
+            Exception: what the generator or a job raised; the running jobs were stopped before.
         """
         todo = iter(jobs)
-        self._ended = [threading.Event() for _ in self.devices]
-        for device, ended in zip(self.devices, self._ended, strict=True):
-            threading.Thread(target=self._drain, args=(todo, device, ended)).start()
-        self.join()
-
-    def join(self) -> None:
-        """Wait until all workers have ended."""
-        # Not by joining threads: a thread whose join a signal interrupts counts as ended.
-        for ended in self._ended:
-            while not ended.wait(timeout=1):
-                pass
+        ended = [threading.Event() for _ in self.devices]
+        for device, event in zip(self.devices, ended, strict=True):
+            threading.Thread(target=self._drain, args=(todo, device, event)).start()
+        # Signals are looked up here, not raised by their handler: an exception between any two
+        # lines could leave this process, and with it the folder of temporary files that its
+        # workers share, before they have ended. Nor are the threads joined: a thread whose join
+        # a signal interrupts counts as ended.
+        answered = 0
+        for event in ended:
+            while not event.wait(timeout=0.2):
+                if len(requests) > answered or (self._errors and not self._stopping.is_set()):
+                    answered = len(requests)
+                    self.stop()
+        if self._errors:
+            raise self._errors[0]
 
     def stop(self) -> None:
         """Start no more runs, and ask the running ones to save their state and exit."""
@@ -253,6 +263,8 @@ class Pool:
                     return
                 if not job.is_finished():
                     self._attempt(job, device)
+        except BaseException as error:  # raised again in the thread that waits
+            self._errors.append(error)
         finally:
             ended.set()
 
@@ -265,9 +277,11 @@ class Pool:
                 return
             process = job.start(device)
             self._running.add(process)
-        ended_as = outcome(job.attend(process))
-        with self._lock:
-            self._running.discard(process)
+        try:
+            ended_as = outcome(job.attend(process))
+        finally:
+            with self._lock:
+                self._running.discard(process)
         if ended_as == "failed" and not self._stopping.is_set():
             self.failed.append(job)
             self.report(f"failed  {job.name}: {last_line_of_log(job.folder, 'no output')}")
@@ -295,20 +309,11 @@ def run_jobs(waves: Sequence[Iterable[Job]], execution: Execution) -> list[Job]:
         os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // workers, 1)))
     given = [devices[i % len(devices)] if devices else None for i in range(workers)]
     pool = Pool(given, execution.report)
-    with StopSignals(_raise):
-        try:
-            for jobs in waves:
-                pool.work(jobs)
-        except WorkStopped:
-            pool.stop()
-            try:
-                pool.join()
-            except WorkStopped:  # a second signal: do not wait until a step is done
-                pool.stop()
-                pool.join()
-            raise
+    requests: list[int] = []
+    with StopSignals(requests.append):
+        for jobs in waves:
+            if not requests:
+                pool.work(jobs, requests)
+    if requests:
+        raise WorkStopped(requests[0])
     return pool.failed
-
-
-def _raise(number: int) -> None:
-    raise WorkStopped(number)
