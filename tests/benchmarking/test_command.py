@@ -151,8 +151,9 @@ def test_what_is_finished_is_not_repeated_and_a_failure_stops_nothing_else(quick
     assert "see out/runs/data-1/lite/1/log.txt" in done.err
     assert done.out.count("done    ") == 3
     before = Path("out/runs/data-1/lite/0/summary.json").stat().st_mtime_ns
-    again = command(*COMPARE, "--methods", "scratch,lite", "--seeds", "0,1", "--no_costs")
-    assert again.status == 1  # no experiment is needed to go on
+    again = command(*COMPARE, "--no_costs")
+    assert again.status == 1  # what is left out is as before
+    assert "--methods scratch,lite --seeds 0,1" in again.out
     assert "done    " not in again.out
     assert Path("out/runs/data-1/lite/0/summary.json").stat().st_mtime_ns == before
     table = Path("out/table.md").read_text()
@@ -306,6 +307,23 @@ def test_fractions_and_trials_have_cells_of_their_own(quick, command):
     ]  # fmt: skip
     chosen = json.loads(Path("out/tuning.json").read_text())
     assert chosen["scratch on 0.5 of the data"]["lr"] == 0.00025
+
+
+def test_the_folder_alone_resumes_all_that_was_asked_of_it_and_options_replace_that(quick, command):
+    words = ("--methods", "scratch", "--seeds", "0", "--budgets", "1", "--fractions", "0.5")
+    options = ("--experiment", "tiny", *words, "--tune", 2, "--no_costs")
+    assert command(*COMPARE, *options).status == 0
+    trials = len(list(Path("out").rglob("summary.json")))
+    assert command(*COMPARE, "--no_costs").status == 0
+    assert len(list(Path("out").rglob("summary.json"))) == trials
+    assert command(*COMPARE, "--no_costs", "--report", "--seeds", "1").status == 0
+    assert command(*COMPARE, "--no_costs", "--seeds", "1,2").status == 0
+    cells = sorted(path.name for path in Path("out/runs/data-0.5-budget-1/scratch").iterdir())
+    assert [name for name in cells if name.isdigit()] == ["0", "1", "2"]
+    requested = Path("out/requested.yaml")
+    assert "seeds: 1,2" in requested.read_text()
+    requested.write_text("- 1\n")
+    command(*COMPARE).refused("requested.yaml", "delete it")
 
 
 def test_with_budgets_all_that_a_method_is_made_from_is_tuned(quick, command):

@@ -223,7 +223,8 @@ def test_however_often_a_whole_group_is_stopped_the_runs_save_before_the_pool_en
     )  # fmt: skip
     begun, deadline = [tmp_path / name / "begun" for name in ("first", "second")], time.time() + 60
     while not all(file.is_file() for file in begun):
-        assert process.poll() is None and time.time() < deadline
+        assert process.poll() is None
+        assert time.time() < deadline
         time.sleep(0.02)
     for pause in (0, 0.001, 0.5):  # as `timeout` does, and then somebody at a keyboard
         time.sleep(pause)

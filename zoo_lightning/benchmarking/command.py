@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from zoo_lightning.benchmarking.cell import has_failed, run_cells, run_on_cluster, startable
 from zoo_lightning.benchmarking.costs import measure_costs
@@ -17,7 +17,9 @@ from zoo_lightning.benchmarking.grid import (
     Cell,
     Comparison,
     cells_of,
+    keep_request,
     open_comparison,
+    requested_before,
     with_needed,
 )
 from zoo_lightning.benchmarking.joint import join_games, join_targets
@@ -54,7 +56,8 @@ Number = TypeVar("Number", int, float)
 ABOUT = f"""\
 Train transfer methods on the same data, steps and augmentation, and report which is better, with
 confidence intervals. Every run has a folder of its own below --run_dir. Finished runs are not
-repeated: the same command resumes a stopped comparison, and several commands may share one folder.
+repeated: the same command, or --run_dir alone, resumes a stopped comparison, and several commands
+may share one folder.
 
 methods: {", ".join(RECIPES)};
 single:SOURCE fine-tunes that one source only
@@ -72,6 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
+    _complete(options)
     seeds = _numbers(options.seeds, int, "--seeds")
     fractions = _numbers(options.fractions, float, "--fractions", 1.0)
     budgets: list[float | None] = [None]
@@ -103,6 +107,8 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError("the experiment has no sources to compare; give --sources A,B")
     cells = cells_of(recipes, list(comparison.sources), seeds, fractions, budgets)
     open_comparison(options.run_dir, comparison.options)
+    if not options.report:
+        keep_request(options.run_dir, {name: getattr(options, name) for name in REQUEST})
     failed: list[Cell] = []
     try:
         if options.tune and not _tune(comparison, fractions, options, execution, failed):
@@ -125,26 +131,27 @@ def _parser() -> CommandParser:
         "compare",
         OF_RUNS,
         description=ABOUT,
-        epilog="Further options are those of fit, such as --experiment; to resume a comparison, "
-        "none are needed.",
+        usage="%(prog)s --run_dir DIR [--experiment NAME] [--methods M,M] [options]",
+        epilog="Further options are those of fit: --experiment NAME, --sources A,B and so on. In "
+        "the folder of a comparison that has begun,\nwhat is left out is as in the last command "
+        "there.",
     )
     parser.add_argument("--run_dir", type=Path, required=True, help="folder of the comparison")
     parser.add_argument(
         "--methods",
         metavar="M,M",
-        default="scratch,single,soup,lite,full",
-        help="transfer methods, separated by commas, of those above (default: %(default)s)",
+        help="transfer methods, separated by commas, of those above "
+        f"(default: {REQUEST['methods']})",
     )
     parser.add_argument(
         "--seeds",
         metavar="N,N",
-        default="0,1,2",
-        help="random seeds, each of which trains every method once (default: %(default)s)",
+        help=f"random seeds, each of which trains every method once (default: {REQUEST['seeds']})",
     )
     parser.add_argument(
         "--fractions",
-        default="1",
-        help="fractions of the training data, for instance 0.1,1 (default: 1)",
+        help="fractions of the training data, for instance 0.1,1 "
+        f"(default: {REQUEST['fractions']})",
     )
     parser.add_argument(
         "--budgets",
@@ -157,7 +164,6 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--tune",
         type=int,
-        default=0,
         metavar="N",
         help="try N learning rates for every method on the validation data first",
     )
@@ -189,6 +195,29 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("--no_costs", action="store_true", help="leave out costs of inference")
     return parser
+
+
+REQUEST: dict[str, Any] = {
+    "methods": "scratch,single,soup,lite,full",
+    "seeds": "0,1,2",
+    "fractions": "1",
+    "budgets": None,
+    "tune": 0,
+}
+"""Options that a comparison's folder keeps from one command to the next, with their defaults."""
+
+
+def _complete(options: argparse.Namespace) -> None:
+    """Fill in options that were left out: those of the last command in the folder, or defaults."""
+    before = {} if options.join else requested_before(options.run_dir)
+    filled = []
+    for name, default in REQUEST.items():
+        if getattr(options, name) is None:
+            setattr(options, name, before.get(name, default))
+            if name in before and before[name] != default:
+                filled.append(f"--{name} {before[name]}")
+    if filled:
+        print(f"as in the last command in {options.run_dir}: {' '.join(filled)}")
 
 
 REFUSED = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from zoo_lightning.runs.options import differences, sources_of, task_of
 from zoo_lightning.runs.pool import folder_name, rounded_budget, run_label
 from zoo_lightning.runs.run_folder import SUMMARY, read_summary, seconds_of
 
-EXPERIMENT, CHOSEN = "experiment.yaml", "tuning.json"
+EXPERIMENT, CHOSEN, REQUESTED = "experiment.yaml", "tuning.json", "requested.yaml"
 
 TRIAL_SEED = 1000
 """Seed of all tuning trials; it differs from the comparison's usual seeds."""
@@ -297,3 +297,27 @@ def open_comparison(
     with atomic_file(path) as part:
         part.write_text(yaml.safe_dump(options, sort_keys=False), **TEXT)
     return Comparison(folder, options, hold_out)
+
+
+def requested_before(folder: Path) -> dict[str, Any]:
+    """Read what the last command asked of a comparison: methods, seeds, and so on, by option.
+
+    Raises:
+        ConfigError: the file is no YAML mapping.
+    """
+    path = folder / REQUESTED
+    if not path.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(**TEXT))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}; delete it, and give the options") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: expected options by name; delete it, and give the options")
+    return found
+
+
+def keep_request(folder: Path, request: Mapping[str, Any]) -> None:
+    """Write what a command asks of a comparison, for commands that name the folder alone."""
+    with atomic_file(folder / REQUESTED) as part:
+        part.write_text(yaml.safe_dump(dict(request), sort_keys=False), **TEXT)
