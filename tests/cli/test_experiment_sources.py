@@ -96,7 +96,7 @@ def test_rank_puts_the_source_that_knows_faces_first(tiny, command):
     assert found.status == 0, found.err
     title, header, first, *rest, meaning = found.out.splitlines()
     assert title == "tiny: 120 training samples, test_resnet, 96 features"
-    assert header.split() == ["source", "logme", "linear_mse", "weights"]
+    assert header.split() == ["source", "logme", "negative_linear_mse", "weights"]
     assert first.split()[:2] == ["1", "faces5"]
     assert len(rest) == 2
     assert meaning.startswith("logme: log evidence")

@@ -38,7 +38,9 @@ def test_a_hidden_point_does_not_count_where_it_is_hidden():
         score(features, Targets("points", targets.values[:, 4:], targets.counted[:, 4:])),
     ]
     assert expected["logme"] == pytest.approx(sum(each["logme"] for each in alone) / 3)
-    assert expected["linear_mse"] == pytest.approx(sum(each["linear_mse"] for each in alone))
+    assert expected["negative_linear_mse"] == pytest.approx(
+        sum(each["negative_linear_mse"] for each in alone)
+    )
 
 
 def test_points_that_never_move_are_left_out():

@@ -129,4 +129,4 @@ def test_the_linear_score_of_points_is_summed_over_coordinates_and_has_an_interc
     values = torch.tensor(numbers(features)) + 5
     targets = Targets("points", values, torch.ones_like(values).bool())
     found = score(torch.tensor(features) - 3, targets)
-    assert found["linear_mse"] == pytest.approx(sum(LINEAR[(*shape, 1.0)]), rel=1e-9)
+    assert found["negative_linear_mse"] == pytest.approx(sum(LINEAR[(*shape, 1.0)]), rel=1e-9)

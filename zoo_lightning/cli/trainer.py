@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -436,9 +437,10 @@ class ZooCLI(ExperimentCLI):
         best, validation = self._best_checkpoint()
         results: Any = [{}]
         if self.options.run_test:
-            results = self.trainer.test(
-                self.model, datamodule=self.datamodule, ckpt_path=str(best), weights_only=True
-            )
+            with _without_repeated_callbacks():
+                results = self.trainer.test(
+                    self.model, datamodule=self.datamodule, ckpt_path=str(best), weights_only=True
+                )
         fitted = {"compute": compute, "validation": validation}
         self._finish(best, results, steps, seconds, facts, fitted)
 
@@ -517,3 +519,18 @@ class ZooCLI(ExperimentCLI):
         log_table(self.trainer, step, "test", ["metric", "value"], [*summary["test"].items()])
         if self.fits and self.options.wandb_checkpoint:
             log_checkpoint(loggers, checkpoint, summary)
+
+
+@contextmanager
+def _without_repeated_callbacks() -> Iterator[None]:
+    """Leave out Lightning's line on a task's callbacks, which it has attached in training."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "returned in `LightningModule.configure_callbacks`" not in record.getMessage()
+
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)

@@ -158,7 +158,7 @@ class ExperimentCLI(LightningCLI):
         self, args: ArgsType = None, subcommands: bool = True, appendix: str = "", **options: Any
     ) -> None:
         logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-        logger.addFilter(_is_no_advertisement)
+        logger.addFilter(_is_of_use)
         # An interpolation like ${data.init_args.root} is written as if the file were the whole
         # configuration; under a subcommand it lies one level deeper.
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -322,9 +322,14 @@ def _data_seed(seed: bool | int) -> int:
     return 0 if isinstance(seed, bool) else seed
 
 
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    """Filter Lightning's hints at its own products out of a run's output."""
-    return "Tip:" not in record.getMessage()
+NOT_SHOWN = ("Tip:", "Trainer already configured with model summary callbacks")
+"""Parts of Lightning's lines that users can do nothing with: hints at its own products, and the
+remark that the callbacks of this package replace its defaults."""
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """Filter lines of Lightning that are of no use out of a run's output."""
+    return not any(words in record.getMessage() for words in NOT_SHOWN)
 
 
 @contextmanager

@@ -49,6 +49,11 @@ def open_model(path: str | Path, device: str = "auto") -> OpenedModel:
         ConfigError: the path is none of these, or the model or device cannot be used.
     """
     path = Path(path)
+    if not path.exists():
+        raise ConfigError(
+            f"--ckpt_path {path}: there is no such file or folder; expected a run's folder, a "
+            "checkpoint, 'last', 'best', a folder that export wrote, or an .onnx file"
+        )
     if path.suffix == ".onnx":
         return _open_onnx(path, device)
     if path.suffix == ".pt2":

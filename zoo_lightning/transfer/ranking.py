@@ -21,8 +21,8 @@ from zoo_lightning.transfer.transferability import decompose, h_score, linear_fi
 
 MEANING = {
     "points": "logme: log evidence, per sample and coordinate, of a linear model from features to "
-    "landmarks; higher suits the data better. linear_mse: minus the error of a ridge regression, "
-    "which also depends on the features' scale.",
+    "landmarks; higher suits the data better. negative_linear_mse: minus the mean squared error of "
+    "a ridge regression, which also depends on the features' scale.",
     "classes": "logme: log evidence, per sample and class, of a linear model from features to "
     "one-hot classes; higher suits the data better. h_score: how far apart the classes are, "
     "measured by the features' spread.",
@@ -191,7 +191,7 @@ def score(features: Tensor, targets: Targets) -> dict[str, float]:
         targets: targets of the samples.
 
     Returns:
-        Scores by name: ``logme``, and ``h_score`` or ``linear_mse``; higher is better.
+        Scores by name: ``logme``, and ``h_score`` or ``negative_linear_mse``; higher is better.
 
     Raises:
         ConfigError: the targets are the same for all samples.
@@ -218,4 +218,4 @@ def score(features: Tensor, targets: Targets) -> dict[str, float]:
     if not evidences:
         raise ConfigError("no visible point varies between the samples; give more --samples")
     logme, error = torch.cat(evidences).mean(), torch.cat(errors).sum()
-    return {"logme": float(logme), "linear_mse": float(error)}
+    return {"logme": float(logme), "negative_linear_mse": float(error)}
