@@ -7,12 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 from zoo_lightning import load_task
 from zoo_lightning.analysis.measuring import Scores
 from zoo_lightning.cli.program import main
 from zoo_lightning.pipelines import auto
 from zoo_lightning.pipelines.auto import gain
+from zoo_lightning.runs.pool import Execution
 
 WORDS = ("fit", "--experiment", "tiny", "--run_dir", "run", "--method", "auto", "--budget", "20")
 
@@ -36,8 +38,12 @@ def made(tmp_path_factory, tiny_in):
 
 def test_members_teach_a_network_and_everything_is_counted(made):
     stages = sorted(path.parent.name for path in made.glob("stages/*/summary.json"))
-    assert stages[1:] == ["start", "student"]
+    assert stages[1:] == ["start", "student", "try-soup", "try-start"]
     assert stages[0] in ("single-random-1", "single-random-2")
+    shares = content(made, "stages", "look.json")["shares"]
+    for name in ("start", "student", "try-start"):
+        config = yaml.safe_load((made / "stages" / name / "config.yaml").read_text())
+        assert config["model"]["init_args"]["backbone"]["init_args"]["weights"] == shares
     student = content(made, "stages", "student", "summary.json")
     assert student["compute"]["parts"]["teachers"] > 0
     summary = content(made, "summary.json")
@@ -60,6 +66,21 @@ def test_the_result_is_a_run_that_predicts_and_is_tested(made):
     names = {each["name"] for each in decisions["candidates"]}
     assert (made / "pictures" / "decision.png").is_file()
     assert {"start", "student", " + ".join(decisions["result"])} <= names
+    assert not any(name.startswith("try") for name in names)
+
+
+def test_in_doubt_training_begins_at_the_plain_average(made, monkeypatch):
+    lines = []
+    tries = [auto.StageRun(made / "stages" / f"try-{name}", "", {}) for name in ("soup", "start")]
+    execution = Execution(report=lines.append)
+    monkeypatch.setattr(auto, "SURE", 2.0)
+    assert auto.better_beginning(tries, execution) == "soup"
+    monkeypatch.setattr(auto, "SURE", 0.0)
+    assert auto.better_beginning(tries, execution) == "start"
+    assert ["soup:" in lines[0], "start:" in lines[1]] == [True, True]
+    assert auto.better_beginning([], execution) == "soup"
+    plan = SimpleNamespace()
+    assert auto.try_runs(plan, made, [0.5, 0.5]) == []  # the averages are one
 
 
 def test_what_was_stopped_goes_on(made, tmp_path, monkeypatch, command):

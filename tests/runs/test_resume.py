@@ -15,6 +15,7 @@ import torch
 
 from zoo_lightning.callbacks.checkpoints import LastCheckpoint, TrainingInterrupted
 from zoo_lightning.cli.program import main
+from zoo_lightning.runs.pool import resume_words
 from zoo_lightning.runs.run_folder import earlier_metrics
 
 STEPS = 40
@@ -67,13 +68,22 @@ def assert_same_run(found: Path, expected: Path) -> None:
 
 def wait_for_steps(process: subprocess.Popen, folder: Path, steps: int) -> None:
     """Wait until a run has logged some steps."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
+    if not waited_for_steps(process, folder, steps):
+        pytest.fail(f"the run ended before step {steps}: {process.communicate()}")
+
+
+def waited_for_steps(process: subprocess.Popen, folder: Path, steps: int) -> bool:
+    """Wait until a run has logged some steps; false if it ends before, without an error."""
+    deadline = time.monotonic() + 300
+    while process.poll() is None:
         file = folder / "metrics.csv"
         if file.is_file() and file.read_text().count("\n") > steps:
-            return
+            return True
+        if time.monotonic() > deadline:
+            pytest.fail(f"the run did not get to step {steps}")
         time.sleep(0.005)
-    pytest.fail(f"the run did not get to step {steps}: {process.communicate()}")
+    assert process.returncode == 0, process.communicate()
+    return False
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -396,3 +406,17 @@ def test_a_second_signal_does_not_wait(tmp_path):
     callback._request(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         callback._request(signal.SIGINT)
+
+
+def test_a_run_killed_between_its_first_two_checkpoints_is_resumed_from_the_one_it_has(
+    finished, command
+):
+    assert resume_words(Path("done"))[1] == "last"
+    Path("done/checkpoints/last.ckpt").unlink()
+    Path("done/summary.json").unlink()
+    command("fit", "--experiment", "tiny", "--run_dir", "done").refused("checkpoints/best.ckpt")
+    words = resume_words(Path("done"))
+    resumed = command("fit", "--experiment", "tiny", "--run_dir", "done", *words)
+    assert resumed.status == 0, resumed.err
+    assert Path("done/checkpoints/last.ckpt").is_file()
+    assert Path("done/summary.json").is_file()

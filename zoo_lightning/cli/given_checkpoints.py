@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.runs.folders import is_first_rank
-from zoo_lightning.runs.run_folder import LAST
+from zoo_lightning.runs.run_folder import last_checkpoint
 from zoo_lightning.sources.own_runs import CHECKPOINTS, run_of
 from zoo_lightning.tasks import BaseTask
 
@@ -44,7 +44,7 @@ def refuse_used_folder(folder: str | None) -> None:
     if folder is not None and _has_training(folder) and is_first_rank():
         raise ConfigError(
             f"--run_dir {folder} has the checkpoints of a training, which would be lost; to resume "
-            f"it give --ckpt_path {Path(folder, LAST)}, else another folder, "
+            f"it give --ckpt_path {last_checkpoint(Path(folder))}, else another folder, "
             "or remove this one"
         )
 

@@ -103,8 +103,12 @@ def _best_of(run: Path) -> Path:
 
 
 def last_checkpoint(run: Path) -> Path:
-    """Path of the checkpoint from which a run is resumed, whether it exists or not."""
-    return run / LAST
+    """Path of the checkpoint from which a run is resumed, whether it exists or not.
+
+    A run that was killed between its first two saves has only its best one, which is as complete.
+    """
+    last, best = run / LAST, run / BEST
+    return best if best.is_file() and not last.is_file() else last
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -22,9 +22,10 @@ from pathlib import Path
 from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.files.atomic import atomic_file
 from zoo_lightning.files.text import TEXT
+from zoo_lightning.runs.pool import resume_words
 from zoo_lightning.runs.run_folder import LOG, METRICS, last_line_of_log
 from zoo_lightning.runs.stopping import STOPPING, StopSignals, WorkStopped
-from zoo_lightning.sources.own_runs import CHECKPOINTS, SUMMARY
+from zoo_lightning.sources.own_runs import SUMMARY
 from zoo_lightning.sweeps.expansion import expand, nested, words_of_fit
 from zoo_lightning.sweeps.schema import Sweep
 from zoo_lightning.sweeps.search import optuna
@@ -59,9 +60,7 @@ def words_of(trials: SweepStudy, taken: StudyTrial) -> list[str]:
         words += ["--run_test", "false"]  # test data choose nothing, and need not exist
     if "--wandb" not in given and not wandb_is_off():
         words += ["--wandb", "true"]
-    if (folder / CHECKPOINTS / "last.ckpt").is_file():
-        words += ["--ckpt_path", "last"]
-    return words
+    return [*words, *resume_words(folder)]
 
 
 def wandb_is_off() -> bool:
