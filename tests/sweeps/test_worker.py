@@ -20,7 +20,7 @@ def states(fake) -> list[str]:
     return [trial.state.name for trial in fake.open().all()]
 
 
-def until(condition, seconds: float = 60.0) -> None:
+def until(condition, seconds: float = 180.0) -> None:
     """Wait until something is so."""
     end = time.monotonic() + seconds
     while not condition():
