@@ -366,12 +366,15 @@ def test_a_trainings_record_is_no_place_for_results(finished, command, words):
 )
 def test_a_run_is_resumed_without_naming_its_experiment(finished, command, words):
     before = torch.load("done/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    Path("done/summary.json").unlink()  # as when it was stopped
+    Path("done/checkpoints/best.ckpt").write_bytes(b"the last one is meant")
     resumed = command("fit", *words, "--run_test", "false")
     assert resumed.status == 0, resumed.err
     after = torch.load("done/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(before[key], after[key]) for key in before)  # it had no step left
     assert summary_of("done")["experiment"] == "tiny"
     assert list(Path("runs").glob("*/*")) == []
+    assert "not empty" not in resumed.err
     command("fit", *words, "--model.lr", "0.5").refused("lr", "fit --ckpt_path RUN_DIR alone")
 
 
@@ -386,7 +389,8 @@ def test_without_a_run_the_experiment_is_asked_for(tiny, command):
 
 @pytest.mark.parametrize(
     ("option", "meant"),
-    [("--batch_size", "--data.batch_size"), ("--model.learning_rate", "--model.lr"),
+    [("--trainer.max_step", "--trainer.max_steps"),
+     ("--batch_size", "--data.batch_size"), ("--model.learning_rate", "--model.lr"),
      ("--data.lr", "--model.lr"), ("--max_epochs", "--trainer.max_epochs"),
      ("--data.gate_init", "--model.backbone.gate_init")],
 )  # fmt: skip

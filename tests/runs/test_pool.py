@@ -86,9 +86,13 @@ def test_jobs_are_run_once_and_in_waves_and_lines_say_how_they_ended(tmp_path):
     execution = Execution(report=lines.append)
     assert run_jobs(waves, execution) == [bad]
     assert lines == [
+        "begun   1",
         "done    1",
+        "begun   2",
         "failed  2: no luck",
+        "begun   3",
         "left    3: another process works on it",
+        "begun   4",
         "done    4",
         "left    5: it is made from 2, not finished",
     ]

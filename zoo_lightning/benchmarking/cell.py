@@ -31,7 +31,7 @@ from zoo_lightning.pipelines.deriving import derive
 from zoo_lightning.runs.folders import is_first_rank
 from zoo_lightning.runs.options import higher_is_better
 from zoo_lightning.runs.pool import Execution, Job, fit_words, outcome, run_jobs, work_on
-from zoo_lightning.runs.run_folder import TEST_ERRORS, read_summary, write_summary
+from zoo_lightning.runs.run_folder import LOG, TEST_ERRORS, read_summary, write_summary
 
 CELL_CONFIG = "cell.yaml"
 
@@ -169,6 +169,12 @@ def run_cells(comparison: Comparison, cells: Sequence[Cell], execution: Executio
         WorkStopped: a signal was received; running cells saved their state and exited.
     """
     jobs = [CellJob(comparison, cell) for cell in cells]
+    finished = sum(job.is_finished() for job in jobs)
+    if finished < len(jobs):
+        execution.report(
+            f"runs    {len(jobs)}, {finished} of them finished; each writes its output to {LOG} in "
+            f"its folder below {comparison.folder}"
+        )
     waves = [
         [job for job in jobs if bool(RECIPES[job.cell.method].needs) == needing]
         for needing in (False, True)

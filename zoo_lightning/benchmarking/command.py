@@ -116,7 +116,10 @@ def main(arguments: Sequence[str]) -> int:
         if not options.report:
             failed += _work(comparison, with_needed(comparison, cells), options, execution)
     except WorkStopped as stop:
-        print(f"{stop}; give the same command to resume", file=sys.stderr)
+        print(
+            f"{stop}; to resume give the same command or only --run_dir {options.run_dir}",
+            file=sys.stderr,
+        )
         return 128 + stop.signal_number
     _report(comparison, cells, recipes, not options.no_costs)
     if options.diagnose:

@@ -225,11 +225,15 @@ class ZooCLI(ExperimentCLI):
         """Read the checkpoint to resume or to evaluate, and take from it what belongs together."""
         options = self.options
         given = options.ckpt_path
-        path = find_checkpoint(given, options.run_dir if self.fits else None, self.experiment)
+        path = find_checkpoint(
+            given, options.run_dir if self.fits else None, self.experiment, resuming=self.fits
+        )
         content = self._resumed = read_checkpoint(path)
         ours = content["zoo_lightning"]
         self.steps_before = content["global_step"]
         self.logged_until = ours.get("logged_until", self.steps_before)
+        if self.asked_run is not None:
+            self.experiment = ours.get("experiment", self.experiment)
         options.ckpt_path = str(path)
         take_value_range(options.data, ours)
         if not self.fits:
@@ -288,8 +292,10 @@ class ZooCLI(ExperimentCLI):
             warnings.filterwarnings("ignore", message="The dirpath has changed")
         options = self.options
         resumed = options.ckpt_path and self.fits
+        if resumed:
+            warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
         given = self.callbacks
-        self.model.start_cost = self.start_cost
+        self.model.start_cost, self.model.experiment = self.start_cost, self.experiment
         if self.fits:
             kwargs |= self._resolved_length()
         few = options.average_weights and self._has_few_validation_images()

@@ -82,7 +82,8 @@ class ExperimentParser(LightningArgumentParser):
     def __init__(
         self, *args: Any, trainer_method: str = "fit", appendix: str = "", **options: Any
     ) -> None:
-        super().__init__(*args, **options)
+        # A mistyped option is an error with a suggestion, even if it is the beginning of another.
+        super().__init__(*args, **{"allow_abbrev": False, **options})
         self.trainer_method, self.appendix = trainer_method, appendix
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:

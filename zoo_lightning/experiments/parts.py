@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 
 from zoo_lightning.errors import ConfigError, cause_of
 from zoo_lightning.models.architecture import Architecture
@@ -113,6 +114,9 @@ def resolve_start(
         return None
     architecture, sources = experiment_zoo(options, experiment)
     data = plain_data(options.data)
+    rank_zero_info(
+        f"{option:14}{init_args[option]}: the training images decide; takes up to minutes"
+    )
     try:
         start = find_start(architecture, sources, data, init_args[option])
     except ConfigError as error:

@@ -202,7 +202,7 @@ class Pool:
 
     Args:
         devices: GPU number of each worker; ``None`` leaves the choice to Lightning.
-        report: function that receives a line for each run that ends.
+        report: function that receives a line for each run that begins or ends.
 
     Attributes:
         failed: jobs that ended without being finished.
@@ -277,6 +277,7 @@ class Pool:
                 return
             process = job.start(device)
             self._running.add(process)
+        self.report(f"begun   {job.name}")
         try:
             ended_as = outcome(job.attend(process))
         finally:
@@ -296,7 +297,8 @@ def run_jobs(waves: Sequence[Iterable[Job]], execution: Execution) -> list[Job]:
 
     Args:
         waves: jobs, finished or not; each wave starts when the one before has ended.
-        execution: processes to use, and the function that receives a line for each run that ends.
+        execution: processes to use, and the function that receives a line for each run that
+            begins or ends.
 
     Returns:
         The jobs that failed.

@@ -49,7 +49,11 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def find_checkpoint(
-    given: str, run_dir: str | None, experiment: str, option: str = "--ckpt_path"
+    given: str,
+    run_dir: str | None,
+    experiment: str,
+    option: str = "--ckpt_path",
+    resuming: bool = False,
 ) -> Path:
     """Find the checkpoint file of an option such as ``--ckpt_path``.
 
@@ -60,6 +64,8 @@ def find_checkpoint(
         run_dir: run folder, or ``None``.
         experiment: name of the experiment.
         option: name of the option, for messages.
+        resuming: whether a training is to be resumed; a run folder is then for its last
+            checkpoint.
 
     Raises:
         ConfigError: there is no such file.
@@ -82,7 +88,7 @@ def find_checkpoint(
         path = Path(given)
         if path.is_dir():
             best, last = _best_of(path), last_checkpoint(path)
-            path = last if last.is_file() and not best.is_file() else best
+            path = last if last.is_file() and (resuming or not best.is_file()) else best
     if not path.is_file():
         early = path.parent.parent.is_dir() and path.parent.name == CHECKPOINTS
         hint = " (a run that was stopped before it saved anything is started again without it)"

@@ -130,6 +130,8 @@ class BaseTask(pl.LightningModule):
         self.backbone = backbone
         self.start_cost: dict[str, float] = {}
         """``seconds`` and ``multiply_adds`` of finding the initial weights, if any were spent."""
+        self.experiment = ""
+        """Name of the run's experiment, under which it is resumed; empty outside of ``fit``."""
         self.weights_given = False
         """Whether a trained model's weights were loaded, head included."""
         self.teacher: Teacher | None = None
@@ -364,6 +366,7 @@ class BaseTask(pl.LightningModule):
             # For those who resume the run.
             "data_options": training_options(data),
             **({"start_cost": dict(self.start_cost)} if self.start_cost else {}),
+            **({"experiment": self.experiment} if self.experiment else {}),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
