@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from zoo_lightning.errors import ArchitectureError, SourceError
+from zoo_lightning.sources.normalisation import Normalisation
 from zoo_lightning.sources.reading import read_weights
 from zoo_lightning.sources.spec import Source
 

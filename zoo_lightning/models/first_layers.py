@@ -203,8 +203,11 @@ def first_layers(name: object, in_chans: int) -> FirstLayers:
     architecture = Architecture(name, "pooled", in_chans)  # type: ignore[arg-type]  # hashable
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        study = _Study(architecture)
-        return study.result()
+        try:
+            return _Study(architecture).result()
+        except RuntimeError as error:  # a network of the user's that takes no double precision
+            reason = str(error).strip().partition("\n")[0]
+            return FirstLayers(problem=f"the network cannot be run to verify it ({reason})")
 
 
 @dataclass

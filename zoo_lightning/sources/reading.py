@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -162,7 +162,7 @@ def _read_path(rest: str, architecture: str | None, container: str | None) -> So
             return _read_run(path, container)
         return _read_hub_folder(path, found, architecture, container)
     if path.name.endswith(INDEX):
-        return _from_shards(path, container)
+        return replace(_from_shards(path, container), normalisation=_noted_beside(path))
     beside = path.with_suffix(".yaml")
     if path.suffix == ".safetensors" and beside.is_file():
         try:
@@ -206,6 +206,21 @@ def _read_hub_folder(
 def _noted_beside(path: Path) -> Normalisation | None:
     """Normalisation of a file that lies in a folder as the hub has it."""
     return _noted_in_folder(path.parent) if path.name in HUB_FILES else None
+
+
+def noted_for_file(path: Path, contents: Contents) -> Normalisation | None:
+    """Normalisation of a weight file: of its card, its metadata, its folder, or its contents.
+
+    Args:
+        path: Path of the file.
+        contents: Contents of the file.
+    """
+    try:
+        given = read_card(path.with_suffix(".yaml")).preprocessing
+        card = known(given.mean, given.std) if is_safetensors(path) else None
+    except SourceError:  # there is none, or some other YAML file
+        card = None
+    return card or _noted_in_metadata(path) or _noted_beside(path) or noted_normalisation(contents)
 
 
 def _noted_in_folder(folder: Path) -> Normalisation | None:
