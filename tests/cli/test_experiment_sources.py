@@ -161,3 +161,21 @@ def test_rank_finds_the_source_that_tells_classes_apart(tiny, class_root, comman
     assert [row["name"] for row in content["rows"]] == ["trained", "random-7"]
     assert content["rows"][0]["h_score"] > content["rows"][1]["h_score"]
     assert command(*RANK, "--sources=random:7,trained", "--json").out == found.out
+
+
+def test_rank_sees_a_source_as_it_was_trained_whatever_the_datas_normalisation(tiny, command):
+    # A vision transformer has no padding, in which 0 is another colour in each normalisation.
+    tiny()
+    save("a.pth", "test_vit")
+    source = '[{weights: a.pth, mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.4]}, "random:1"]'
+    words = [*RANK, "--architecture", "test_vit", f"--{BACKBONE}.sources", source, "--samples", "16",
+             "--data.image_size", "160", "--json"]  # fmt: skip
+    scores = []
+    for data in (["--data.mean", "[0.5,0.4,0.3]", "--data.std", "[0.2,0.3,0.4]"], []):
+        found = command(*words, *data)
+        assert found.status == 0, found.err
+        rows = {row["name"]: row for row in json.loads(found.out)["rows"]}
+        scores.append(rows)
+    (same, other) = scores
+    assert other["a"]["logme"] == pytest.approx(same["a"]["logme"], rel=1e-3)
+    assert other["random-1"]["logme"] != pytest.approx(same["random-1"]["logme"], rel=1e-3)

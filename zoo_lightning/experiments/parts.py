@@ -45,11 +45,12 @@ def architecture_of(init_args: Mapping[str, Any], data: Any = None) -> Architect
 
     Args:
         init_args: the backbone's options.
-        data: ``class_path`` and ``init_args`` of the data, whose images it gets; ``None`` leaves
-            their normalisation open.
+        data: ``class_path`` and ``init_args`` of the data, whose images it gets; ``None`` takes
+            their normalisation from the backbone's options alone.
     """
     output, in_chans = init_args.get("output", "pooled"), init_args.get("in_chans", 3)
-    architecture = Architecture(init_args["architecture"], output, in_chans)
+    images = init_args.get("mean"), init_args.get("std")
+    architecture = Architecture(init_args["architecture"], output, in_chans, *images)
     given = (data or {}).get("init_args") or {}
     return architecture.with_images_of(SimpleNamespace(**dict(given)))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from zoo_lightning.errors import SourceError, nearest
+from zoo_lightning.errors import SourceError
 
 Range = Literal["0..1", "0..255"]
 Channels = Literal["rgb", "bgr", "grey"]
@@ -114,8 +114,8 @@ def declared(name: str, given: Mapping[str, Any]) -> Normalisation | None:
     values = {key: given.get(key) for key in KEYS}
     if all(value is None for value in values.values()):
         return None
-    channels = _choice(name, "channels", values["channels"] or "rgb", get_args(Channels))
-    span = _choice(name, "range", values["range"] or "0..1", get_args(Range))
+    channels = _choice(name, "channels", values["channels"], "rgb", get_args(Channels))
+    span = _choice(name, "range", values["range"], "0..1", get_args(Range))
     mean = _numbers(name, "mean", 0.0 if values["mean"] is None else values["mean"])
     std = _numbers(name, "std", 1.0 if values["std"] is None else values["std"])
     count = max(len(mean), len(std))
@@ -124,11 +124,12 @@ def declared(name: str, given: Mapping[str, Any]) -> Normalisation | None:
     return found
 
 
-def _choice(name: str, key: str, value: Any, allowed: Sequence[str]) -> Any:
+def _choice(name: str, key: str, value: Any, usual: str, allowed: Sequence[str]) -> Any:
+    """Check a word, the usual one if none is given."""
+    value = usual if value is None else value
     if value not in allowed:
         raise SourceError(
             f"The {key} of source {name!r} must be one of {', '.join(allowed)}, got {value!r}."
-            f"{nearest(str(value), allowed)}"
         )
     return value
 
