@@ -168,8 +168,8 @@ def test_rank_sees_a_source_as_it_was_trained_whatever_the_datas_normalisation(t
     tiny()
     save("a.pth", "test_vit")
     source = '[{weights: a.pth, mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.4]}, "random:1"]'
-    words = [*RANK, "--architecture", "test_vit", f"--{BACKBONE}.sources", source, "--samples", "16",
-             "--data.image_size", "160", "--json"]  # fmt: skip
+    words = [*RANK, "--architecture", "test_vit", f"--{BACKBONE}.sources", source]
+    words += ["--samples", "16", "--data.image_size", "160", "--json"]
     scores = []
     for data in (["--data.mean", "[0.5,0.4,0.3]", "--data.std", "[0.2,0.3,0.4]"], []):
         found = command(*words, *data)

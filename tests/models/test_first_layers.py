@@ -327,3 +327,19 @@ def test_a_folded_backbone_is_on_the_zoos_input(tmp_path):
     assert zoo.config["mean"] == MEAN
     assert zoo.config["sources"][0]["mean"] == [104.0, 117.0, 123.0]
     assert "mean" not in zoo.config["sources"][1]
+
+
+@pytest.mark.parametrize(
+    "file", ["faces.pth", "faces_b.pth", "plates.pth", "plates_white.pth", "stop_lines.pth"]
+)
+def test_published_detectors_compute_what_they_did_on_bgr_in_0_to_255(file, real_data):
+    path = str(real_data("zoo_mobilenet025") / file)
+    architecture = "benchmarks.mobilenet025.mobilenet025"
+    images = {"mean": MEAN, "std": STD}
+    source = PlainBackbone(architecture, [path]).net.double().eval()
+    ours = PlainBackbone(architecture, [{"weights": path, **CAFFE}], **images).net.double().eval()
+    pixels = pixels_of(source, 96)
+    wanted = output_of(source, "stage1.0.1", own_input(pixels, CAFFE))
+    found = output_of(ours, "stage1.0.1", shown(pixels, "rgb", MEAN, STD))
+    inside = (..., slice(1, -1), slice(1, -1))
+    assert (found[inside] - wanted[inside]).abs().max() < 1e-5 * wanted.abs().max()
