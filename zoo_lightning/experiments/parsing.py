@@ -50,7 +50,7 @@ from zoo_lightning.runs.run_callbacks import add_callback_options
 from zoo_lightning.runs.run_folder import CONFIG
 from zoo_lightning.sources.normalisation import statistics
 from zoo_lightning.tasks import BaseTask
-from zoo_lightning.tasks.compatibility import FROM_DATA, IMAGES
+from zoo_lightning.tasks.compatibility import FROM_DATA, OF_IMAGES
 
 SUBCOMMANDS = ("fit", *EVALUATING)
 
@@ -279,7 +279,7 @@ class ExperimentCLI(LightningCLI):
         add_logger_options(parser)
         for name in FROM_DATA:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
-        for name in IMAGES:
+        for name in OF_IMAGES:
             parser.link_arguments(
                 f"data.{name}",
                 f"model.init_args.backbone.init_args.{name}",

@@ -25,7 +25,7 @@ from zoo_lightning.experiments.strategies import check_strategy_option, check_sy
 from zoo_lightning.runs.length import check_length_options
 from zoo_lightning.sources.normalisation import statistics
 from zoo_lightning.tasks import BaseTask, PPOTask
-from zoo_lightning.tasks.compatibility import FROM_DATA, IMAGES
+from zoo_lightning.tasks.compatibility import FROM_DATA, OF_IMAGES
 from zoo_lightning.tasks.ppo import check_length
 
 SAMPLER = "--trainer.use_distributed_sampler"
@@ -319,7 +319,7 @@ def check_from_data(
                 "number comes from the data, or give other data"
             )
     backbone = given.backbone.init_args
-    for name in IMAGES:
+    for name in OF_IMAGES:
         ours = statistics(getattr(data, name, None))
         if ours and backbone.get(name) is not None and statistics(backbone[name]) != ours:
             raise ConfigError(

@@ -229,8 +229,8 @@ def _check_normalisation(mean: object, std: object, in_chans: int) -> None:
         values = statistics(given)
         if not values or len(values) not in (1, in_chans):
             raise ConfigError(
-                f"{option} must be a number for each of the {in_chans} channels, or one for all, "
-                f"and mean and std are given together; got {given!r}"
+                f"{option} must be a number for each of the {in_chans} channels that in_chans says, "
+                f"or one for all, and mean and std are given together; got {given!r}"
             )
         if option == "std" and min(values) <= 0:
             raise ConfigError(f"std must be above 0, got {given!r}")

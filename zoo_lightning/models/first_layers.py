@@ -130,7 +130,7 @@ def on_input_of(source: Adapted, architecture: Architecture) -> Adapted:
                 "with mean and std."
             )
         return source
-    if own.is_like(given) and architecture.in_chans == 3 and source.input_kernel is None:
+    if own.is_like(given) and source.input_kernel is None:
         return replace(source, expected=given)
     try:
         state = _transformed(source, architecture)
