@@ -26,12 +26,13 @@ def test_check_says_what_matched_and_needs_no_data(tiny, command):
     save("a.pth", prefix="module.")
     found = command(*CHECK, f"--{BACKBONE}.sources", "[a.pth, random:1]")
     assert found.status == 0, found.err
-    title, *lines = found.out.splitlines()
+    title, *lines, note = found.out.splitlines()
     assert title == "tiny: test_resnet (pooled features)"
     assert lines == [
         "fits          a (a.pth): 90 of 90 tensors matched under 'module.'",
         "fits          random-1 (random:1): 90 of 90 tensors matched",
     ]
+    assert note.startswith("note          preprocessing of a is unknown")
     assert not Path("runs").exists()
 
 
@@ -46,17 +47,36 @@ def test_check_names_every_source_that_does_not_fit(tiny, command):
     assert found.out.count("\nfits  ") == 2
 
 
-def test_check_warns_of_unlike_preprocessing(tiny, command):
+def run_with(name, mean, architecture="test_resnet"):
+    """A finished run whose images had another mean."""
+    Path(name).mkdir()
+    save(f"{name}/best.ckpt", architecture)
+    noted = {"mean": [mean] * 3, "std": [0.2] * 3}
+    summary = {"checkpoint": "best.ckpt", "preprocessing": noted}
+    Path(name, "summary.json").write_text(json.dumps(summary))
+
+
+def test_check_says_whose_first_layer_is_transformed_and_whose_input_is_unknown(tiny, command):
     tiny()
-    for name, mean in (("run_a", 0.5), ("run_b", 0.4)):
-        Path(name).mkdir()
-        save(f"{name}/best.ckpt")
-        noted = {"mean": [mean] * 3, "std": [0.2] * 3}
-        summary = {"checkpoint": "best.ckpt", "preprocessing": noted}
-        Path(name, "summary.json").write_text(json.dumps(summary))
-    found = command(*CHECK, "--sources", "run_a,run_b")
+    run_with("run_a", 0.5)
+    save("other.pth")
+    found = command(*CHECK, "--sources", "run_a,other.pth,builtin:faces5")
     assert found.status == 0, found.err
-    assert "warning       The sources were trained on differently normalised images" in found.out
+    lines = {line.split()[1]: line for line in found.out.splitlines() if line.startswith("fits")}
+    assert lines["run_a"].endswith("transformed from RGB in 0..1, mean 0.5, std 0.2")
+    assert "transformed" not in lines["other"]
+    assert "transformed" not in lines["faces5"]
+    assert "note          preprocessing of other is unknown" in found.out
+    assert "warning" not in found.out
+
+
+def test_check_warns_of_a_first_layer_that_cannot_be_transformed(tiny, command):
+    tiny()
+    run_with("run_a", 0.5, "test_nfnet")
+    found = command(*CHECK, "--sources", "run_a", "--architecture", "test_nfnet",
+                    "--model.backbone", "PlainBackbone")  # fmt: skip
+    assert found.status == 0, found.err
+    assert "warning       Sources see images that are normalised otherwise" in found.out
 
 
 @pytest.mark.parametrize(
@@ -141,3 +161,21 @@ def test_rank_finds_the_source_that_tells_classes_apart(tiny, class_root, comman
     assert [row["name"] for row in content["rows"]] == ["trained", "random-7"]
     assert content["rows"][0]["h_score"] > content["rows"][1]["h_score"]
     assert command(*RANK, "--sources=random:7,trained", "--json").out == found.out
+
+
+def test_rank_sees_a_source_as_it_was_trained_whatever_the_datas_normalisation(tiny, command):
+    # A vision transformer has no padding, in which 0 is another colour in each normalisation.
+    tiny()
+    save("a.pth", "test_vit")
+    source = '[{weights: a.pth, mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.4]}, "random:1"]'
+    words = [*RANK, "--architecture", "test_vit", f"--{BACKBONE}.sources", source]
+    words += ["--samples", "16", "--data.image_size", "160", "--json"]
+    scores = []
+    for data in (["--data.mean", "[0.5,0.4,0.3]", "--data.std", "[0.2,0.3,0.4]"], []):
+        found = command(*words, *data)
+        assert found.status == 0, found.err
+        rows = {row["name"]: row for row in json.loads(found.out)["rows"]}
+        scores.append(rows)
+    (same, other) = scores
+    assert other["a"]["logme"] == pytest.approx(same["a"]["logme"], rel=1e-3)
+    assert other["random-1"]["logme"] != pytest.approx(same["random-1"]["logme"], rel=1e-3)

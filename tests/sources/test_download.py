@@ -12,7 +12,7 @@ import torchvision
 from zoo_lightning.errors import SourceError
 from zoo_lightning.sources import download
 from zoo_lightning.sources.download import cache_folder, cached_name, fetch
-from zoo_lightning.sources.reading import read_weights
+from zoo_lightning.sources.reading import IMAGENET, read_weights
 from zoo_lightning.sources.spec import Source
 
 
@@ -118,13 +118,9 @@ def test_files_of_one_name_from_two_servers_do_not_mix():
 
 
 @pytest.mark.parametrize(
-    ("name", "mean"),
-    [
-        ("ResNet50_Weights.IMAGENET1K_V1", (0.485, 0.456, 0.406)),
-        ("MaskRCNN_ResNet50_FPN_Weights.COCO_V1", (0.485, 0.456, 0.406)),
-    ],
+    "name", ["ResNet50_Weights.IMAGENET1K_V1", "MaskRCNN_ResNet50_FPN_Weights.COCO_V1"]
 )
-def test_torchvision_weights_are_checked_by_their_names_digest(name, mean, small, monkeypatch):
+def test_torchvision_weights_are_checked_by_their_names_digest(name, small, monkeypatch):
     asked = []
 
     def fake(url, sha256, file_name):
@@ -138,7 +134,7 @@ def test_torchvision_weights_are_checked_by_their_names_digest(name, mean, small
     url = torchvision.models.get_weight(name).url
     file_name = url.rpartition("/")[2]
     assert asked == [(url, file_name.rpartition("-")[2].removesuffix(".pth"), file_name)]
-    assert weights.mean == mean
+    assert weights.normalisation == IMAGENET
 
 
 def test_unknown_torchvision_weights_name_the_nearest():

@@ -246,7 +246,7 @@ def test_a_hostile_card_beside_weights_is_not_obeyed(tmp_path, monkeypatch, smal
     monkeypatch.chdir(tmp_path)
     save_file(small, "w.safetensors")
     Path("w.yaml").write_text(CARDS[kind])
-    assert read_weights(Source("a", "w.safetensors"), "test_resnet").mean is None
+    assert read_weights(Source("a", "w.safetensors"), "test_resnet").normalisation is None
     assert not Path("marker").exists()
 
 

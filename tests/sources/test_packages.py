@@ -9,6 +9,7 @@ import torch
 
 from zoo_lightning.errors import SourceError
 from zoo_lightning.sources.inspecting import inspect
+from zoo_lightning.sources.normalisation import Normalisation
 from zoo_lightning.sources.packages import KNOWN, find_in_package
 from zoo_lightning.sources.reading import read_weights
 from zoo_lightning.sources.spec import Source, parse_source
@@ -41,7 +42,7 @@ def test_the_weight_file_is_found_and_the_package_is_not_imported(package, refer
     assert "some_weights" not in sys.modules
     weights = read_weights(Source("x", f"package:{reference}"), "test_resnet")
     assert len(weights.state) == 90
-    assert weights.mean is None
+    assert weights.normalisation is None
 
 
 @pytest.mark.parametrize(
@@ -107,8 +108,7 @@ def test_efficientnet_lite0_needs_neither_match_nor_preprocessing_to_be_told(pla
     (adapted,) = load_sources([parse_source(LITE0)], "tf_efficientnet_lite0", reference)
     assert adapted.report.by_order
     assert adapted.report.unused == ["_fc.weight", "_fc.bias"]
-    assert adapted.mean == pytest.approx([127 / 255] * 3)
-    assert adapted.std == pytest.approx([128 / 255] * 3)
+    assert adapted.own == Normalisation((127 / 255,) * 3, (128 / 255,) * 3)
     assert inspect(parse_source(LITE0), "tf_efficientnet_lite0").architecture.fits
 
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from zoo_lightning.errors import ArchitectureError, SourceError
+from zoo_lightning.sources.normalisation import Normalisation
 from zoo_lightning.sources.reading import read_weights
 from zoo_lightning.sources.spec import Source
 
@@ -55,7 +56,7 @@ def test_weights_are_read_from_timms_cache(offline, small, assert_same):
     )
     weights = read("timm:test_resnet.r160_in1k")
     assert_same(weights.state, small)
-    assert weights.mean == weights.std == (0.5, 0.5, 0.5)
+    assert weights.normalisation == Normalisation((0.5,) * 3, (0.5,) * 3)
 
 
 @pytest.mark.parametrize("weights", ["timm:test_resnet.r160_in1k", "hf-hub:timm/test_resnet.r160"])
@@ -97,13 +98,12 @@ def test_a_run_folder_gives_its_best_checkpoint(small, tmp_path, assert_same):
     (tmp_path / "checkpoints").mkdir()
     state = {f"backbone.net.{key}": value for key, value in small.items()}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "checkpoints" / "best.ckpt")
-    summary = {"checkpoint": "checkpoints/best.ckpt", "preprocessing": {"mean": [1], "std": "?"}}
+    summary = {"checkpoint": "checkpoints/best.ckpt", "preprocessing": {"mean": [1], "std": [2]}}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     weights = read(str(tmp_path))
     assert_same(weights.state, state)
     assert weights.origin.endswith("best.ckpt")
-    assert weights.mean == (1.0,)
-    assert weights.std is None
+    assert weights.normalisation == Normalisation((1.0,), (2.0,))
 
 
 def test_a_container_is_taken_of_a_run_folder_too(small, tmp_path, assert_same):

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from zoo_lightning.errors import SourceError
 from zoo_lightning.sources.inspecting import inspect
+from zoo_lightning.sources.normalisation import Normalisation
 from zoo_lightning.sources.reading import read_weights
 from zoo_lightning.sources.spec import parse_source
 from zoo_lightning.sources.zoo import load_sources
@@ -47,7 +48,8 @@ def read(weights, architecture="test_resnet", **options):
 def test_parts_are_read_through_their_folder_or_index(sharded, state, assert_same):
     for given in (sharded, sharded / INDEX):
         assert_same(dict(sorted(read(given).state.items())), dict(sorted(state.items())))
-    assert read(sharded).mean == (0.5, 0.5, 0.5)
+    for given in (sharded, sharded / INDEX):
+        assert read(given).normalisation == Normalisation((0.5,) * 3, (0.2,) * 3)
     assert inspect(parse_source(str(sharded / INDEX)), "test_resnet").tensors == len(state)
     assert inspect(parse_source(str(sharded)), "test_resnet").tensors == len(state)
 
@@ -65,9 +67,9 @@ def test_a_folder_as_the_hub_has_it_is_a_source(name, tmp_path, state, assert_sa
     save_file(tensors, path) if name.endswith("safetensors") else torch.save(tensors, path)
     found = read(tmp_path)
     assert_same(dict(sorted(found.state.items())), dict(sorted(state.items())))
-    assert found.mean is None
+    assert found.normalisation is None
     (tmp_path / "config.json").write_text("not JSON")
-    assert read(tmp_path).mean is None
+    assert read(tmp_path).normalisation is None
 
 
 def test_what_cannot_be_read_is_refused_by_name(sharded):

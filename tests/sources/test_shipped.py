@@ -10,6 +10,7 @@ from zoo_lightning import PlainBackbone
 from zoo_lightning.errors import SourceError
 from zoo_lightning.sources import shipped
 from zoo_lightning.sources.files import read_file
+from zoo_lightning.sources.normalisation import Normalisation
 from zoo_lightning.sources.reading import read_weights
 from zoo_lightning.sources.shipped import Card, Policy, Preprocessing, ReportedMetric
 from zoo_lightning.sources.spec import Source
@@ -27,6 +28,8 @@ CARD = Card(
     commit="abc1234",
     license="Apache-2.0",
 )
+
+OWN = Normalisation((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
 
 
 @pytest.fixture
@@ -51,17 +54,17 @@ def test_what_is_shipped_is_read_again(folder, small, assert_same):
 def test_a_builtin_source_brings_its_preprocessing(folder, small):
     shipped.ship(small, CARD, folder)
     weights = read_weights(Source("k", "builtin:keypoints"), "test_resnet")
-    assert (weights.mean, weights.std) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
+    assert weights.normalisation == OWN
     assert weights.origin == str(folder / "keypoints.safetensors")
 
 
 def test_a_card_beside_a_file_is_heeded(tmp_path, small):
     path = shipped.ship(small, CARD, tmp_path)
-    assert read_weights(Source("k", str(path)), "test_resnet").mean == (0.5, 0.4, 0.3)
+    assert read_weights(Source("k", str(path)), "test_resnet").normalisation == OWN
     with pytest.raises(SourceError, match="architecture test_resnet"):
         read_weights(Source("k", str(path)), "resnet18")
     path.with_suffix(".yaml").write_text("some: other file")
-    assert read_weights(Source("k", str(path)), "resnet18").mean is None
+    assert read_weights(Source("k", str(path)), "resnet18").normalisation is None
 
 
 def test_an_unknown_builtin_names_the_nearest(folder, small):

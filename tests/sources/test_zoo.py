@@ -7,18 +7,21 @@ from zoo_lightning.errors import ArchitectureError, SourceError
 from zoo_lightning.methods import PlainBackbone
 from zoo_lightning.models.backbone import ZooBackbone
 from zoo_lightning.sources.adapting import Adapted, MatchReport
+from zoo_lightning.sources.normalisation import Normalisation
 from zoo_lightning.sources.spec import Source, parse_sources
 from zoo_lightning.sources.zoo import (
-    check_normalisation,
     check_preprocessing,
     load_sources,
+    unknown_preprocessing,
     weights_wanted,
     without_weights,
 )
 
 
-def loaded(name, mean, std=(0.2, 0.2, 0.2)):
-    return Adapted({}, MatchReport(0, 0, "", [], []), Source(name, "random:0"), mean, std)
+def loaded(name, mean, weights="a.pth", problem=""):
+    own = Normalisation(mean, (0.2,) * len(mean)) if mean else None
+    source = Source(name, weights)
+    return Adapted({}, MatchReport(0, 0, "", [], []), source, own, expected=own, problem=problem)
 
 
 def test_a_zoo_comes_in_order(small, small_reference, tmp_path, assert_same):
@@ -33,22 +36,21 @@ def test_a_zoo_comes_in_order(small, small_reference, tmp_path, assert_same):
 @pytest.mark.parametrize("channels", [1, 4])
 def test_a_zoo_is_fitted_to_other_channels(channels, plain_state):
     reference = plain_state("test_resnet", in_chans=channels)
-    (each,) = load_sources([Source("r", "random:1")], "test_resnet", reference, channels)
+    (each,) = load_sources([Source("r", "random:1")], "test_resnet", reference)
     assert each.state["conv1.0.weight"].shape[1] == channels
     assert each.report.adapted_input
 
 
-def test_preprocessing_is_fitted_to_other_channels(small, plain_state, monkeypatch, tmp_path):
+def test_a_sources_own_declaration_replaces_what_is_known(small, small_reference, tmp_path):
     (tmp_path / "summary.json").write_text(
         '{"checkpoint": "w.pt", "preprocessing": {"mean": [0.1, 0.2, 0.6], "std": [1, 2, 3]}}'
     )
     torch.save(small, tmp_path / "w.pt")
-    sources = [Source("r", str(tmp_path))]
-    for channels, std in {1: (2.0,), 3: (1.0, 2.0, 3.0), 4: (1.0, 2.0, 3.0, 1.0)}.items():
-        reference = plain_state("test_resnet", in_chans=channels)
-        (each,) = load_sources(sources, "test_resnet", reference, channels)
-        assert each.std == std
-        assert len(each.mean) == channels
+    caffe = {"mean": [104, 117, 123], "range": "0..255", "channels": "bgr"}
+    sources = [str(tmp_path), {"weights": str(tmp_path), **caffe}]
+    known, declared = load_sources(parse_sources(sources), "test_resnet", small_reference)
+    assert known.own == Normalisation((0.1, 0.2, 0.6), (1, 2, 3))
+    assert declared.own == Normalisation((104, 117, 123), (1, 1, 1), "0..255", "bgr")
 
 
 def test_an_error_names_the_source(small_reference, tmp_path):
@@ -68,37 +70,34 @@ def test_an_architecture_that_is_not_timms_needs_no_name(tmp_path):
 
     torch.save({"policy": build().state_dict()}, tmp_path / "p.pt")
     sources = parse_sources([str(tmp_path / "p.pt"), "random:1"])
-    zoo = load_sources(sources, None, build().state_dict(), 4, build)
+    zoo = load_sources(sources, None, build().state_dict(), build)
     assert [each.report.prefix for each in zoo] == ["policy.", ""]
     assert not any(each.report.adapted_input for each in zoo)
 
 
-def test_sources_that_disagree_on_preprocessing_are_named():
+def test_sources_that_expect_different_input_are_named():
     zoo = [loaded("a", (0.5, 0.5, 0.5)), loaded("b", (0.4, 0.5, 0.5)), loaded("c", None)]
     text = check_preprocessing(zoo)
-    assert "a: mean (0.500, 0.500, 0.500), std (0.200, 0.200, 0.200); b: mean (0.400" in text
+    assert "a: RGB in 0..1, mean 0.5, std 0.2; b: RGB in 0..1, mean (0.4, 0.5, 0.5)" in text
     assert "c:" not in text
 
 
-def test_sources_that_agree_give_no_warning():
+def test_sources_that_expect_one_input_give_no_warning():
     assert check_preprocessing([loaded("a", (0.5,)), loaded("b", (0.50001,))]) is None
+    assert check_preprocessing([loaded("a", (0.5,)), loaded("b", (0.5, 0.5, 0.5))]) is None
     assert check_preprocessing([loaded("a", (0.5,)), loaded("b", None)]) is None
     assert check_preprocessing([]) is None
 
 
-def test_data_that_are_normalised_unlike_the_sources_are_told_what_to_set():
-    zoo = [loaded("a", (0.5, 0.5, 0.5)), loaded("b", None)]
-    text = check_normalisation(zoo, (0.485, 0.456, 0.406), (0.2, 0.2, 0.2))
-    assert "but the data are by mean (0.485, 0.456, 0.406)" in text
-    assert "--data.mean '[0.500, 0.500, 0.500]' --data.std '[0.200, 0.200, 0.200]'" in text
-    assert check_normalisation(zoo, (0.498, 0.5, 0.502), (0.2, 0.2, 0.2)) is None
+def test_a_first_layer_that_could_not_be_transformed_gives_its_reason():
+    zoo = [loaded("a", (0.5,), problem="no bias"), loaded("b", (0.5,))]
+    assert "a: no bias" in check_preprocessing(zoo)
 
 
-def test_sources_that_differ_or_are_unknown_say_nothing_of_the_data():
-    data = (0.1,), (0.2,)
-    assert check_normalisation([loaded("a", (0.5,)), loaded("b", (0.4,))], *data) is None
-    assert check_normalisation([loaded("a", None)], *data) is None
-    assert check_normalisation([], *data) is None
+def test_sources_of_unknown_preprocessing_are_named_but_not_random_ones():
+    zoo = [loaded("a", (0.5,)), loaded("b", None), loaded("c", None, weights="random:1")]
+    assert "preprocessing of b is unknown" in unknown_preprocessing(zoo)
+    assert unknown_preprocessing([zoo[0], zoo[2]]) is None
 
 
 def test_weights_are_unwanted_only_within_the_context():

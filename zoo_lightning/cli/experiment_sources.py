@@ -27,7 +27,7 @@ from zoo_lightning.models.architecture import Architecture
 from zoo_lightning.models.backbone import load_architecture
 from zoo_lightning.sources.adapting import Adapted
 from zoo_lightning.sources.spec import Source
-from zoo_lightning.sources.zoo import check_preprocessing
+from zoo_lightning.sources.zoo import check_preprocessing, unknown_preprocessing
 from zoo_lightning.tasks import PPOTask
 from zoo_lightning.transfer.ranking import Ranking, rank_sources
 from zoo_lightning.transfer.relations import relate
@@ -161,9 +161,10 @@ def check(
             print(f"fits          {source.name} ({source.weights}): {reports[source.name]}")
         else:
             print(f"does not fit  {failing[source.name]}")
-    warning = check_preprocessing(fitting)
-    if warning:
+    if warning := check_preprocessing(fitting):
         print(f"warning       {warning}")
+    if note := unknown_preprocessing(fitting):
+        print(f"note          {note}")
     _refuse_failing(failing, len(sources), architecture, "see their lines above")
 
 
@@ -196,6 +197,8 @@ def _fit_all(architecture: Architecture, sources: Sequence[Source]) -> list[Adap
 def _warn_of_preprocessing(fitting: Sequence[Adapted]) -> None:
     if warning := check_preprocessing(fitting):
         print(f"warning: {warning}", file=sys.stderr)
+    if note := unknown_preprocessing(fitting):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def rank(

@@ -196,8 +196,8 @@ def write(
     """
     path = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', source.source.name)}.safetensors"
     noted = {"architecture": architecture.label, **metadata}
-    if source.mean is not None and source.std is not None:
-        noted["preprocessing"] = json.dumps({"mean": source.mean, "std": source.std})
+    if source.expected is not None:
+        noted["preprocessing"] = json.dumps(source.expected.as_dict())
     write_tensors(source.state, path, noted)
     return path
 

@@ -84,7 +84,7 @@ from zoo_lightning.runs.run_folder import (
     write_summary,
 )
 from zoo_lightning.sources.own_runs import SUMMARY
-from zoo_lightning.sources.zoo import check_normalisation, without_weights
+from zoo_lightning.sources.zoo import without_weights
 from zoo_lightning.tasks import BaseTask
 from zoo_lightning.tasks.compatibility import take_value_range
 
@@ -416,9 +416,6 @@ class ZooCLI(ExperimentCLI):
         lines += one_network_note(self.model)
         lines += [self.length.line] if self.length else []
         lines += [f"run folder    {self.run_dir}", ""]
-        noted = preprocessing_of(self.datamodule)
-        if noted and (warning := check_normalisation(self.model.backbone.loaded, **noted)):
-            lines.insert(2, f"warning       {warning}")
         rank_zero_info("\n".join(lines))
         self._begin_logging()
 

@@ -178,7 +178,11 @@ def as_plain(task: Task) -> Task:
     options = {key: value for key, value in task.hparams.items() if key != "backbone"}
     with without_weights():
         backbone = PlainBackbone(
-            architecture.name, None, "uniform", architecture.output, architecture.in_chans
+            architecture.name,
+            output=architecture.output,
+            in_chans=architecture.in_chans,
+            mean=list(architecture.mean) if architecture.mean else None,
+            std=list(architecture.std) if architecture.std else None,
         )
     backbone.sources = task.backbone.sources
     plain = type(task)(backbone, **options)

@@ -48,8 +48,9 @@ from zoo_lightning.loggers.selection import add_logger_options
 from zoo_lightning.runs.length import LengthFromData, Scale
 from zoo_lightning.runs.run_callbacks import add_callback_options
 from zoo_lightning.runs.run_folder import CONFIG
+from zoo_lightning.sources.normalisation import statistics
 from zoo_lightning.tasks import BaseTask
-from zoo_lightning.tasks.compatibility import FROM_DATA
+from zoo_lightning.tasks.compatibility import FROM_DATA, OF_IMAGES
 
 SUBCOMMANDS = ("fit", *EVALUATING)
 
@@ -279,6 +280,13 @@ class ExperimentCLI(LightningCLI):
         add_logger_options(parser)
         for name in FROM_DATA:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        for name in OF_IMAGES:
+            parser.link_arguments(
+                f"data.{name}",
+                f"model.init_args.backbone.init_args.{name}",
+                compute_fn=_numbers,
+                apply_on="instantiate",
+            )
         parser.link_arguments(
             "seed_everything", "data.init_args.seed", compute_fn=_data_seed, apply_on="parse"
         )
@@ -321,6 +329,12 @@ class ExperimentCLI(LightningCLI):
 def _data_seed(seed: bool | int) -> int:
     """Seed of the data: the run's, or 0 where the run's is random."""
     return 0 if isinstance(seed, bool) else seed
+
+
+def _numbers(values: Any) -> list[float] | None:
+    """Mean or deviation of a data module's images; ``None`` where a module has another kind."""
+    found = statistics(values)
+    return list(found) if found else None
 
 
 NOT_SHOWN = ("Tip:", "Trainer already configured with model summary callbacks")

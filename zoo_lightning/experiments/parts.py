@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
@@ -37,13 +38,22 @@ def experiment_zoo(options: Any, experiment: str) -> tuple[Architecture, list[So
             f"{experiment} has no sources; expected at least one: give --sources A,B or an "
             "experiment that has some"
         )
-    return architecture_of(init_args), parse_sources(given)
+    return architecture_of(init_args, options.data), parse_sources(given)
 
 
-def architecture_of(init_args: Mapping[str, Any]) -> Architecture:
-    """Return the architecture of a backbone's options."""
+def architecture_of(init_args: Mapping[str, Any], data: Any = None) -> Architecture:
+    """Return the architecture of a backbone's options.
+
+    Args:
+        init_args: the backbone's options.
+        data: ``class_path`` and ``init_args`` of the data, whose images it gets; ``None`` takes
+            their normalisation from the backbone's options alone.
+    """
     output, in_chans = init_args.get("output", "pooled"), init_args.get("in_chans", 3)
-    return Architecture(init_args["architecture"], output, in_chans)
+    images = init_args.get("mean"), init_args.get("std")
+    architecture = Architecture(init_args["architecture"], output, in_chans, *images)
+    given = (data or {}).get("init_args") or {}
+    return architecture.with_images_of(SimpleNamespace(**dict(given)))
 
 
 def plain_data(described: Any) -> LightningDataModule:

@@ -23,8 +23,9 @@ from zoo_lightning.experiments.refused_callbacks import (
 )
 from zoo_lightning.experiments.strategies import check_strategy_option, check_sync
 from zoo_lightning.runs.length import check_length_options
+from zoo_lightning.sources.normalisation import statistics
 from zoo_lightning.tasks import BaseTask, PPOTask
-from zoo_lightning.tasks.compatibility import FROM_DATA
+from zoo_lightning.tasks.compatibility import FROM_DATA, OF_IMAGES
 from zoo_lightning.tasks.ppo import check_length
 
 SAMPLER = "--trainer.use_distributed_sampler"
@@ -293,7 +294,7 @@ def check_limits(trainer: Trainer, data: LightningDataModule, stages: Sequence[s
 def check_from_data(
     options: Any, arguments: Sequence[str], task: BaseTask, data: LightningDataModule
 ) -> None:
-    """Refuse a number of classes, points or actions that differs from the data's.
+    """Refuse a number of classes, points or actions, or a normalisation, other than the data's.
 
     Args:
         options: parsed options of the model.
@@ -316,4 +317,13 @@ def check_from_data(
             raise ConfigError(
                 f"model.{name} is {given[name]}, but the data have {ours}; leave it out, for the "
                 "number comes from the data, or give other data"
+            )
+    backbone = given.backbone.init_args
+    for name in OF_IMAGES:
+        ours = statistics(getattr(data, name, None))
+        if ours and backbone.get(name) is not None and statistics(backbone[name]) != ours:
+            raise ConfigError(
+                f"model.backbone.{name} is {backbone[name]}, but the data's images have "
+                f"{list(ours)}; leave it out, for it comes from the data, or give "
+                f"data.{name}"
             )

@@ -75,7 +75,8 @@ def source_artifact(
 
     metadata: dict[str, Any] = {**vars(source)}
     if found is not None:
-        metadata |= {"matched": found.report.summary(), "mean": found.mean, "std": found.std}
+        own = found.own and found.own.as_dict()
+        metadata |= {"matched": found.report.summary(), "preprocessing": own}
     artifact = wandb.Artifact(artifact_name(f"source-{source.name}"), "source", metadata=metadata)
     origin = Path(found.origin) if found is not None and found.origin else None
     file = origin if origin is not None and origin.is_file() else None

@@ -34,7 +34,11 @@ def use_plain_backbone(options: Options, sources: Sequence[Any], **changes: Any)
         changes: further options of :class:`~zoo_lightning.models.plain.PlainBackbone`.
     """
     before = options["model"]["init_args"]["backbone"]["init_args"]
-    kept = {key: before[key] for key in ("architecture", "output", "in_chans") if key in before}
+    kept = {
+        key: before[key]
+        for key in ("architecture", "output", "in_chans", "mean", "std")
+        if key in before
+    }
     options["model"]["init_args"]["backbone"] = {
         "class_path": "PlainBackbone",
         "init_args": {**kept, "sources": list(sources), **changes},

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import timm
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from zoo_lightning.errors import ArchitectureError, ConfigError, nearest
 from zoo_lightning.nn.norm_search import NormSearch, is_norm
+from zoo_lightning.sources.normalisation import Normalisation, statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -63,23 +64,49 @@ class Architecture:
         output: ``pooled`` features ``(B, F)``, the last feature ``map`` ``(B, F, H, W)``, or the
             list of ``stages`` (timm's ``features_only``).
         in_chans: number of channels of the input image.
+        mean: mean of each channel, or one for all, by which the zoo's images in [0, 1] are
+            normalised; ``None`` if unknown, and sources are then used as they are.
+        std: standard deviation of each channel, or one for all, likewise.
 
     Raises:
         ArchitectureError: there is no such timm model or import path, or it cannot be called
             without arguments.
-        ConfigError: ``output`` is unknown.
+        ConfigError: ``output`` is unknown, or ``mean`` and ``std`` are no numbers for the channels.
     """
 
     name: str | Callable[[], nn.Module]
     output: Output = "pooled"
     in_chans: int = 3
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
+        for option in ("mean", "std"):  # lists, of configurations, cannot be hashed
+            if isinstance(values := getattr(self, option), list):
+                object.__setattr__(self, option, tuple(values))
+        _check_normalisation(self.mean, self.std, self.in_chans)
         if self.output not in ("pooled", "map", "stages"):
             raise ConfigError(f"output must be one of pooled, map, stages, got {self.output!r}")
         if not self.is_timm:
             _check_factory(self.label, self._factory())
         vouch_for(self.label)
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """Normalisation of the zoo's images; ``None`` if unknown."""
+        if self.mean is None or self.std is None:
+            return None
+        return Normalisation(tuple(self.mean), tuple(self.std))
+
+    def with_images_of(self, data: object) -> Architecture:
+        """Copy with the normalisation of a data module's images; itself if the module has none.
+
+        Args:
+            data: data module with ``mean`` and ``std``, as those of this package.
+        """
+        mean, std = (statistics(getattr(data, name, None)) for name in ("mean", "std"))
+        fitting = all(values and len(values) in (1, self.in_chans) for values in (mean, std))
+        return replace(self, mean=mean, std=std) if fitting else self
 
     @property
     def is_timm(self) -> bool:
@@ -188,6 +215,25 @@ class Architecture:
 def stage_key(key: str) -> str:
     """Convert a plain network's state-dict key to that of timm's flattened ``features_only``."""
     return key.replace(".", "_", 1)
+
+
+def _check_normalisation(mean: object, std: object, in_chans: int) -> None:
+    """Check the mean and deviation of the zoo's images.
+
+    Raises:
+        ConfigError: one is given without the other, or they are no numbers for the channels.
+    """
+    if mean is None and std is None:
+        return
+    for option, given in (("mean", mean), ("std", std)):
+        values = statistics(given)
+        if not values or len(values) not in (1, in_chans):
+            raise ConfigError(
+                f"{option} must be a number for each of the {in_chans} channels of in_chans, "
+                f"or one for all, and mean and std are given together; got {given!r}"
+            )
+        if option == "std" and min(values) <= 0:
+            raise ConfigError(f"std must be above 0, got {given!r}")
 
 
 def _import_factory(path: str) -> Callable[[], nn.Module]:

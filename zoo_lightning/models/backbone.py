@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from zoo_lightning.errors import ArchitectureError, ConfigError
 from zoo_lightning.models.aggregable import check_network
 from zoo_lightning.models.architecture import Architecture, Output, Trace, trace
+from zoo_lightning.models.first_layers import on_input_of
 from zoo_lightning.models.initialization import (
     GateInit,
     NormWeights,
@@ -32,8 +33,14 @@ from zoo_lightning.nn.folding import fold_state
 from zoo_lightning.nn.gate import GATES, Gating, share_gate
 from zoo_lightning.nn.norm_search import is_norm
 from zoo_lightning.sources.adapting import Adapted
+from zoo_lightning.sources.normalisation import KEYS
 from zoo_lightning.sources.spec import Source, parse_sources
-from zoo_lightning.sources.zoo import check_preprocessing, load_sources, weights_wanted
+from zoo_lightning.sources.zoo import (
+    check_preprocessing,
+    load_sources,
+    unknown_preprocessing,
+    weights_wanted,
+)
 
 Align = Literal["none", "released", "spatial", "all"]
 
@@ -155,6 +162,8 @@ class Backbone(nn.Module):
         warning = check_preprocessing(self.loaded)
         if warning:
             lines.append(f"warning       {warning}")
+        if self.architecture.normalisation and (note := unknown_preprocessing(self.loaded)):
+            lines.append(f"note          {note}")
         lines.append(
             f"parameters    {counts['training']:,} while training, {counts['folded']:,} folded"
         )
@@ -208,7 +217,7 @@ class ZooBackbone(Backbone):
     Args:
         architecture: timm model name, import path or function that builds the ordinary network.
         sources: at least one source; each a string or a mapping (``name``, ``weights``, ``prefix``,
-            ``match``), see :mod:`zoo_lightning.sources.spec`.
+            ``match``, its preprocessing and more), see :mod:`zoo_lightning.sources.spec`.
         mode: ``full`` for one kernel per sample, ``lite`` for one per batch in training and one
             for all afterwards.
         align: which layers have a channel alignment: ``none``, ``spatial`` (kernels larger than
@@ -223,14 +232,19 @@ class ZooBackbone(Backbone):
             of norm layers and others): ``uniform``, ``gates`` for the numbers of ``gate_init``, or
             a number for each source. Divided by their sum.
         output: features to return: ``pooled``, ``map`` or ``stages``.
-        in_chans: number of channels of the input image; sources' first kernels are adapted by
-            timm's rule.
+        in_chans: number of channels of the input image; first kernels of sources whose
+            preprocessing is unknown are adapted by timm's rule.
         plan: how aggregated layers compute, which changes speed only: ``auto`` by a cost model,
             ``benchmark`` by timing each shape once, ``reference`` by the equation as it stands, or
             the same way everywhere by its name.
         gating: kind of the gates: ``sigmoid``, independent for each source, as in the paper; for
             comparison ``softmax``, which sums to one, ``constant``, learned weights that do not
             depend on the input, or ``shared``, one gate for all layers after the first.
+        mean: mean of each channel, or one for all, by which the images in [0, 1] are normalised
+            before the backbone gets them. First layers of sources whose preprocessing is known are
+            transformed to these images, see ``docs/preprocessing.md``. ``None`` uses sources as
+            they are. On the command line it comes from the data.
+        std: standard deviation that each channel is then divided by, likewise.
 
     Raises:
         ArchitectureError: the architecture is unknown, or a layer cannot be aggregated.
@@ -250,9 +264,11 @@ class ZooBackbone(Backbone):
         in_chans: int = 3,
         plan: str = "auto",
         gating: Gating = "sigmoid",
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
     ) -> None:
         parsed = parse_sources(sources)
-        super().__init__(Architecture(architecture, output, in_chans), parsed)
+        super().__init__(Architecture(architecture, output, in_chans, mean, std), parsed)
         if not parsed:
             raise ConfigError(
                 "sources must have at least one source, got none; for random weights use "
@@ -372,18 +388,27 @@ def plain_config(
     """Convert constructor arguments to plain types, which a checkpoint can hold."""
     return {
         "architecture": architecture.label,
-        "sources": [vars(source).copy() for source in sources],
+        "sources": [plain_source(source) for source in sources],
         **{k: list(v) if isinstance(v, (list, tuple)) else v for k, v in options.items()},
         "output": architecture.output,
         "in_chans": architecture.in_chans,
+        "mean": architecture.mean and list(architecture.mean),
+        "std": architecture.std and list(architecture.std),
     }
+
+
+def plain_source(source: Source) -> dict[str, Any]:
+    """Convert a source to plain types, without the preprocessing that it does not declare."""
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(source).items()}
+    return {key: value for key, value in values.items() if key not in KEYS or value is not None}
 
 
 def load_architecture(architecture: Architecture, sources: Sequence[Source]) -> list[Adapted]:
     """Read the sources' weights and fit them to an architecture.
 
     With the output ``stages``, sources may lack parameters that the stages do not use, such as the
-    last layers of a classifier; these keep their random values.
+    last layers of a classifier; these keep their random values. First layers are transformed to the
+    architecture's images, if their normalisation and the source's are known.
 
     Args:
         architecture: architecture to fit the weights to.
@@ -398,8 +423,8 @@ def load_architecture(architecture: Architecture, sources: Sequence[Source]) -> 
     initial = architecture.plain().state_dict()
     reference = {key: initial[key] for key in architecture.used_keys(initial)}
     name = architecture.label if architecture.is_timm else None
-    loaded = load_sources(sources, name, reference, architecture.in_chans, architecture.plain)
-    return [replace(each, state=initial | each.state) for each in loaded]
+    loaded = load_sources(sources, name, reference, architecture.plain)
+    return [on_input_of(replace(each, state=initial | each.state), architecture) for each in loaded]
 
 
 @torch.no_grad()

@@ -83,6 +83,10 @@ class KnowledgeFlow(Backbone):
         alone: fraction of the training after which ``p_0`` is 1, in (0, 1].
         output: features to return: ``pooled`` or ``map``.
         in_chans: number of channels of the input image.
+        mean: mean of each channel, or one for all, by which the images in [0, 1] are normalised;
+            first layers of sources are transformed to it, see ``docs/preprocessing.md``. ``None``
+            uses sources as they are.
+        std: standard deviation that each channel is then divided by, likewise.
 
     Raises:
         ArchitectureError: timm declares no stages of the network.
@@ -100,9 +104,11 @@ class KnowledgeFlow(Backbone):
         alone: float = 0.5,
         output: Output = "pooled",
         in_chans: int = 3,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
     ) -> None:
         parsed = parse_sources(sources)
-        super().__init__(Architecture(architecture, output, in_chans), parsed)
+        super().__init__(Architecture(architecture, output, in_chans, mean, std), parsed)
         _check(parsed, start, own, dependence, alone, output)
         self.dependence, self.alone = dependence, alone
         self.config = plain_config(

@@ -36,6 +36,10 @@ class PlainBackbone(Backbone):
             training data.
         output: features to return: ``pooled``, ``map`` or ``stages``.
         in_chans: number of channels of the input image.
+        mean: mean of each channel, or one for all, by which the images in [0, 1] are normalised;
+            first layers of sources are transformed to it, see ``docs/preprocessing.md``. ``None``
+            uses sources as they are.
+        std: standard deviation that each channel is then divided by, likewise.
 
     Raises:
         ArchitectureError: the architecture is unknown.
@@ -50,9 +54,11 @@ class PlainBackbone(Backbone):
         weights: AverageWeights | list[float] = "uniform",
         output: Output = "pooled",
         in_chans: int = 3,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
     ) -> None:
         parsed = parse_sources(sources or [])
-        super().__init__(Architecture(architecture, output, in_chans), parsed)
+        super().__init__(Architecture(architecture, output, in_chans, mean, std), parsed)
         self.config = plain_config(self.architecture, parsed, weights=weights)
         self.weights = weights
         shares = average_shares(weights, parsed, weights_wanted()) if parsed else None

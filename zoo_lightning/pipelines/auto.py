@@ -265,7 +265,7 @@ def related_sources(plan: Plan, folder: Path, execution: Execution) -> dict[str,
 def _relations(plan: Plan) -> tuple[Relations, list[float]]:
     """Relate the sources, and find their shares in the informed average."""
     init_args = plan.options["model"]["init_args"]["backbone"]["init_args"]
-    architecture = architecture_of(init_args)
+    architecture = architecture_of(init_args, plan.options["data"])
     sources = parse_sources(list(plan.sources.values()))
     described = copy.deepcopy(plan.options["data"])
     described["init_args"]["seed"] = plan.options["seed_everything"]  # the split that is trained on

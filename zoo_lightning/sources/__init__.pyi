@@ -8,6 +8,7 @@ from .guessing import guess as guess
 from .inspecting import Inspection as Inspection
 from .inspecting import format_inspection as format_inspection
 from .inspecting import inspect as inspect
+from .normalisation import Normalisation as Normalisation
 from .reading import SourceWeights as SourceWeights
 from .reading import read_weights as read_weights
 from .shipped import Card as Card
@@ -19,4 +20,5 @@ from .spec import parse_source as parse_source
 from .spec import parse_sources as parse_sources
 from .zoo import check_preprocessing as check_preprocessing
 from .zoo import load_sources as load_sources
+from .zoo import unknown_preprocessing as unknown_preprocessing
 from .zoo import without_weights as without_weights

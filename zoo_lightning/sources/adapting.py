@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoo_lightning.errors import SourceError
 from zoo_lightning.sources.key_matching import find_prefix, is_stacked, map_by_order
+from zoo_lightning.sources.normalisation import Normalisation
 from zoo_lightning.sources.spec import Source
 from zoo_lightning.sources.stems import adapt_input_kernel, input_kernel
 
@@ -35,7 +36,10 @@ class MatchReport:
         prefix: Prefix of the source's keys; empty with ``match: order``, unless it is given.
         unused: Keys of the source that the architecture does not have.
         missing: Norm statistics that the source lacked and that keep their initial value.
-        adapted_input: Whether the input kernel was changed to another number of channels.
+        adapted_input: Whether the input kernel was changed to another number of channels by timm's
+            rule.
+        transformed: Normalisation from which the first layer was transformed to that of the zoo's
+            images; empty if it was not.
         cast: Floating types other than float32 that were cast, such as ``float16``.
         also_under: Other prefixes under which as many tensors matched.
         by_order: Whether tensors were matched by order instead of by name.
@@ -50,6 +54,7 @@ class MatchReport:
     unused: list[str]
     missing: list[str]
     adapted_input: bool = False
+    transformed: str = ""
     cast: tuple[str, ...] = ()
     also_under: tuple[str, ...] = ()
     by_order: bool = False
@@ -74,6 +79,8 @@ class MatchReport:
             parts.append(f"{len(self.missing)} keep their initial value ({', '.join(kinds)})")
         if self.adapted_input:
             parts.append("input kernel adapted to other channels")
+        if self.transformed:
+            parts.append(f"first layer transformed from {self.transformed}")
         if self.cast:
             parts.append(f"cast from {' and '.join(self.cast)} to float32")
         if self.also_under:
@@ -89,18 +96,24 @@ class Adapted:
         state: Tensors with exactly the architecture's keys, floating-point ones in float32.
         report: Report on the match.
         source: Source of the weights.
-        mean: Mean per channel of the images it was trained on, in [0, 1] units; ``None`` if
-            unknown.
-        std: Standard deviation per channel of these images, in [0, 1] units; ``None`` if unknown.
+        own: Normalisation of the images that the source was trained on; ``None`` if unknown.
+        expected: Normalisation of the images that ``state`` expects: that of the zoo's images after
+            the first layer was transformed, before that ``own``.
+        problem: Reason why the first layer could not be transformed; empty if it was, or if it
+            did not have to be.
         origin: Path or address of the weights.
+        input_kernel: The source's input kernel as it was found, before it was changed to another
+            number of channels; ``None`` if it was not.
     """
 
     state: dict[str, Tensor]
     report: MatchReport
     source: Source
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    own: Normalisation | None = None
+    expected: Normalisation | None = None
+    problem: str = ""
     origin: str = ""
+    input_kernel: Tensor | None = None
 
 
 def adapt(
@@ -136,7 +149,7 @@ def adapt(
         prefix, also_under = find_prefix(state, reference, source.prefix, label)
         pairs = {key: prefix + key for key in reference if prefix + key in state}
     try:
-        fitted, adapted_input = _take(state, reference, pairs, label, architecture)
+        fitted, changed = _take(state, reference, pairs, label, architecture)
         _refuse_larger(state, reference, prefix, set(pairs.values()), label)
     except SourceError as error:
         hint = _order_hint(state, reference, source)
@@ -148,12 +161,12 @@ def adapt(
         prefix=prefix,
         unused=[key for key in state if key not in used],
         missing=[key for key in reference if key not in pairs],
-        adapted_input=adapted_input,
+        adapted_input=changed is not None,
         cast=_cast_types(state, used),
         also_under=tuple(also_under),
         by_order=source.match == "order",
     )
-    return Adapted(fitted, report, source)
+    return Adapted(fitted, report, source, input_kernel=changed)
 
 
 def _prefix_for_order(source: Source, state: Mapping[str, Tensor], label: str) -> str:
@@ -180,13 +193,18 @@ def _take(
     pairs: Mapping[str, str],
     label: str,
     architecture: str | None,
-) -> tuple[dict[str, Tensor], bool]:
-    """Build the new state dict from pairs of keys, refusing what does not fit."""
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Build the new state dict from pairs of keys, refusing what does not fit.
+
+    Returns:
+        The state dict, and the input kernel as it was found if it had to be changed.
+    """
     stem = input_kernel(reference)
     taken: dict[str, Tensor] = {}
     wrong: list[str] = []
     missing: list[str] = []
-    adapted_input = aggregated = False
+    original: Tensor | None = None
+    aggregated = False
     for key, wanted in reference.items():
         if key not in pairs:
             if key.rpartition(".")[2] not in STATISTICS:
@@ -196,7 +214,8 @@ def _take(
         found = state[pairs[key]]
         if key == stem and found.shape != wanted.shape and found.is_floating_point():
             changed = adapt_input_kernel(found, wanted)
-            adapted_input, found = changed is not None, found if changed is None else changed
+            if changed is not None:
+                original, found = _converted(found, wanted), changed
         if found.shape != wanted.shape:
             aggregated |= is_stacked(found, wanted)
             wrong.append(f"{key} is {tuple(found.shape)}, expected {tuple(wanted.shape)}")
@@ -210,7 +229,7 @@ def _take(
         )
     if missing or wrong:
         raise SourceError(_refusal(label, len(reference), missing, wrong, architecture))
-    return taken, adapted_input
+    return taken, original
 
 
 def _refuse_larger(

@@ -17,12 +17,15 @@ from zoo_lightning.nn.folding import fold_state, is_aggregated
 from zoo_lightning.sources.adapting import STATISTICS
 from zoo_lightning.sources.files import INDEX, Contents, is_safetensors, read_network
 from zoo_lightning.sources.guessing import ArchitectureFit, fit_of, guess
+from zoo_lightning.sources.normalisation import Normalisation
 from zoo_lightning.sources.own_runs import SUMMARY, run_of
-from zoo_lightning.sources.reading import read_weights
+from zoo_lightning.sources.reading import noted_for_file, read_weights
 from zoo_lightning.sources.spec import Source, split_weights
 
 LISTED = 8
 """Number of names that a line lists before it only counts."""
+
+UNKNOWN = "unknown; mean, std, range and channels of a source declare it"
 
 TRAININGS = {
     r"roi_heads\.keypoint_": "keypoint detector (Keypoint R-CNN)",
@@ -60,6 +63,7 @@ class Inspection:
         types: Number of tensors of each type, such as ``float32``.
         prefixes: Number of tensors under each first part of the keys after their common prefix.
         training: Lines that describe the run, or the probable training task.
+        preprocessing: Normalisation of the images that it was trained on, if it is known.
         architecture: Fit of the given architecture, or of a guessed one; ``None`` if the guess
             finds no family.
     """
@@ -74,6 +78,7 @@ class Inspection:
     types: dict[str, int]
     prefixes: dict[str, int]
     training: list[str]
+    preprocessing: Normalisation | None
     architecture: ArchitectureFit | None
 
 
@@ -89,10 +94,11 @@ def inspect(source: Source, architecture: str | None = None) -> Inspection:
         SourceError: The source cannot be read.
     """
     origin, rest = split_weights(source.weights)
-    contents = None
+    contents = own = None
     if origin != "path" or not Path(rest).is_file() or rest.endswith(INDEX):
         weights = read_weights(source, None)
         rest, state, contents = weights.origin, weights.state, weights.contents
+        own = weights.normalisation
         source = replace(source, match=weights.match or source.match)
     path, kind = Path(rest), f"{origin} reference"
     if path.is_file() and path.name.endswith(INDEX):
@@ -100,6 +106,7 @@ def inspect(source: Source, architecture: str | None = None) -> Inspection:
     elif path.is_file():
         kind = file_kind(path)
         contents = contents or read_network(path, source.container)
+        own = own or noted_for_file(path, contents)
         state = contents.state
     contents = contents or Contents({}, state)
     whole = contents.whole if isinstance(contents.whole, Mapping) else {}
@@ -121,6 +128,7 @@ def inspect(source: Source, architecture: str | None = None) -> Inspection:
         types=dict(Counter(str(t.dtype).removeprefix("torch.") for t in state.values())),
         prefixes=outermost_prefixes(state),
         training=own_run(whole, path) or training_of(state),
+        preprocessing=own,
         architecture=fit_of(plain, architecture, source) if architecture else guess(plain, source),
     )
 
@@ -206,6 +214,7 @@ def format_inspection(seen: Inspection) -> str:
         ("tensors", f"{seen.tensors} with {seen.parameters:,} parameters; {types}"),
         ("prefixes", _listed(prefixes)),
         *(("training", line) for line in seen.training),
+        ("input", str(seen.preprocessing or UNKNOWN)),
         *(("architecture", line) for line in _architecture_lines(seen.architecture)),
     ]
     return "\n".join(f"{name:<14}{text}" for name, text in rows)

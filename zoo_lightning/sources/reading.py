@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,18 +30,18 @@ from zoo_lightning.sources.files import (
     read_shards,
     weights_in,
 )
+from zoo_lightning.sources.normalisation import Normalisation, known
+from zoo_lightning.sources.noted import noted_normalisation
 from zoo_lightning.sources.own_runs import SUMMARY
 from zoo_lightning.sources.packages import find_in_package
 from zoo_lightning.sources.shipped import Card, read_card, shipped_card, shipped_path
 from zoo_lightning.sources.spec import Match, Source, split_address, split_weights
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation that torchvision's detectors apply themselves."""
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Normalisation that torchvision's detectors apply themselves."""
 
 DETECTORS = ("FasterRCNN", "MaskRCNN", "KeypointRCNN", "RetinaNet", "FCOS")
 """Prefixes of the torchvision weights that ``IMAGENET`` applies to."""
-
-Statistics = tuple[float, ...]
 
 
 @dataclass
@@ -51,16 +51,14 @@ class SourceWeights:
     Attributes:
         state: Tensors by the file's own keys, taken out of containers.
         origin: Path or address of the weights.
-        mean: Mean of the training images per channel in [0, 1] units, if known.
-        std: Standard deviation of the training images per channel in [0, 1] units, if known.
+        normalisation: Normalisation of the training images, if known.
         match: How the tensors must be matched, ``name`` or ``order``, if known.
         contents: Contents of the weight file, if the weights come from one.
     """
 
     state: dict[str, Tensor]
     origin: str
-    mean: Statistics | None = None
-    std: Statistics | None = None
+    normalisation: Normalisation | None = None
     match: Match | None = None
     contents: Contents | None = field(default=None, repr=False)
 
@@ -141,19 +139,19 @@ def _check_architecture(own: str, architecture: str | None, origin: str) -> None
 def _with_card(path: Path, card: Card, container: str | None = None) -> SourceWeights:
     """Read a weight file whose card is known."""
     given = card.preprocessing
-    return _from_file(path, container, given.mean, given.std)
+    return _from_file(path, container, known(given.mean, given.std))
 
 
 def _from_file(
     path: Path,
     container: str | None = None,
-    mean: Statistics | None = None,
-    std: Statistics | None = None,
+    normalisation: Normalisation | None = None,
     match: Match | None = None,
 ) -> SourceWeights:
-    """Read a weight file of which this is known."""
+    """Read a weight file of which this is known; of its normalisation, else what it notes."""
     contents = read_network(path, container)
-    return SourceWeights(contents.state, str(path), mean, std, match, contents)
+    normalisation = normalisation or noted_normalisation(contents)
+    return SourceWeights(contents.state, str(path), normalisation, match, contents)
 
 
 def _read_path(rest: str, architecture: str | None, container: str | None) -> SourceWeights:
@@ -164,7 +162,7 @@ def _read_path(rest: str, architecture: str | None, container: str | None) -> So
             return _read_run(path, container)
         return _read_hub_folder(path, found, architecture, container)
     if path.name.endswith(INDEX):
-        return _from_shards(path, container)
+        return replace(_from_shards(path, container), normalisation=_noted_beside(path))
     beside = path.with_suffix(".yaml")
     if path.suffix == ".safetensors" and beside.is_file():
         try:
@@ -178,8 +176,7 @@ def _read_path(rest: str, architecture: str | None, container: str | None) -> So
             f"{path} is one of {int(shard[2])} parts: give the folder, or "
             f"{shard[1]}{shard[3]}{INDEX}."
         )
-    mean, std = _noted_statistics(path)
-    return _from_file(path, container, mean, std)
+    return _from_file(path, container, _noted_in_metadata(path) or _noted_beside(path))
 
 
 def _from_shards(index: Path, container: str | None) -> SourceWeights:
@@ -198,25 +195,68 @@ def _read_hub_folder(
     """Read the weights of a folder as the hub has it, with what its ``config.json`` says."""
     sharded = file.name.endswith(INDEX)
     weights = _from_shards(file, container) if sharded else _from_file(file, container)
-    noted: Any = {}
-    try:
-        noted = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # the weights alone will do
-        noted = {}
-    noted = noted if isinstance(noted, dict) else {}
+    noted = _read_json(folder / "config.json")
     own = noted.get("architecture")
     if isinstance(own, str):
         _check_architecture(own, architecture, str(folder))
-    known = noted.get("pretrained_cfg")
-    known = known if isinstance(known, dict) else noted
-    weights.mean, weights.std = _statistics(known.get("mean")), _statistics(known.get("std"))
+    weights.normalisation = _noted_in_folder(folder) or weights.normalisation
     return weights
 
 
-def _noted_statistics(path: Path) -> tuple[Statistics | None, Statistics | None]:
-    """Preprocessing that a safetensors file of ``sources match`` notes about itself."""
+def _noted_beside(path: Path) -> Normalisation | None:
+    """Normalisation of a file that lies in a folder as the hub has it."""
+    return _noted_in_folder(path.parent) if path.name in HUB_FILES else None
+
+
+def noted_for_file(path: Path, contents: Contents) -> Normalisation | None:
+    """Normalisation of a weight file: of its card, its metadata, its folder, or its contents.
+
+    Args:
+        path: Path of the file.
+        contents: Contents of the file.
+    """
+    try:
+        given = read_card(path.with_suffix(".yaml")).preprocessing
+        card = known(given.mean, given.std) if is_safetensors(path) else None
+    except SourceError:  # there is none, or some other YAML file
+        card = None
+    return card or _noted_in_metadata(path) or _noted_beside(path) or noted_normalisation(contents)
+
+
+def _noted_in_folder(folder: Path) -> Normalisation | None:
+    """Normalisation that a folder as the hub has it notes, in timm's or another library's way."""
+    config, clip = _read_json(folder / "config.json"), _read_json(folder / "open_clip_config.json")
+    for noted in (config.get("pretrained_cfg"), config, clip.get("preprocess_cfg")):
+        if found := _of_mapping(noted):
+            return found
+    return _of_processor(_read_json(folder / "preprocessor_config.json"))
+
+
+def _of_processor(noted: dict[str, Any]) -> Normalisation | None:
+    """Normalisation of an image processor of the library transformers; empty if there is none."""
+    factor = noted.get("rescale_factor", 1 / 255)
+    scaled = isinstance(factor, (int, float)) and abs(factor * 255 - 1) < 1e-3
+    if not noted or not scaled or noted.get("do_rescale") is False:
+        return None
+    mean, std = noted.get("image_mean"), noted.get("image_std")
+    if noted.get("do_normalize") is False:
+        mean, std = [0.0] * 3, [1.0] * 3
+    return known(mean, std, "0..1", "bgr" if noted.get("do_flip_channel_order") else None)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of a folder; empty if there is none, for the weights alone will do."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _noted_in_metadata(path: Path) -> Normalisation | None:
+    """Normalisation that a safetensors file of ``sources match`` notes about itself."""
     if not path.is_file() or not is_safetensors(path):
-        return None, None
+        return None
     try:
         with safe_open(path, "pt") as file:
             noted = json.loads((file.metadata() or {}).get("preprocessing", "{}"))
@@ -226,9 +266,16 @@ def _noted_statistics(path: Path) -> tuple[Statistics | None, Statistics | None]
         ValueError,
         RecursionError,
     ):  # reading it will say what is wrong
-        return None, None
-    noted = noted if isinstance(noted, dict) else {}
-    return _statistics(noted.get("mean")), _statistics(noted.get("std"))
+        return None
+    return _of_mapping(noted)
+
+
+def _of_mapping(noted: Any) -> Normalisation | None:
+    """Normalisation noted as a mapping of mean, std and optionally range and channels."""
+    if not isinstance(noted, dict):
+        return None
+    span, channels = noted.get("range", "0..1"), noted.get("channels")
+    return known(noted.get("mean"), noted.get("std"), span, channels)
 
 
 def _read_run(folder: Path, container: str | None) -> SourceWeights:
@@ -250,19 +297,16 @@ def _read_run(folder: Path, container: str | None) -> SourceWeights:
             ".ckpt file instead."
         )
     path = folder / checkpoint
-    noted = summary.get("preprocessing")
-    noted = noted if isinstance(noted, dict) else {}
-    mean, std = _statistics(noted.get("mean")), _statistics(noted.get("std"))
-    return _from_file(path, container, mean, std)
+    return _from_file(path, container, _of_mapping(summary.get("preprocessing")))
 
 
 def _read_package(rest: str, architecture: str | None, container: str | None) -> SourceWeights:
     """Read weights inside an installed Python package."""
-    path, known = find_in_package(rest)
-    if known is None:
+    path, facts = find_in_package(rest)
+    if facts is None:
         return _from_file(path, container)
-    _check_architecture(known.architecture, architecture, f"package:{rest}")
-    return _from_file(path, container, known.mean, known.std, known.match)
+    _check_architecture(facts.architecture, architecture, f"package:{rest}")
+    return _from_file(path, container, known(facts.mean, facts.std), facts.match)
 
 
 def _read_address(address: str, architecture: str | None, container: str | None) -> SourceWeights:
@@ -296,20 +340,19 @@ def _read_torchvision(name: str, architecture: str | None) -> SourceWeights:
     try:
         entry = torchvision.models.get_weight(name)
     except (ValueError, AttributeError, KeyError) as error:
-        known = _torchvision_names()
+        names = _torchvision_names()
         raise SourceError(
-            f"torchvision has no weights {name!r}.{nearest(name, known)} Expected a name such as "
+            f"torchvision has no weights {name!r}.{nearest(name, names)} Expected a name such as "
             "ResNet50_Weights.IMAGENET1K_V2."
         ) from error
     file_name = PurePosixPath(urlparse(entry.url).path).name
     digest = re.search(r"-([0-9a-f]{8,})\.", file_name)
     path = fetch(entry.url, digest[1] if digest else None, file_name)
     transforms = entry.transforms()
-    mean = _statistics(getattr(transforms, "mean", None))
-    std = _statistics(getattr(transforms, "std", None))
-    if mean is None and name.startswith(DETECTORS):
-        mean, std = IMAGENET
-    return _from_file(path, None, mean, std)
+    own = known(getattr(transforms, "mean", None), getattr(transforms, "std", None))
+    if own is None and name.startswith(DETECTORS):
+        own = IMAGENET
+    return _from_file(path, None, own)
 
 
 def _torchvision_names() -> list[str]:
@@ -360,8 +403,8 @@ def _create_pretrained(name: str, origin: str) -> SourceWeights:
             "file elsewhere and give the file's path as weights."
         ) from error
     config = getattr(network, "pretrained_cfg", None) or {}
-    mean, std = _statistics(config.get("mean")), _statistics(config.get("std"))
-    return SourceWeights(dict(network.state_dict()), origin, mean, std)
+    own = known(config.get("mean"), config.get("std"))
+    return SourceWeights(dict(network.state_dict()), origin, own)
 
 
 def _base(architecture: str) -> str:
@@ -381,14 +424,6 @@ def _same_network(first: str, second: str) -> bool:
             state = timm.create_model(name, pretrained=False, num_classes=0).state_dict()
         shapes.append({key: tensor.shape for key, tensor in state.items()})
     return shapes[0] == shapes[1]
-
-
-def _statistics(values: Iterable[Any] | None) -> Statistics | None:
-    """Return values per channel as a tuple of floats, or ``None`` if they are not that."""
-    try:
-        return tuple(float(value) for value in values) if values is not None else None
-    except (TypeError, ValueError):
-        return None
 
 
 READERS: dict[str, Callable[[str, str | None], SourceWeights]] = {

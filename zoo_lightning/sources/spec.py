@@ -1,4 +1,4 @@
-"""Specification of a source: its name, its weights reference, and how their keys are matched.
+"""Specification of a source: its name, weights, how their keys are matched, and its preprocessing.
 
 This module imports no torch, so a configuration can be checked before anything heavy is loaded.
 """
@@ -14,6 +14,14 @@ from typing import Any, Literal, get_args
 from urllib.parse import unquote, urldefrag, urlparse
 
 from zoo_lightning.errors import SourceError, nearest
+from zoo_lightning.sources.normalisation import (
+    KEYS,
+    Channels,
+    Normalisation,
+    Range,
+    declared,
+    statistics,
+)
 
 Match = Literal["name", "order"]
 
@@ -57,10 +65,19 @@ class Source:
             packages that are known to need ``order`` get it automatically.
         container: Key of the file that contains the weights, such as ``student``, with dots for
             nested keys; found automatically if ``None``. For weight files only.
+        mean: Mean that was subtracted from the images it was trained on: a number or one for each
+            channel, in units of ``range`` and the order of ``channels``. ``mean``, ``std``,
+            ``range`` and ``channels`` together declare the source's preprocessing, which is put
+            into its first layer, see ``docs/preprocessing.md``. If all are ``None``, it is taken
+            from where the weights come from if that says it, else from the zoo's images.
+        std: Standard deviation that each channel was then divided by, likewise.
+        range: ``"0..1"`` (the default) or ``"0..255"``, values of black and white.
+        channels: ``"rgb"`` (the default), ``"bgr"`` as OpenCV reads images, or ``"grey"``.
 
     Raises:
-        SourceError: If a value has the wrong type, the kind of weights is unknown, or ``container``
-            is given for weights that are not a file.
+        SourceError: If a value has the wrong type, the kind of weights is unknown, ``container`` is
+            given for weights that are not a file, or the mean or deviation is not in units of
+            ``range``.
     """
 
     name: str
@@ -68,6 +85,10 @@ class Source:
     prefix: str | None = None
     match: Match = "name"
     container: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    range: Range | None = None
+    channels: Channels | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -92,6 +113,15 @@ class Source:
                 f"Source {self.name!r} has container {self.container!r}, which is of weight files; "
                 f"{self.weights} is none: leave it out."
             )
+        declared(self.name, vars(self))
+        for key in ("mean", "std"):  # lists, of YAML files, cannot be hashed
+            if getattr(self, key) is not None:
+                object.__setattr__(self, key, statistics(getattr(self, key)))
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """Normalisation that the source declares; ``None`` if it declares none."""
+        return declared(self.name, vars(self))
 
 
 def split_weights(weights: str) -> tuple[str, str]:
@@ -174,7 +204,7 @@ def parse_source(spec: str | Mapping[str, Any] | Source) -> Source:
 
     Args:
         spec: A weights reference, from which a name is derived; a mapping with the key
-            ``weights`` and optionally ``name``, ``prefix``, ``match`` and ``container``; or a
+            ``weights`` and optionally the other attributes of :class:`Source`; or a
             :class:`Source`.
 
     Raises:
@@ -187,7 +217,7 @@ def parse_source(spec: str | Mapping[str, Any] | Source) -> Source:
     if not isinstance(spec, Mapping):
         raise SourceError(
             f"A source must be text or a mapping, got {spec!r}. Give {known_kinds()}; or a "
-            "mapping with name, weights, prefix, match and container."
+            f"mapping with name, weights, prefix, match, container, {', '.join(KEYS)}."
         )
     known = [field.name for field in fields(Source)]
     for key in spec:

@@ -1,17 +1,32 @@
-"""Adaptation of the input kernel, the one tensor whose shape may differ, to the image channels."""
+"""Adaptation of the input kernel to the zoo's images: their channels and their normalisation.
+
+It is the one tensor whose shape may differ, and the one that sees how images were normalised.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+import torch
 from timm.models import adapt_input_conv
 from torch import Tensor
+
+from zoo_lightning.sources.normalisation import Normalisation
 
 IMAGE_CHANNELS = (1, 2, 3, 4)
 """Input channels that a source may have been trained with, times those of a folded stem."""
 
 STEM_FOLDS = (1, 4, 16)
 """Numbers of channels into which a stem may fold each image channel (space to depth)."""
+
+
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a grey image (ITU-R BT.601, as Pillow's mode ``L``)."""
+
+
+class ChannelsError(ValueError):
+    """No rule relates the channels of the zoo's images to those that a source takes."""
 
 
 def input_kernel(reference: Mapping[str, Tensor]) -> str | None:
@@ -48,20 +63,86 @@ def adapt_input_kernel(found: Tensor, wanted: Tensor) -> Tensor | None:
     return None
 
 
-def adapt_statistics(values: Sequence[float] | None, in_chans: int) -> tuple[float, ...] | None:
-    """Adapt means or standard deviations per channel to another number of channels.
+@dataclass(frozen=True)
+class InputMap:
+    """Affine map ``u = A x + b`` from a pixel of the zoo's input to one of a source's own input.
 
-    One channel takes the average, more channels repeat them.
+    Attributes:
+        matrix: ``A``, ``(C_source, C_zoo)`` float64.
+        offset: ``b``, ``(C_source,)`` float64; 0 where the zoo's mean is the source's.
+    """
+
+    matrix: Tensor
+    offset: Tensor
+
+
+def input_map(own: Normalisation, given: Normalisation, taken: int, in_chans: int) -> InputMap:
+    """Compute how a source's own input follows from the zoo's, pixel by pixel.
+
+    With a pixel ``p`` in [0, 1] the zoo's input is ``x = (p - m) / s`` and the source's
+    ``u = (r P p - m') / s'`` with its range ``r`` and the matrix ``P`` of its channels, so that
+    ``u = r P S x / s' + (r P m - m') / s'`` with ``S = diag(s)``.
+
+    A grey zoo shows its one channel to all of the source's; of a zoo with four channels the source
+    sees the first three, which are red, green and blue.
 
     Args:
-        values: Value of each channel; ``None`` if unknown.
-        in_chans: Number of image channels.
+        own: The source's normalisation.
+        given: The normalisation of the zoo's images, RGB or grey in 0..1.
+        taken: Number of input channels of the source, 1 or 3.
+        in_chans: Number of channels of the zoo's images, 1, 3 or 4.
+
+    Raises:
+        ChannelsError: If no rule relates the channels.
+    """
+    colours = _colours(in_chans)
+    order = own.channels or ("grey" if taken == 1 else "rgb")
+    if taken not in (1, 3):
+        raise ChannelsError(f"its first layer takes {taken} channels, expected 1 or 3")
+    if order != "grey" and taken == 1:
+        raise ChannelsError(f"its first layer takes one channel, which {order} images do not have")
+    if len(own.mean) not in (1, taken) or len(own.std) not in (1, taken):
+        raise ChannelsError(f"it has {len(own.mean)} means for {taken} channels")
+    picks = {
+        "rgb": torch.eye(3, dtype=torch.float64),
+        "bgr": torch.eye(3, dtype=torch.float64).flip(0),
+        "grey": torch.tensor([LUMINANCE], dtype=torch.float64).expand(taken, 3),
+    }
+    seen = own.top * picks[order] @ colours
+    mean, std = (torch.tensor(each, dtype=torch.float64) for each in (own.mean, own.std))
+    zoo_mean, zoo_std = (
+        torch.tensor(each, dtype=torch.float64).expand(in_chans) for each in (given.mean, given.std)
+    )
+    return InputMap(seen * zoo_std / std.expand(taken)[:, None], (seen @ zoo_mean - mean) / std)
+
+
+def _colours(in_chans: int) -> Tensor:
+    """Matrix ``(3, in_chans)`` from the channels of the zoo's images to red, green and blue."""
+    if in_chans == 1:
+        return torch.ones(3, 1, dtype=torch.float64)
+    if in_chans not in (3, 4):
+        raise ChannelsError(f"the zoo's images have {in_chans} channels, expected 1, 3 or 4")
+    return torch.eye(3, in_chans, dtype=torch.float64)
+
+
+def on_zoo_input(kernel: Tensor, change: InputMap) -> tuple[Tensor, Tensor]:
+    """Change an input kernel so that it computes on the zoo's input what it did on the source's.
+
+    A convolution of ``u = A x + b`` with ``K`` is one of ``x`` with ``K A``, plus the sum of
+    ``K b`` over the kernel's positions. That is exact wherever the kernel lies within the image;
+    where it reaches into zero padding it is not, because 0 is another colour in each normalisation.
+
+    Args:
+        kernel: The source's kernel ``(C_out, f C_source, k, k)``; ``f`` is 1, or the number of
+            pixels of a block that the stem folds into channels (space to depth, colours innermost).
+        change: Map from the zoo's input to the source's.
 
     Returns:
-        ``in_chans`` values; ``None`` if unknown.
+        The changed kernel ``(C_out, f C_zoo, k, k)`` and the constant ``(C_out,)`` to add to the
+        layer's output, both float64.
     """
-    if not values:
-        return None
-    if in_chans == 1:
-        return (sum(values) / len(values),)
-    return tuple(values[channel % len(values)] for channel in range(in_chans))
+    outputs, inputs, *sides = kernel.shape
+    taken = len(change.offset)
+    blocks = kernel.double().reshape(outputs, inputs // taken, taken, *sides)
+    changed = torch.einsum("ofchw,cd->ofdhw", blocks, change.matrix)
+    return changed.reshape(outputs, -1, *sides), torch.einsum("ofchw,c->o", blocks, change.offset)

@@ -13,11 +13,7 @@ from zoo_lightning.nn.folding import fold_state, is_aggregated
 from zoo_lightning.sources.adapting import Adapted, adapt
 from zoo_lightning.sources.key_matching import unflatten_stages
 from zoo_lightning.sources.reading import check_architecture, read_weights
-from zoo_lightning.sources.spec import Source
-from zoo_lightning.sources.stems import adapt_statistics
-
-ALIKE = 0.01
-"""Largest tolerated difference of means or standard deviations, such as 127/255 and 0.5."""
+from zoo_lightning.sources.spec import Source, split_weights
 
 _WANTED: ContextVar[bool] = ContextVar("weights_wanted", default=True)
 
@@ -41,7 +37,6 @@ def load_sources(
     sources: Sequence[Source],
     architecture: str | None,
     reference: Mapping[str, Tensor],
-    in_chans: int = 3,
     build: Callable[[], nn.Module] | None = None,
 ) -> list[Adapted]:
     """Read sources and fit each to the architecture.
@@ -52,8 +47,8 @@ def load_sources(
     Args:
         sources: Sources of the zoo.
         architecture: timm name; ``None`` for an architecture that is not timm's.
-        reference: State dict of the headless plain network with ``in_chans`` input channels.
-        in_chans: Number of image channels, to which input kernels and statistics are adapted.
+        reference: State dict of the headless plain network; input kernels are adapted to its
+            number of image channels.
         build: Function that builds the headless plain network, for ``random:SEED`` with an
             architecture that is not timm's; ``None`` for timm's.
 
@@ -78,85 +73,60 @@ def load_sources(
         if (contents := weights.contents) is not None:
             container = ".".join(contents.containers)
             report = replace(report, container=container, other_containers=contents.others)
-        mean = adapt_statistics(weights.mean, in_chans)
-        std = adapt_statistics(weights.std, in_chans)
-        loaded.append(replace(adapted, report=report, mean=mean, std=std, origin=weights.origin))
+        own = source.normalisation or weights.normalisation
+        adapted = replace(adapted, report=report, origin=weights.origin, own=own, expected=own)
+        loaded.append(adapted)
         del weights, contents, state  # before the next file is read
     return loaded
 
 
 def check_preprocessing(loaded: Sequence[Adapted]) -> str | None:
-    """Check that the sources' training images were normalised alike, since all get one input.
+    """Check that all sources expect one input, as those with a transformed first layer do.
 
-    Sources with unknown normalisation are left out.
+    Sources of unknown preprocessing are left out, see :func:`unknown_preprocessing`.
 
     Args:
         loaded: Sources of the zoo.
 
     Returns:
-        A warning with each source's mean and standard deviation, or ``None`` if they agree.
+        A warning with what each source expects, or with the reasons why first layers could not be
+        transformed; ``None`` if all expect the same.
     """
-    known = _known_statistics(loaded)
-    rounded = {tuple(tuple(round(v, 3) for v in values) for values in each) for _, *each in known}
-    if len(rounded) < 2:
+    problems = [f"{each.source.name}: {each.problem}" for each in loaded if each.problem]
+    if problems:
+        return (
+            "Sources see images that are normalised otherwise than those of their training, for "
+            f"their first layers cannot be transformed. {'; '.join(problems)}."
+        )
+    known = [(each.source.name, each.expected) for each in loaded if each.expected is not None]
+    if not known or all(expected.is_like(known[0][1]) for _, expected in known):
         return None
-    lines = [f"{name}: mean {_short(mean)}, std {_short(std)}" for name, mean, std in known]
+    lines = [f"{name}: {expected}" for name, expected in known]
     return (
         "The sources were trained on differently normalised images, but one input serves all. "
         + "; ".join(lines)
-        + ". Set the data's mean and std to those of most sources."
+        + ". Give the backbone mean and std of its images, to which first layers are then "
+        "transformed; fit takes them from the data."
     )
 
 
-def check_normalisation(
-    loaded: Sequence[Adapted], mean: Sequence[float], std: Sequence[float]
-) -> str | None:
-    """Check that the data are normalised like the sources' images.
-
-    Sources with unknown normalisation are left out; sources that differ among themselves are
-    reported by :func:`check_preprocessing`.
+def unknown_preprocessing(loaded: Sequence[Adapted]) -> str | None:
+    """Note which sources' preprocessing is unknown and assumed to be that of the zoo's images.
 
     Args:
-        loaded: sources of the zoo.
-        mean: mean of the data per channel, in [0, 1] units.
-        std: standard deviation of the data per channel, in [0, 1] units.
+        loaded: Sources of the zoo; random weights have no preprocessing.
 
     Returns:
-        A warning with the options to set, or ``None`` if they agree.
+        A note with their names; ``None`` if there are none.
     """
-    known = _known_statistics(loaded)
-    if not known or check_preprocessing(loaded):
-        return None
-    _, source_mean, source_std = known[0]
-    theirs, ours = (*source_mean, *source_std), (*mean, *std)
-    alike = len(theirs) == len(ours) and all(
-        abs(a - b) <= ALIKE for a, b in zip(theirs, ours, strict=True)
-    )
-    if alike:
+    names = [
+        each.source.name
+        for each in loaded
+        if each.own is None and split_weights(each.source.weights)[0] != "random"
+    ]
+    if not names:
         return None
     return (
-        f"The sources' images were normalised by mean {_short(source_mean)} and std "
-        f"{_short(source_std)}, but the data are by mean {_short(mean)} and std {_short(std)}. "
-        f"Set --data.mean '{_listed(source_mean)}' --data.std '{_listed(source_std)}'."
+        f"preprocessing of {', '.join(names)} is unknown and taken to be that of the data; a "
+        "source declares its own with mean, std, range and channels (docs/preprocessing.md)"
     )
-
-
-def _known_statistics(
-    loaded: Sequence[Adapted],
-) -> list[tuple[str, tuple[float, ...], tuple[float, ...]]]:
-    """Name, mean and deviation of each source that has both."""
-    return [
-        (each.source.name, each.mean, each.std)
-        for each in loaded
-        if each.mean is not None and each.std is not None
-    ]
-
-
-def _listed(values: Sequence[float]) -> str:
-    """Write values as the command line takes them."""
-    return "[" + ", ".join(f"{value:.3f}" for value in values) + "]"
-
-
-def _short(values: Sequence[float]) -> str:
-    """Write values per channel with three decimals."""
-    return "(" + ", ".join(f"{value:.3f}" for value in values) + ")"

@@ -21,11 +21,12 @@ from zoo_lightning.callbacks.head_probe import HeadProbe
 from zoo_lightning.callbacks.trainer_access import data_module
 from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.experiments.option_names import present_names
-from zoo_lightning.methods.distillation import Teacher
+from zoo_lightning.methods.distillation import OnOwnImages, Teacher
 from zoo_lightning.methods.joint_output import JointOutput, check_alike
 from zoo_lightning.models.backbone import Backbone, ZooBackbone
 from zoo_lightning.models.initialization import check_choice
 from zoo_lightning.runs.run_folder import find_checkpoint, read_checkpoint
+from zoo_lightning.sources.normalisation import Normalisation, known
 from zoo_lightning.sources.own_runs import describe_ensemble, networks_in
 from zoo_lightning.tasks.building import build_networks
 from zoo_lightning.tasks.compatibility import (
@@ -239,15 +240,24 @@ class BaseTask(pl.LightningModule):
             self.teacher = Teacher(model, self.hparams["teacher_weight"])
 
     def _load_teachers(self, runs: Sequence[str]) -> JointOutput:
-        """Load trained runs, each of one network or an ensemble, as one model."""
+        """Load trained runs, each of one network or an ensemble, as one model.
+
+        Each gets images as they were normalised in its training.
+        """
         networks: list[BaseTask] = []
         members: list[nn.Module] = []
+        data = self.data()
+        given = images_of(data.facts() if hasattr(data, "facts") else {})
         for run in runs:
             path = find_checkpoint(run, None, "")
             content = read_checkpoint(path)
             found = build_networks(content, str(path), self._kinds())
             networks += found
-            members.append(joint_output(found) if networks_in(content) else found[0])
+            member: nn.Module = joint_output(found) if networks_in(content) else found[0]
+            own = images_of(content["zoo_lightning"].get("data", {}))
+            if own and given and not own.is_like(given):
+                member = OnOwnImages(member, own, given)
+            members.append(member)
         check_alike(networks)
         return JointOutput(members, networks[0].averages_probabilities())
 
@@ -433,6 +443,11 @@ def joint_output(tasks: Sequence[BaseTask]) -> JointOutput:
     """
     check_alike(tasks)
     return JointOutput(tasks, tasks[0].averages_probabilities())
+
+
+def images_of(facts: Mapping[str, Any]) -> Normalisation | None:
+    """Return the normalisation of images among the facts about data; ``None`` if there is none."""
+    return known(facts.get("mean"), facts.get("std"))
 
 
 def training_options(data: Any) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from zoo_lightning.errors import ConfigError
 FROM_DATA = ("num_points", "num_classes", "num_actions")
 """Task options that the command line sets from the data."""
 
+OF_IMAGES = ("mean", "std")
+"""Backbone options that the command line sets from the data."""
+
 SHAPING = ("task", *FROM_DATA, "head", "heatmap_stride", "stride", "head_width")
 """Task options that determine the network's shape."""
 
@@ -77,8 +80,8 @@ def _backbone_differences(
         return rows
     before, now = found["init_args"], wanted["init_args"]
     for key in sorted(set(before) | set(now)):
-        # A plan changes speed only.
-        if key in ("sources", "plan") or not (everything or key in SHAPING_BACKBONE):
+        # A plan changes speed only, and images are compared with the options of the data.
+        if key in ("sources", "plan", *OF_IMAGES) or not (everything or key in SHAPING_BACKBONE):
             continue
         if before.get(key) != now.get(key):
             rows.append(

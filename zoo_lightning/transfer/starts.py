@@ -311,6 +311,7 @@ def find_start(
         SourceError: a source cannot be read or does not fit.
     """
     check_choice("gate_init", how, INFORMED)
+    architecture = architecture.with_images_of(data)
     began = time.monotonic()
     with torch.random.fork_rng(devices=[]), counting() as cost:
         seen = SampleScores(architecture, data, samples)
