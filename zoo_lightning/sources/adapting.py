@@ -1,7 +1,9 @@
 """Fit a foreign state dict to the headless plain network of the wanted architecture.
 
-Keys are matched by name under a prefix that is found automatically, or by order. Values are cast to
-float32, and the input kernel is adapted to the image channels; nothing else changes. Matched,
+Tensors of other projects' layouts are translated first, and position embeddings of another size
+interpolated (:mod:`zoo_lightning.sources.layouts`). Keys are matched by name under a prefix that is
+found automatically, or by order. Values are cast to float32, and the input kernel is adapted to the
+image channels; nothing else changes. Matched,
 unused and missing tensors are reported. Files are not read here.
 """
 
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from zoo_lightning.errors import SourceError
 from zoo_lightning.sources.key_matching import find_prefix, is_stacked, map_by_order
+from zoo_lightning.sources.layouts.translating import Translated, translate
 from zoo_lightning.sources.spec import Source
 from zoo_lightning.sources.stems import adapt_input_kernel, input_kernel
 
@@ -42,6 +45,9 @@ class MatchReport:
         container: Key of the file that contains the weights, with dots for nested keys; empty if
             they are at the top level.
         other_containers: Keys of the same file that contain other weights of the same network.
+        layout: Name of the project in whose names and shapes the tensors were, such as
+            ``Hugging Face ViT``; empty if in the architecture's own.
+        remarks: What was interpolated or assumed, a line each.
     """
 
     total: int
@@ -55,6 +61,8 @@ class MatchReport:
     by_order: bool = False
     container: str = ""
     other_containers: tuple[str, ...] = ()
+    layout: str = ""
+    remarks: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return one line: ``318 of 318 tensors matched under 'backbone.', 54 left over``."""
@@ -63,6 +71,8 @@ class MatchReport:
             parts[0] += " by order"
         if self.prefix:
             parts[0] += f" under {self.prefix!r}"
+        if self.layout:
+            parts[0] += f", translated from {self.layout}"
         if self.other_containers:
             others = " and ".join(map(repr, self.other_containers))
             parts[0] += f" of container {self.container!r}"
@@ -78,6 +88,7 @@ class MatchReport:
             parts.append(f"cast from {' and '.join(self.cast)} to float32")
         if self.also_under:
             parts.append("as many match under " + ", ".join(map(repr, self.also_under)))
+        parts += self.remarks
         return ", ".join(parts)
 
 
@@ -127,19 +138,22 @@ def adapt(
     """
     label = f"Source {source.name!r} ({source.weights})"
     also_under: list[str] = []
+    original, translated = state, Translated(dict(state))
     if source.match == "order":
         prefix = _prefix_for_order(source, state, label)
         pairs, problem = map_by_order(state, reference, prefix)
         if problem:
             raise SourceError(f"{label} cannot be matched by order: {problem}")
     else:
+        translated = translate(state, reference)
+        state = translated.state
         prefix, also_under = find_prefix(state, reference, source.prefix, label)
         pairs = {key: prefix + key for key in reference if prefix + key in state}
     try:
         fitted, adapted_input = _take(state, reference, pairs, label, architecture)
         _refuse_larger(state, reference, prefix, set(pairs.values()), label)
     except SourceError as error:
-        hint = _order_hint(state, reference, source)
+        hint = _order_hint(original, reference, source)
         raise SourceError(f"{error}{hint}") from error
     used = set(pairs.values())
     report = MatchReport(
@@ -152,6 +166,8 @@ def adapt(
         cast=_cast_types(state, used),
         also_under=tuple(also_under),
         by_order=source.match == "order",
+        layout=translated.layout,
+        remarks=translated.remarks,
     )
     return Adapted(fitted, report, source)
 

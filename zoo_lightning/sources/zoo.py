@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from zoo_lightning.nn.folding import fold_state, is_aggregated
 from zoo_lightning.sources.adapting import Adapted, adapt
-from zoo_lightning.sources.key_matching import unflatten_stages
 from zoo_lightning.sources.reading import check_architecture, read_weights
 from zoo_lightning.sources.spec import Source
 from zoo_lightning.sources.stems import adapt_statistics
@@ -47,7 +46,8 @@ def load_sources(
     """Read sources and fit each to the architecture.
 
     A run of this project in lite or full mode is folded first, with its average gates. A run with
-    the output ``stages`` can be a source for pooled features, and vice versa.
+    the output ``stages`` can be a source for pooled features, and vice versa. Checkpoints of other
+    projects' layouts are translated (:mod:`zoo_lightning.sources.layouts`).
 
     Args:
         sources: Sources of the zoo.
@@ -71,7 +71,6 @@ def load_sources(
         state = weights.state
         if is_aggregated(state):  # a run of this project, in lite or full mode
             state = fold_state(state)
-        state = unflatten_stages(state, reference)
         source = replace(source, match=weights.match or source.match)
         adapted = adapt(state, reference, source, architecture)
         report = adapted.report
