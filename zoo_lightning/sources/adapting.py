@@ -9,6 +9,7 @@ unused and missing tensors are reported. Files are not read here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -153,7 +154,7 @@ def adapt(
         fitted, adapted_input = _take(state, reference, pairs, label, architecture)
         _refuse_larger(state, reference, prefix, set(pairs.values()), label)
     except SourceError as error:
-        hint = _order_hint(original, reference, source)
+        hint = _pooling_hint(state, reference) or _order_hint(original, reference, source)
         raise SourceError(f"{error}{hint}") from error
     used = set(pairs.values())
     report = MatchReport(
@@ -179,6 +180,21 @@ def _prefix_for_order(source: Source, state: Mapping[str, Tensor], label: str) -
         found = ", ".join(map(repr, list(state)[:LISTED]))
         raise SourceError(f"{label}: no key begins with prefix {prefix!r}; keys are {found}, …")
     return prefix
+
+
+def _pooling_hint(state: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> str:
+    """Explain the difference of transformers that average their tokens, or take the class token's.
+
+    The norm comes after the average in ``fc_norm``, and before the choice of a token in ``norm``.
+    """
+    averaged = any(re.fullmatch(r"(.*\.)?fc_norm\.weight", key) for key in state)
+    if averaged and "fc_norm.weight" not in reference and "norm.weight" in reference:
+        return (
+            " It averages its tokens (fc_norm), and the architecture takes the class token: give "
+            "one of vit_*_gap_*, or the import path of a function that builds the network with "
+            "global_pool='avg'."
+        )
+    return ""
 
 
 def _order_hint(
