@@ -10,6 +10,7 @@ import fnmatch
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import timm
 import torch
@@ -96,10 +97,14 @@ class ArchitectureFit:
 def skeleton(architecture: str) -> dict[str, Tensor]:
     """State dict of a headless plain network; timm's networks are built on the meta device."""
     recipe = Architecture(architecture)
-    if not recipe.is_timm:
-        return recipe.plain().state_dict()
+    return _timm_skeleton(architecture) if recipe.is_timm else recipe.plain().state_dict()
+
+
+@lru_cache(maxsize=512)
+def _timm_skeleton(architecture: str) -> dict[str, Tensor]:
+    """State dict of timm's network without memory for weights; not to be changed."""
     with torch.device("meta"):
-        return recipe.plain().state_dict()
+        return Architecture(architecture).plain().state_dict()
 
 
 def fit_of(state: Mapping[str, Tensor], architecture: str, source: Source) -> ArchitectureFit:
@@ -183,17 +188,17 @@ def _guess(state: dict[str, Tensor], source: Source) -> ArchitectureFit | None:
     """Find the architecture of a checkpoint with timm's names, as :func:`guess`."""
     best: ArchitectureFit | None = None
     names = list(candidates(state))
-    references = {name: skeleton(name) for name in names}
     # First without interpolating position embeddings, which makes sizes of images alike.
     for fitted in (lambda plain, _: plain, lambda *both: fit_positions(*both)[0]):
-        for name, reference in references.items():
+        for name in names:
+            reference = skeleton(name)
             plain = fitted(unflatten_stages(state, reference), reference)
             found = _compare(plain, reference, name)
             # All but the input kernel, whose channels may differ, must be there: a quick look.
             if not found.missing and found.other_shape in ([], [input_kernel(reference)]):
                 found = fit_of(state, name, source)
             if found.fits:
-                found.alike.extend(_alike(name, references))
+                found.alike.extend(_alike(name, names))
                 return found
             if best is None or found.matched / found.total > best.matched / best.total:
                 best = found
@@ -210,14 +215,14 @@ def candidates(state: Mapping[str, Tensor]) -> Iterator[str]:
             return
 
 
-def _alike(name: str, references: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
+def _alike(name: str, names: list[str]) -> list[str]:
     """Others of one name but for ``tf_`` in front, a variant's word or CLIP's, with equal shapes."""
     plain = name.removeprefix("tf_").partition("_clip_")[0]
-    shapes = {key: tensor.shape for key, tensor in references[name].items()}
+    shapes = {key: tensor.shape for key, tensor in skeleton(name).items()}
     found = []
-    for other, reference in references.items():
+    for other in names:
         if other != name and other.removeprefix("tf_").startswith(plain):
-            theirs = {key: tensor.shape for key, tensor in reference.items()}
+            theirs = {key: tensor.shape for key, tensor in skeleton(other).items()}
             if theirs == shapes:
                 found.append(other)
     return found
