@@ -11,6 +11,7 @@ from pathlib import Path
 
 from zoo_lightning.errors import SourceError
 from zoo_lightning.sources.files import INDEX, weights_in
+from zoo_lightning.sources.lora import is_adapter
 from zoo_lightning.sources.own_runs import SUMMARY
 
 MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x89HDF\r\n\x1a\n")
@@ -36,7 +37,7 @@ class FolderContents:
 
 def is_source_folder(folder: Path) -> bool:
     """Whether a folder is one source: a run, a repository of the hub, or an adapter."""
-    return (folder / SUMMARY).is_file() or weights_in(folder) is not None
+    return (folder / SUMMARY).is_file() or is_adapter(folder) or weights_in(folder) is not None
 
 
 def weights_of_folder(folder: Path) -> FolderContents:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,6 +30,7 @@ from zoo_lightning.sources.files import (
     read_shards,
     weights_in,
 )
+from zoo_lightning.sources.lora import CONFIG, add_adapter, is_adapter, read_adapter
 from zoo_lightning.sources.own_runs import SUMMARY
 from zoo_lightning.sources.packages import find_in_package
 from zoo_lightning.sources.shipped import Card, read_card, shipped_card, shipped_path
@@ -55,6 +56,7 @@ class SourceWeights:
         std: Standard deviation of the training images per channel in [0, 1] units, if known.
         match: How the tensors must be matched, ``name`` or ``order``, if known.
         contents: Contents of the weight file, if the weights come from one.
+        remarks: What was put together or assumed, a line each.
     """
 
     state: dict[str, Tensor]
@@ -63,6 +65,7 @@ class SourceWeights:
     std: Statistics | None = None
     match: Match | None = None
     contents: Contents | None = field(default=None, repr=False)
+    remarks: tuple[str, ...] = ()
 
 
 def read_weights(
@@ -84,7 +87,15 @@ def read_weights(
     check_architecture(architecture)
     kind, rest = split_weights(source.weights)
     try:
-        if kind == "random":
+        adapter = kind == "path" and is_adapter(Path(rest).expanduser())
+        if source.base is not None and not adapter:
+            raise SourceError(
+                f"base {source.base!r} is of LoRA adapters, and {source.weights} has no {CONFIG}: "
+                "leave it out."
+            )
+        if adapter:
+            weights = _read_adapter(Path(rest).expanduser(), source, architecture, build)
+        elif kind == "random":
             weights = _read_random(rest, architecture, build)
         elif kind in FILE_READERS:
             weights = FILE_READERS[kind](rest, architecture, source.container)
@@ -210,6 +221,36 @@ def _read_hub_folder(
     known = noted.get("pretrained_cfg")
     known = known if isinstance(known, dict) else noted
     weights.mean, weights.std = _statistics(known.get("mean")), _statistics(known.get("std"))
+    return weights
+
+
+def _read_adapter(
+    folder: Path,
+    source: Source,
+    architecture: str | None,
+    build: Callable[[], nn.Module] | None,
+) -> SourceWeights:
+    """Read a LoRA adapter and its base, and add them."""
+    adapter = read_adapter(folder)
+    given = source.base
+    if given is None:
+        # The path is of the machine of the training; a name on the hub would need the network.
+        named = [folder / adapter.base, Path(adapter.base).expanduser()] if adapter.base else []
+        given = next((str(path) for path in named if path.exists()), None)
+    if given is None:
+        stated = f" ({adapter.base})" if adapter.base else ""
+        raise SourceError(
+            f"{folder} is a LoRA adapter, whose base{stated} is not here: give base: with its "
+            "weights in the source, such as {weights: "
+            f"{folder}, base: PATH or hf-hub:ORG/REPO}}."
+        )
+    weights = read_weights(replace(source, weights=given, base=None), architecture, build)
+    weights.state = add_adapter(adapter, weights.state)
+    weights.origin = str(folder)
+    weights.remarks = (
+        *weights.remarks,
+        f"LoRA of rank {adapter.rank} in {len(adapter.changes)} tensors, added to {given}",
+    )
     return weights
 
 

@@ -32,7 +32,9 @@ KINDS = {
 FILES = ("path", "https", "http", "package")
 """Kinds of weights that are read from a weight file, and may have a container."""
 
-SUFFIXES = (".pth.tar", ".pth", ".pt", ".ckpt", ".safetensors", ".bin")
+SUFFIXES = (
+    ".pth.tar", ".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".pkl", ".weights.h5", ".h5", ".keras"
+)  # fmt: skip
 """Usual suffixes of weight files; contents, not suffixes, decide how a file is read."""
 
 
@@ -57,6 +59,8 @@ class Source:
             packages that are known to need ``order`` get it automatically.
         container: Key of the file that contains the weights, such as ``student``, with dots for
             nested keys; found automatically if ``None``. For weight files only.
+        base: Weights reference of the network that a LoRA adapter was trained on; ``None`` takes
+            the path in its ``adapter_config.json``. For folders with an adapter only.
 
     Raises:
         SourceError: If a value has the wrong type, the kind of weights is unknown, or ``container``
@@ -68,6 +72,7 @@ class Source:
     prefix: str | None = None
     match: Match = "name"
     container: str | None = None
+    base: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -77,7 +82,7 @@ class Source:
                 f"The weights of source {self.name!r} must be text, got {self.weights!r}. "
                 f"Give {known_kinds()}."
             )
-        for key in ("prefix", "container"):
+        for key in ("prefix", "container", "base"):
             value = getattr(self, key)
             if value is not None and not isinstance(value, str):
                 raise SourceError(f"The {key} of source {self.name!r} must be text, got {value!r}.")
@@ -174,7 +179,7 @@ def parse_source(spec: str | Mapping[str, Any] | Source) -> Source:
 
     Args:
         spec: A weights reference, from which a name is derived; a mapping with the key
-            ``weights`` and optionally ``name``, ``prefix``, ``match`` and ``container``; or a
+            ``weights`` and optionally ``name``, ``prefix``, ``match``, ``container`` and ``base``; or a
             :class:`Source`.
 
     Raises:
@@ -187,7 +192,7 @@ def parse_source(spec: str | Mapping[str, Any] | Source) -> Source:
     if not isinstance(spec, Mapping):
         raise SourceError(
             f"A source must be text or a mapping, got {spec!r}. Give {known_kinds()}; or a "
-            "mapping with name, weights, prefix, match and container."
+            "mapping with name, weights, prefix, match, container and base."
         )
     known = [field.name for field in fields(Source)]
     for key in spec:

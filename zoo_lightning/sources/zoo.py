@@ -77,6 +77,7 @@ def load_sources(
         if (contents := weights.contents) is not None:
             container = ".".join(contents.containers)
             report = replace(report, container=container, other_containers=contents.others)
+        report = replace(report, remarks=(*weights.remarks, *report.remarks))
         mean = adapt_statistics(weights.mean, in_chans)
         std = adapt_statistics(weights.std, in_chans)
         loaded.append(replace(adapted, report=report, mean=mean, std=std, origin=weights.origin))

@@ -44,10 +44,11 @@ class Layout:
 
     def convert(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename, reshape and join tensors whose prefix has been removed."""
-        renamed = {self._renamed(key): tensor for key, tensor in state.items()}
+        renamed = {self.renamed(key): tensor for key, tensor in state.items()}
         return join_projections(self.reshape(renamed))
 
-    def _renamed(self, key: str) -> str:
+    def renamed(self, key: str) -> str:
+        """Name in timm of a tensor whose prefix has been removed, before parts are joined."""
         for pattern, replacement in self.rules:
             if match := re.fullmatch(pattern, key):
                 return replacement(match) if callable(replacement) else match.expand(replacement)

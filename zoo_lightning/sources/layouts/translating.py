@@ -6,8 +6,9 @@ one's own that have a foreign layout themselves still get foreign files as they 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -58,6 +59,18 @@ def translations(state: Mapping[str, Tensor]) -> Iterator[tuple[Layout, dict[str
             renamed |= {prefix + key: tensor for key, tensor in found.items()}
         if renamed.keys() != state.keys():
             yield layout, renamed
+
+
+def renamings(state: Mapping[str, Tensor]) -> Iterator[Callable[[str], str]]:
+    """Yield a function for each layout that a file may have, which maps its names to timm's."""
+    for layout in LAYOUTS:
+        for prefix in layout.prefixes(state):
+            yield partial(_renamed, layout, prefix)
+
+
+def _renamed(layout: Layout, prefix: str, key: str) -> str:
+    """Name in timm of a key under a prefix, which stays."""
+    return prefix + layout.renamed(key[len(prefix) :]) if key.startswith(prefix) else key
 
 
 def translate(state: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Translated:
