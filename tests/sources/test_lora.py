@@ -78,9 +78,7 @@ def test_the_sum_is_the_base_and_the_path_through_the_factors(tmp_path, base, st
     found = factors()
     adapter = write_adapter(tmp_path / "adapter", found, use_rslora=stable)
     network, report = read(adapter, Small, base=str(tmp_path / "base.pth"))
-    assert report.remarks == (
-        f"LoRA of rank 2 in 2 tensors, added to {tmp_path / 'base.pth'}",
-    )
+    assert report.remarks == (f"LoRA of rank 2 in 2 tensors, added to {tmp_path / 'base.pth'}",)
     plain = {key.removeprefix("base_model.model."): t for key, t in found.items()}
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -100,9 +98,7 @@ def test_patterns_give_a_layer_its_own_alpha(tmp_path, base):
 
 
 def test_the_base_is_found_by_the_path_in_the_adapter(tmp_path, base):
-    adapter = write_adapter(
-        tmp_path / "adapter", factors(), base_model_name_or_path="../base.pth"
-    )
+    adapter = write_adapter(tmp_path / "adapter", factors(), base_model_name_or_path="../base.pth")
     assert not torch.equal(read(adapter, Small)[0].fc.weight, base.fc.weight)
 
 

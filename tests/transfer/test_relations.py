@@ -268,7 +268,9 @@ def test_policies_and_fewer_than_two_sources_are_refused(command, faces):
 def test_the_help_is_short(command):
     found = command("sources", "relate", "--help")
     assert found.status == 0
-    assert found.out.startswith("usage: python -m zoo_lightning sources relate [FOLDER] --experiment NAME")
+    assert found.out.startswith(
+        "usage: python -m zoo_lightning sources relate [FOLDER] --experiment NAME"
+    )
 
 
 def test_the_picture_has_both_tables_and_their_numbers(faces):

@@ -2,8 +2,8 @@
 
 Only ``torch.load(weights_only=True)``, safetensors, a reader of pickled arrays that calls nothing
 (:mod:`zoo_lightning.sources.detectron`) and one of HDF5 (:mod:`zoo_lightning.sources.keras_files`)
-read the file; its first bytes, not its suffix, decide which. Fitting the tensors to an architecture is done in
-:mod:`zoo_lightning.sources.adapting`.
+read the file; its first bytes, not its suffix, decide which. Fitting the tensors to an architecture
+is done in :mod:`zoo_lightning.sources.adapting`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch import Tensor
 from zoo_lightning.errors import SourceError, nearest
 from zoo_lightning.files.atomic import atomic_file
 from zoo_lightning.sources.detectron import read_array_pickle
+from zoo_lightning.sources.keras_files import is_hdf5, is_keras_archive, read_keras
 from zoo_lightning.sources.own_runs import describe_ensemble
 from zoo_lightning.sources.spec import known_kinds
 
@@ -152,7 +153,7 @@ def read_contents(path: Path, container: str | None = None) -> Contents:
     path = Path(path)
     _check_present(path)
     try:
-        content: Any = _load_safetensors(path) if is_safetensors(path) else _load_pickle(path)
+        content: Any = _load(path)
         inner = content if container is None else _inside(content, container, path)
         state, inside = _unwrap(inner, set())
         others = _others(inner, inside, state)
@@ -188,7 +189,7 @@ def read_part(path: Path) -> dict[str, Tensor]:
     """
     _check_present(path)
     try:
-        content = _load_safetensors(path) if is_safetensors(path) else _load_pickle(path)
+        content = _load(path)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error}.") from error
     return _flatten(content, set()) if isinstance(content, Mapping) else {}
@@ -230,6 +231,13 @@ def _check_present(path: Path) -> None:
         raise SourceError(f"{path} is empty: copy or download it again.")
 
 
+def _load(path: Path) -> Any:
+    """Read a weight file by the reader of its format."""
+    if is_hdf5(path) or is_keras_archive(path):
+        return read_keras(path)
+    return _load_safetensors(path) if is_safetensors(path) else _load_pickle(path)
+
+
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file."""
     size = path.stat().st_size
@@ -259,7 +267,7 @@ def _load_pickle(path: Path) -> Any:
     except Exception as error:  # the unpickler raises whatever a damaged file leads it to
         with path.open("rb") as file:
             pickled = file.read(1) == b"\x80"
-        if pickled and not _by_torch(path):
+        if pickled and not is_legacy(path):
             return read_array_pickle(path)
         raise SourceError(_explain(path, error)) from error
 
@@ -268,8 +276,8 @@ MAGIC = 0x1950A86A20F9469CFC6C
 """Number with which ``torch.save`` began files before torch 1.6, pickled by itself."""
 
 
-def _by_torch(path: Path) -> bool:
-    """Whether ``torch.save`` wrote a pickle, by the number that it begins with."""
+def is_legacy(path: Path) -> bool:
+    """Whether ``torch.save`` before torch 1.6 wrote a pickle, by the number that it begins with."""
     with path.open("rb") as file:
         return pickle.dumps(MAGIC, protocol=2)[2:-1] in file.read(32)
 

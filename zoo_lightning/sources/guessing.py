@@ -180,7 +180,8 @@ def guess(state: Mapping[str, Tensor], source: Source) -> ArchitectureFit | None
     layout, state = next(translations(state), (None, dict(state)))
     found = _guess(state, source)
     if found is not None and layout is not None and found.fits:
-        found = replace(found, remark=f"{found.remark}, translated from {layout.name}")
+        remark = f"{found.remark}, translated from {layout.name}"
+        found = replace(found, remark=f"{remark}, {layout.remark}" if layout.remark else remark)
     return found
 
 
@@ -216,7 +217,7 @@ def candidates(state: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def _alike(name: str, names: list[str]) -> list[str]:
-    """Others of one name but for ``tf_`` in front, a variant's word or CLIP's, with equal shapes."""
+    """Others of one name but for ``tf_`` in front, or words of variants, with equal shapes."""
     plain = name.removeprefix("tf_").partition("_clip_")[0]
     shapes = {key: tensor.shape for key, tensor in skeleton(name).items()}
     found = []

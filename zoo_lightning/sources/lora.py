@@ -115,8 +115,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         given.append(f"init_lora_weights: {start}")
     if given:
         raise SourceError(
-            f"{path} has {', '.join(given)}, with which the weights are not base + scale·B·A: merge "
-            "the adapter into its base with PEFT (merge_and_unload), and give the result."
+            f"{path} has {', '.join(given)}, with which the weights are not base + scale·B·A: "
+            "merge the adapter into its base with PEFT (merge_and_unload), and give the result."
         )
     return config
 

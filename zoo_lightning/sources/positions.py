@@ -19,7 +19,7 @@ TOKENS = (CLASS_TOKEN, "dist_token", "reg_token")
 """Keys of the tokens before those of the patches, ``(1, n, C)``."""
 
 TABLE = "relative_position_bias_table"
-"""Last part of the key of a table ``((2 w - 1)², heads)`` of windows of ``w`` × ``w`` patches."""
+"""Last part of the key of a table ``((2 w - 1)², heads)`` of windows of ``w`` x ``w`` patches."""
 
 
 def fit_positions(
@@ -55,8 +55,8 @@ def fit_positions(
         elif _one_pixel(tensor, wanted):
             fitted[key] = tensor.reshape(wanted.shape)
     remarks += [
-        f"{count} tables of relative positions interpolated from windows of {before}×{before} to "
-        f"{after}×{after}"
+        f"{count} tables of relative positions interpolated from windows of {before}x{before} to "
+        f"{after}x{after}"
         for (before, after), count in tables.items()
     ]
     return fitted, remarks
@@ -101,7 +101,7 @@ def _positions(
             found, [after, after], [before, before], num_prefix_tokens=own
         )
         remarks.append(
-            f"position embeddings interpolated from {before}×{before} to {after}×{after} patches"
+            f"position embeddings interpolated from {before}x{before} to {after}x{after} patches"
         )
     changed[prefix + POSITIONS] = found
     return changed, remarks

@@ -32,10 +32,11 @@ KINDS = {
 FILES = ("path", "https", "http", "package")
 """Kinds of weights that are read from a weight file, and may have a container."""
 
-SUFFIXES = (
-    ".pth.tar", ".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".pkl", ".weights.h5", ".h5", ".keras"
-)  # fmt: skip
+SUFFIXES = (".pth.tar", ".pth", ".pt", ".ckpt", ".safetensors", ".bin")
 """Usual suffixes of weight files; contents, not suffixes, decide how a file is read."""
+
+FOREIGN_SUFFIXES = (".pkl", ".weights.h5", ".h5", ".keras")
+"""Suffixes of weight files of detectron2 and Keras, which a name derived from them leaves out."""
 
 
 def known_kinds() -> str:
@@ -167,7 +168,7 @@ def derive_name(weights: str) -> str:
     else:
         path = unquote(urlparse(rest).path) if kind in ("https", "http") else os.path.abspath(rest)
         name = PurePath(path).name
-        for suffix in SUFFIXES:
+        for suffix in (*SUFFIXES, *FOREIGN_SUFFIXES):
             if name.lower().endswith(suffix):
                 name = name[: -len(suffix)]
                 break
@@ -179,8 +180,8 @@ def parse_source(spec: str | Mapping[str, Any] | Source) -> Source:
 
     Args:
         spec: A weights reference, from which a name is derived; a mapping with the key
-            ``weights`` and optionally ``name``, ``prefix``, ``match``, ``container`` and ``base``; or a
-            :class:`Source`.
+            ``weights`` and optionally ``name``, ``prefix``, ``match``, ``container`` and ``base``;
+            or a :class:`Source`.
 
     Raises:
         SourceError: If a key is unknown or missing, or a value is not allowed.

@@ -223,7 +223,10 @@ def _ancestor(
         )
     key = (lambda name: counts[name] or 0) if counted else shared.__getitem__
     first = min(central, key=key)
-    remark = f"the ancestor: seen from it, the others differ independently (mean cosine {shared[first]:.2f})"
+    remark = (
+        "the ancestor: seen from it, the others differ independently (mean cosine "
+        f"{shared[first]:.2f})"
+    )
     return first, remark + (f"; fewest batches ({counts[first]})" if counted else "")
 
 

@@ -1,4 +1,4 @@
-"""What the tests of layouts share: models with values that matter everywhere, and the comparison."""
+"""What the tests of layouts share: models with values that matter, and the comparison."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo_lightning.sources.spec import Source
 def _scattered(network, seed=0):
     """Return a network in evaluation mode, every parameter and statistic of which has an effect.
 
-    Initial biases, scales and statistics of 0 and 1 would hide tensors that are left out or swapped.
+    Initial biases, scales and statistics of 0 and 1 would hide tensors that are left out.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

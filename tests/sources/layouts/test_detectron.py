@@ -24,7 +24,7 @@ def tiny_resnet():
 
 @pytest.fixture
 def reference(scattered):
-    """The same network of torchvision, whose bottleneck blocks are half as wide by ``groups``."""
+    """The same network of torchvision, with the narrow blocks of the small one."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = torchvision_resnet.ResNet(torchvision_resnet.Bottleneck, [1, 2, 1, 1])
@@ -65,9 +65,7 @@ def detectron_names(state, prefix):
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_detectron2_computes_the_same_features(
-    protocol, reference, tmp_path, read, assert_agrees
-):
+def test_detectron2_computes_the_same_features(protocol, reference, tmp_path, read, assert_agrees):
     arrays = detectron_names(reference.state_dict(), "backbone.bottom_up.")
     arrays["backbone.fpn_lateral2.weight"] = np.ones((4, 16, 1, 1), np.float32)
     arrays["proposal_generator.anchor_generator.cell_anchors.0"] = np.ones((3, 4), np.float64)

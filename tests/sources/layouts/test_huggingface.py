@@ -60,7 +60,7 @@ def test_positions_of_another_size_are_interpolated_as_timm_does(tmp_path, scatt
     model = scattered(transformers.ViTModel(transformers.ViTConfig(**VIT)))
     file = save(model, tmp_path, "files")
     network, report = read(file, lambda: tiny_vit(img_size=48))
-    assert report.remarks == ("position embeddings interpolated from 4×4 to 6×6 patches",)
+    assert report.remarks == ("position embeddings interpolated from 4x4 to 6x6 patches",)
     expected, _ = read(file, tiny_vit)
     expected.set_input_size(img_size=48)  # timm's own interpolation
     with torch.no_grad():

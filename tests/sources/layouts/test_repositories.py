@@ -39,9 +39,7 @@ CLIP = {"depth": 2, "pre_norm": True, "norm_layer": nn.LayerNorm}
 """Options of CLIP's vision transformer."""
 
 
-def test_openai_clip_computes_the_same_features(
-    authors, tmp_path, scattered, read, assert_agrees
-):
+def test_openai_clip_computes_the_same_features(authors, tmp_path, scattered, read, assert_agrees):
     model = scattered(authors.Clip(authors.ClipVision()))
     sizes = {"input_resolution": 32, "context_length": 5, "vocab_size": 8}
     state = model.state_dict() | {key: torch.tensor(size) for key, size in sizes.items()}
@@ -95,8 +93,9 @@ def test_the_resnet_of_clip_computes_the_same_features(
 def test_dino_computes_the_same_features_as_its_teacher(
     authors, tmp_path, scattered, read, assert_agrees
 ):
-    student, teacher = scattered(authors.VisionTransformer()), scattered(
-        authors.VisionTransformer(), seed=1
+    student, teacher = (
+        scattered(authors.VisionTransformer()),
+        scattered(authors.VisionTransformer(), seed=1),
     )
     head = {"module.head.mlp.0.weight": torch.ones(8, 32)}
     state = {
@@ -190,9 +189,7 @@ def test_convnext_computes_the_same_features(tmp_path, scattered, read, assert_a
         for ours, theirs in parts.items():
             key = key.replace(f".{ours}", f".{theirs}")
         key = key.replace("features.0.", "downsample_layers.0.").replace("classifier.0.", "norm.")
-        key = re.sub(
-            r"features\.([246])\.", lambda m: f"downsample_layers.{int(m[1]) // 2}.", key
-        )
+        key = re.sub(r"features\.([246])\.", lambda m: f"downsample_layers.{int(m[1]) // 2}.", key)
         key = re.sub(r"features\.([1357])\.", lambda m: f"stages.{int(m[1]) // 2}.", key)
         key = key.replace("classifier.2.", "head.")
         state[key] = tensor.flatten() if key.endswith("gamma") else tensor

@@ -77,7 +77,7 @@ def test_relative_positions_of_other_windows_are_interpolated_as_timm_does(
 
     network, report = read(tmp_path / "swin.pth", lambda: build(6))
     assert report.remarks == (
-        "4 tables of relative positions interpolated from windows of 4×4 to 6×6",
+        "4 tables of relative positions interpolated from windows of 4x4 to 6x6",
     )
     expected, _ = read(tmp_path / "swin.pth", lambda: build(4))
     expected.set_input_size(img_size=96, window_size=6)  # timm's own interpolation

@@ -47,7 +47,6 @@ VIT = Layout(
 """ViT, DeiT, the encoder of MAE, and DINOv2 with and without registers."""
 
 
-
 def clip_shapes(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Give CLIP's class token and positions timm's shapes: ``(1, 1, C)`` and ``(1, N, C)``."""
     changed = dict(state)
@@ -189,7 +188,7 @@ RESNET = Layout(
         ),
     ),
 )
-"""ResNet with basic or bottleneck blocks; strides in the 3×3 convolutions, as in timm."""
+"""ResNet with basic or bottleneck blocks; strides in the 3x3 convolutions, as in timm."""
 
 LAYOUTS = (VIT, CLIP, SWIN, CONVNEXT, RESNET)
 """All layouts of this module."""

@@ -104,7 +104,7 @@ def _joinable(parts: list[Tensor]) -> bool:
 
 
 def shifted(template: str, by: int = 1) -> Callable[[re.Match[str]], str]:
-    """Replacement that adds to the match's first number, ``\\1`` of a template.
+    """Replacement that adds to the match's first number.
 
     Args:
         template: template with ``{0}`` for the changed number and ``{1}``, ``{2}``, ... for the
