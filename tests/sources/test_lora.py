@@ -128,6 +128,19 @@ def test_a_wrong_base_is_refused(tmp_path, base):
         read(adapter, Small, base=str(tmp_path / "other.pth"))
 
 
+def test_factors_that_do_not_go_together_are_refused(tmp_path, base):
+    state = factors() | {"base_model.model.fc.lora_B.weight": torch.ones(6, 3)}
+    with pytest.raises(SourceError, match=r"fc.*\(6, 3\)"):
+        read(write_adapter(tmp_path / "adapter", state), Small)
+
+
+def test_a_product_that_fits_nothing_is_not_made(tmp_path, base):
+    huge = {"lora_A": (1, 10**7), "lora_B": (10**7, 1)}  # 400 terabytes
+    state = {f"base_model.model.fc.{key}.weight": torch.ones(shape) for key, shape in huge.items()}
+    with pytest.raises(SourceError, match=r"fc\.weight.*\(10000000, 10000000\)"):
+        read(write_adapter(tmp_path / "adapter", state), Small, base=str(tmp_path / "base.pth"))
+
+
 def test_a_base_for_what_is_no_adapter_is_refused(tmp_path, base):
     with pytest.raises(SourceError, match="leave it out"):
         read(tmp_path / "base.pth", Small, base="random:1")

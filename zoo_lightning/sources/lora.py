@@ -19,6 +19,7 @@ from torch import Tensor
 from zoo_lightning.errors import SourceError
 from zoo_lightning.sources.files import read_part
 from zoo_lightning.sources.layouts.translating import renamings
+from zoo_lightning.sources.positions import has_numbers
 
 CONFIG = "adapter_config.json"
 """File of an adapter's folder that describes it."""
@@ -37,6 +38,38 @@ LORA = re.compile(r"(.+)\.lora_([AB])(?:\.\w+)?\.(weight|bias)")
 
 
 @dataclass(frozen=True)
+class Change:
+    """Change of a layer's weight or bias: ``scale · B A``, or ``scale · b`` without ``A``.
+
+    Attributes:
+        up: factor ``B (out, r)``, or the bias ``b (out,)``.
+        down: factor ``A (r, in)``; ``None`` for a bias.
+        scale: factor of the product.
+        transposed: whether the layer keeps its weight as ``(in, out)``.
+    """
+
+    up: Tensor
+    down: Tensor | None
+    scale: float
+    transposed: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the change, of which the product is not made before it is known to fit."""
+        if self.down is None:
+            return tuple(self.up.shape)
+        shape = (self.up.shape[0], *self.down.shape[1:])
+        return shape[::-1] if self.transposed else shape
+
+    def tensor(self) -> Tensor:
+        """Multiply the factors."""
+        if self.down is None:
+            return self.scale * self.up.float()
+        product = self.scale * (self.up.float().flatten(1) @ self.down.float().flatten(1))
+        return product.T if self.transposed else product.reshape(self.shape)
+
+
+@dataclass(frozen=True)
 class Adapter:
     """A LoRA adapter.
 
@@ -51,7 +84,7 @@ class Adapter:
 
     folder: Path
     base: str
-    changes: dict[str, Tensor]
+    changes: dict[str, Change]
     replaced: dict[str, Tensor]
     rank: int
 
@@ -76,7 +109,7 @@ def read_adapter(folder: Path) -> Adapter:
     for key, tensor in read_part(file).items():
         plain = key.removeprefix("base_model.model.")
         if found := LORA.fullmatch(plain):
-            factors.setdefault((found[1], found[3]), {})[found[2]] = tensor.float()
+            factors.setdefault((found[1], found[3]), {})[found[2]] = tensor
         elif ".lora_" in plain:
             raise SourceError(
                 f"{file} has {key!r}, which is no factor of a linear layer or convolution: merge "
@@ -123,8 +156,8 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _change(
     layer: str, leaf: str, pair: Mapping[str, Tensor], config: Mapping[str, Any], file: Path
-) -> Tensor:
-    """Change ``scale · B A`` of a layer's weight, or ``scale · b`` of its bias.
+) -> Change:
+    """Change of a layer's weight, or of its bias.
 
     Raises:
         SourceError: a factor is missing, or their shapes do not go together.
@@ -132,16 +165,20 @@ def _change(
     down, up = pair.get("A"), pair.get("B")
     scale = _scale(layer, config, down, file)
     if leaf == "bias" and up is not None:
-        return scale * up
-    if down is None or up is None or down.ndim != up.ndim or down.shape[0] != up.shape[1]:
+        return Change(up, None, scale, transposed=False)
+    if down is None or up is None or not _fit_together(down, up):
         shapes = {name: tuple(tensor.shape) for name, tensor in pair.items()}
         raise SourceError(
             f"{file} must have factors A (r, in) and B (out, r) for {layer!r}, got {shapes}."
         )
-    change = scale * (up.flatten(1) @ down.flatten(1))
-    if config.get("fan_in_fan_out") and down.ndim == 2:
-        return change.T
-    return change.reshape(up.shape[0], *down.shape[1:])
+    return Change(up, down, scale, bool(config.get("fan_in_fan_out")) and down.ndim == 2)
+
+
+def _fit_together(down: Tensor, up: Tensor) -> bool:
+    """Whether factors are those of a linear layer or of a convolution, with all their numbers."""
+    if not has_numbers(down) or not has_numbers(up) or min(down.ndim, up.ndim) < 2:
+        return False
+    return down.ndim == up.ndim and down.shape[0] == up.shape[1] and set(up.shape[2:]) <= {1}
 
 
 def _scale(layer: str, config: Mapping[str, Any], down: Tensor | None, file: Path) -> float:
@@ -198,12 +235,12 @@ def add_adapter(adapter: Adapter, base: Mapping[str, Tensor]) -> dict[str, Tenso
         merged[places.get(key, key)] = tensor
     for key, change in adapter.changes.items():
         before = merged[places[key]]
-        if before.shape != change.shape:
+        if tuple(before.shape) != change.shape:
             raise SourceError(
-                f"the adapter {adapter.folder} changes {key!r} by {tuple(change.shape)}, and its "
+                f"the adapter {adapter.folder} changes {key!r} by {change.shape}, and its "
                 f"base has {tuple(before.shape)} there: give the adapter's own base."
             )
-        merged[places[key]] = before.to(torch.float32) + change
+        merged[places[key]] = before.to(torch.float32) + change.tensor()
     return merged
 
 

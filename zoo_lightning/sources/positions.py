@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isqrt
 
+import torch
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
 from torch import Tensor
 
@@ -45,6 +46,8 @@ def fit_positions(
         inside = _within(key, reference)
         if inside is None or tensor.shape == reference[inside].shape:
             continue
+        if not has_numbers(tensor):
+            continue
         wanted, prefix = reference[inside], key[: len(key) - len(inside)]
         if inside == POSITIONS and (changed := _positions(fitted, prefix, reference)):
             fitted |= changed[0]
@@ -60,6 +63,17 @@ def fit_positions(
         for (before, after), count in tables.items()
     ]
     return fitted, remarks
+
+
+def has_numbers(tensor: Tensor) -> bool:
+    """Whether a tensor is of plain floating numbers, as many as its shape needs.
+
+    A file of a kilobyte may hold a tensor of a trillion numbers that are one number; copying it
+    would fill the memory.
+    """
+    if tensor.layout != torch.strided or not tensor.is_floating_point():
+        return False
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
 
 
 def _within(key: str, reference: Mapping[str, Tensor]) -> str | None:
@@ -90,6 +104,8 @@ def _positions(
     if needed == 0 < own:
         token = state.get(prefix + CLASS_TOKEN)
         if own != 1 or token is None or CLASS_TOKEN not in reference:
+            return None
+        if token.shape != reference[CLASS_TOKEN].shape or not has_numbers(token):
             return None
         changed[prefix + CLASS_TOKEN] = token + found[:, :1]
         found, own = found[:, 1:], 0

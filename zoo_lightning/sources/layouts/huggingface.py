@@ -60,6 +60,12 @@ def clip_shapes(state: dict[str, Tensor]) -> dict[str, Tensor]:
 CLIP_BLOCK = r"encoder\.layers\.(\d+)\."
 """Beginning of the names of a block of CLIP's vision tower."""
 
+QUICK = (
+    "the file does not say whether its activation is QuickGELU, as OpenAI's is: "
+    "vit_*_clip_quickgelu_*"
+)
+"""Remark on CLIP's vision transformers."""
+
 CLIP = Layout(
     name="Hugging Face CLIP",
     marker=r"embeddings\.class_embedding",
@@ -75,6 +81,7 @@ CLIP = Layout(
         (CLIP_BLOCK + r"mlp\.fc(\d)\.(\w+)", r"blocks.\1.mlp.fc\2.\3"),
     ),
     reshape=clip_shapes,
+    remark=QUICK,
 )
 """The vision tower of CLIP."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zoo_lightning.sources.layouts.huggingface import clip_shapes, flat_scales
+from zoo_lightning.sources.layouts.huggingface import QUICK, clip_shapes, flat_scales
 from zoo_lightning.sources.layouts.layout import Layout, shifted
 
 CLIP_BLOCK = r"transformer\.resblocks\.(\d+)\."
@@ -35,6 +35,7 @@ CLIP = Layout(
         (CLIP_BLOCK + r"mlp\.c_proj\.(\w+)", r"blocks.\1.mlp.fc2.\2"),
     ),
     reshape=clip_shapes,
+    remark=QUICK,
 )
 """The vision transformers of OpenAI's CLIP and of OpenCLIP; the projection to the joint space is a
 head and left out."""

@@ -16,7 +16,7 @@ from zoo_lightning.sources.key_matching import score_prefixes, unflatten_stages
 from zoo_lightning.sources.layouts import huggingface, repositories, torchvision_models
 from zoo_lightning.sources.layouts.keras_names import LAYOUTS as KERAS
 from zoo_lightning.sources.layouts.layout import Layout
-from zoo_lightning.sources.positions import fit_positions
+from zoo_lightning.sources.positions import fit_positions, has_numbers
 
 LAYOUTS = (
     *huggingface.LAYOUTS,
@@ -51,6 +51,8 @@ def translations(state: Mapping[str, Tensor]) -> Iterator[tuple[Layout, dict[str
         renamed = dict(state)
         for prefix in layout.prefixes(state):
             inside = {k: t for k, t in renamed.items() if k.startswith(prefix)}
+            if not all(has_numbers(t) for t in inside.values() if t.is_floating_point()):
+                continue
             try:
                 found = layout.convert({k[len(prefix) :]: t for k, t in inside.items()})
             except (RuntimeError, IndexError):  # shapes that the layout does not have
