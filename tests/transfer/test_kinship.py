@@ -86,6 +86,15 @@ def test_the_scale_of_a_kernel_changes_nothing():
     assert (pair.equal, pair.kernels) == (0, 3)
 
 
+def test_a_copy_is_named_and_disturbs_nothing():
+    ancestor = network(0)
+    states = {"ancestor": ancestor, "copy": dict(ancestor)}
+    states |= {f"child{n}": descendant(ancestor, n) for n in (1, 2, 3)}
+    kin = kinship(states)
+    assert parents(kin)["child1"] == ["ancestor"]
+    assert kin.descents[1].remark == "the same kernels as ancestor"
+
+
 def test_frozen_layers_are_counted():
     ancestor = network(0)
     child = descendant(ancestor, 1) | {"0.weight": ancestor["0.weight"]}

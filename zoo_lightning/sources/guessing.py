@@ -55,7 +55,7 @@ FAMILIES = {
     r"blocks\.0\.attn\.qkv\.weight$": "vit_tiny_patch16_224 vit_small_patch16_224 "
     "vit_base_patch16_224 vit_base_patch32_224 vit_large_patch16_224 vit_small_patch32_224 "
     "vit_large_patch32_224 vit_small_patch8_224 vit_base_patch8_224 vit_large_patch14_224 "
-    "vit_huge_patch14_224 test_vit vit_*_gap_* vit_*_siglip_*",
+    "vit_huge_patch14_224 vit_*_patch??_384 test_vit vit_*_gap_* vit_*_siglip_*",
     r"stages\.0\.0\.conv1_1x1\.conv\.weight$": "resnet50_clip resnet101_clip resnet50x*_clip",
     r"(^|\.)level3\.tree1\.": "dla*",
 }
@@ -188,22 +188,31 @@ def guess(state: Mapping[str, Tensor], source: Source) -> ArchitectureFit | None
 def _guess(state: dict[str, Tensor], source: Source) -> ArchitectureFit | None:
     """Find the architecture of a checkpoint with timm's names, as :func:`guess`."""
     best: ArchitectureFit | None = None
+    resized: ArchitectureFit | None = None
     names = list(candidates(state))
-    # First without interpolating position embeddings, which makes sizes of images alike.
-    for fitted in (lambda plain, _: plain, lambda *both: fit_positions(*both)[0]):
-        for name in names:
-            reference = skeleton(name)
-            plain = fitted(unflatten_stages(state, reference), reference)
-            found = _compare(plain, reference, name)
-            # All but the input kernel, whose channels may differ, must be there: a quick look.
-            if not found.missing and found.other_shape in ([], [input_kernel(reference)]):
-                found = fit_of(state, name, source)
-            if found.fits:
-                found.alike.extend(_alike(name, names))
-                return found
-            if best is None or found.matched / found.total > best.matched / best.total:
-                best = found
-    return best if best is not None and best.matched else None
+    for name in names:
+        # Positions of another size fit; then only the same network for other sizes may fit better.
+        if resized is not None and not name.startswith(resized.architecture.rpartition("_")[0]):
+            continue
+        reference = skeleton(name)
+        plain = unflatten_stages(state, reference)
+        exact = close = _compare(plain, reference, name)
+        if not _nearly(exact, reference):
+            close = _compare(fit_positions(plain, reference)[0], reference, name)
+        found = fit_of(state, name, source) if _nearly(close, reference) else exact
+        if found.fits and close is exact:
+            found.alike.extend(_alike(name, names))
+            return found
+        if found.fits and resized is None:
+            resized = found
+        if best is None or found.matched / found.total > best.matched / best.total:
+            best = found
+    return resized or (best if best is not None and best.matched else None)
+
+
+def _nearly(found: ArchitectureFit, reference: Mapping[str, Tensor]) -> bool:
+    """Whether all but the input kernel, whose channels may differ, is there: a quick look."""
+    return not found.missing and found.other_shape in ([], [input_kernel(reference)])
 
 
 def candidates(state: Mapping[str, Tensor]) -> Iterator[str]:

@@ -114,7 +114,12 @@ def kinship(states: Mapping[str, Mapping[str, Tensor]]) -> Kin:
     pairs = [_pair(a, b, kernels, states) for a, b in combinations(names, 2)]
     counts = {name: _batches(state) for name, state in states.items()}
     descents: list[Descent] = []
-    for family in _families(names, pairs):
+    copies: dict[str, str] = {}
+    for pair in pairs:
+        if pair.equal == pair.kernels > 0 and pair.first not in copies:
+            copies.setdefault(pair.second, pair.first)
+    descents += [Descent(k, [], f"the same kernels as {v}") for k, v in copies.items()]
+    for family in _families([name for name in names if name not in copies], pairs):
         descents += _descents(family, pairs, kernels, counts)
     return Kin(pairs, sorted(descents, key=lambda each: names.index(each.name)))
 
@@ -160,7 +165,7 @@ def _families(names: Sequence[str], pairs: Sequence[Kinship]) -> list[list[str]]
     """Groups of two or more networks that are connected by relatives."""
     family = {name: {name} for name in names}
     for pair in pairs:
-        if pair.relation == "relatives":
+        if pair.relation == "relatives" and pair.first in family and pair.second in family:
             joined = family[pair.first] | family[pair.second]
             family |= dict.fromkeys(joined, joined)
     unique: list[set[str]] = []
