@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).parents[1]
 NAMED = re.compile(r"`(?:tests/)?([\w/]+\.py)?::(test_\w+)`")
 
 
-@pytest.mark.parametrize("page", ["problems", "faults_input", "faults_runs"])
+@pytest.mark.parametrize("page", ["problems", "faults_input", "faults_runs", "checkpoints"])
 def test_every_test_that_a_page_names_exists(page):
     lines = (REPOSITORY / "docs" / f"{page}.md").read_text(encoding="utf-8").splitlines()
     absent, named, count = [], None, 0

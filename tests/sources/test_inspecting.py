@@ -64,6 +64,13 @@ def test_a_moco_checkpoint_is_told_in_full(moco):
         ("hrnet_w18_small", []),
         ("densenet121", []),
         ("convnext_atto", []),
+        ("vit_tiny_patch16_224", []),
+        ("vit_small_patch14_reg4_dinov2", []),
+        ("swin_tiny_patch4_window7_224", []),
+        (
+            "vit_base_patch32_clip_224",
+            ["vit_base_patch32_clip_quickgelu_224"],
+        ),
     ],
 )
 def test_common_architectures_are_guessed(name, alike):
@@ -74,6 +81,22 @@ def test_common_architectures_are_guessed(name, alike):
     assert name in [found.architecture, *found.alike]
     assert set(alike) <= {found.architecture, *found.alike}
     assert found.prefix == "net."
+
+
+def test_positions_of_another_size_are_remarked_in_a_guess():
+    with torch.random.fork_rng():
+        model = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=160)
+    found = guess(model.state_dict(), SOURCE)
+    assert (found.architecture, found.fits) == ("vit_tiny_patch16_224", True)
+    assert "interpolated from 10x10 to 14x14" in found.remark
+
+
+def test_a_foreign_layout_is_translated_before_the_guess():
+    with torch.random.fork_rng():
+        state = torchvision.models.convnext_tiny().state_dict()
+    found = guess(state, SOURCE)
+    assert (found.architecture, found.fits) == ("convnext_tiny", True)
+    assert "translated from torchvision ConvNeXt" in found.remark
 
 
 def test_what_fits_nothing_has_a_nearest_or_none(small):

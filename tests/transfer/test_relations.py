@@ -15,6 +15,7 @@ from zoo_lightning.models.architecture import Architecture
 from zoo_lightning.models.backbone import load_architecture
 from zoo_lightning.rebasin.channels import channel_groups, permute, random_permutation
 from zoo_lightning.sources.spec import parse_sources
+from zoo_lightning.transfer.kinship import relation_of
 from zoo_lightning.transfer.probing import Probe, block_folds, linear_probe
 from zoo_lightning.transfer.relations import (
     BestPair,
@@ -27,7 +28,6 @@ from zoo_lightning.transfer.relations import (
     difference,
     join,
     relate,
-    relation_of,
 )
 
 ARCHITECTURE = Architecture("test_resnet")
@@ -268,7 +268,9 @@ def test_policies_and_fewer_than_two_sources_are_refused(command, faces):
 def test_the_help_is_short(command):
     found = command("sources", "relate", "--help")
     assert found.status == 0
-    assert found.out.startswith("usage: python -m zoo_lightning sources relate --experiment NAME")
+    assert found.out.startswith(
+        "usage: python -m zoo_lightning sources relate [FOLDER] --experiment NAME"
+    )
 
 
 def test_the_picture_has_both_tables_and_their_numbers(faces):

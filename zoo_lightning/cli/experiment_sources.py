@@ -19,14 +19,15 @@ from zoo_lightning.analysis.relation_report import (
 )
 from zoo_lightning.errors import ConfigError, SourceError
 from zoo_lightning.experiments.option_names import CommandParser
-from zoo_lightning.experiments.parts import experiment_zoo, plain_data
+from zoo_lightning.experiments.parts import architecture_of, experiment_zoo, plain_data
 from zoo_lightning.experiments.resolving import ResolvedExperiment, resolve
 from zoo_lightning.files.folders import refuse_full
 from zoo_lightning.models.aggregable import check_network
 from zoo_lightning.models.architecture import Architecture
 from zoo_lightning.models.backbone import load_architecture
 from zoo_lightning.sources.adapting import Adapted
-from zoo_lightning.sources.spec import Source
+from zoo_lightning.sources.folders import weights_of_folder
+from zoo_lightning.sources.spec import Source, parse_sources
 from zoo_lightning.sources.zoo import check_preprocessing, unknown_preprocessing
 from zoo_lightning.tasks import PPOTask
 from zoo_lightning.transfer.ranking import Ranking, rank_sources
@@ -63,6 +64,7 @@ Decide whether the sources should be merged, and how. For each source: what a li
 frozen features explains of the training data. For each pair: whether they are related by their
 kernels, what the network of their averaged weights knows, and what both know together. Ends with a
 conclusion; nothing is trained. --sources A,B and --architecture NAME replace the experiment's own.
+A FOLDER as the first word stands for all sources in it that fit the architecture.
 """,
 }
 
@@ -81,9 +83,17 @@ def main(command: str, arguments: Sequence[str]) -> int:
     if not arguments:
         parser.print_help()
         return 0
+    folder = None
+    if command == "relate" and not arguments[0].startswith("-"):
+        folder, arguments = Path(arguments[0]).expanduser(), arguments[1:]
     options, rest = parser.parse_known_args(arguments)
     resolved = resolve(overrides=rest, command_options=parser.option_names())
-    architecture, sources = experiment_zoo(resolved.options, resolved.name)
+    if folder is None:
+        architecture, sources = experiment_zoo(resolved.options, resolved.name)
+    else:
+        init_args = resolved.options.model.init_args.backbone.init_args
+        architecture = architecture_of(init_args)
+        sources = _fitting_in(folder, architecture)
     if command == "check":
         check(resolved, architecture, sources)
     elif command == "rank":
@@ -94,10 +104,33 @@ def main(command: str, arguments: Sequence[str]) -> int:
     return 0
 
 
+def _fitting_in(folder: Path, architecture: Architecture) -> list[Source]:
+    """Sources in a folder that fit the architecture; the others are named on standard error.
+
+    Raises:
+        SourceError: the folder does not exist or has no sources.
+    """
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is not a folder; give one with weight files, or --sources A,B")
+    found = parse_sources([str(path) for path in weights_of_folder(folder).weights])
+    fitting, failing = try_sources(architecture, found)
+    for message in failing.values():
+        print(f"left out: {message}", file=sys.stderr)
+    if not fitting:
+        raise SourceError(
+            f"none of the {len(found)} sources in {folder} fits {architecture.label}: give the "
+            "architecture of these with --architecture NAME; `sources inspect` of the folder "
+            "guesses it"
+        )
+    return [each.source for each in fitting]
+
+
 def _parser(command: str) -> CommandParser:
+    folder = "[FOLDER] " if command == "relate" else ""
+    usage = f"sources {command} {folder}--experiment NAME [options as for fit]"
     parser = CommandParser(
         f"sources {command}",
-        usage=f"python -m zoo_lightning sources {command} --experiment NAME [options as for fit]",
+        usage=f"python -m zoo_lightning {usage}",
         description=ABOUT[command],
     )
     if command == "check":

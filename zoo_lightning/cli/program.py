@@ -24,6 +24,8 @@ SOURCES = ("list", "inspect", "check", "rank", "relate", "match", "ship")
 SOURCES_USAGE = """\
   sources    list                                  the sources that are shipped
   sources    inspect FILE_OR_REFERENCE             what a checkpoint holds, and its architecture
+  sources    inspect FOLDER                        which are of one architecture, which descend from
+                                                   which
   sources    check --experiment NAME               do all sources fit?
   sources    rank --experiment NAME                which source suits the training data best?
   sources    relate --experiment NAME              should the sources be merged, and how?

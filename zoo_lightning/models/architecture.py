@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 
 Output = Literal["pooled", "map", "stages"]
 
-OURS = {"nature_cnn": "zoo_lightning.models.nature_cnn.nature_cnn"}
+OURS = {
+    "nature_cnn": "zoo_lightning.models.nature_cnn.nature_cnn",
+    "keras_mobilenetv2_035": "zoo_lightning.models.keras_mobilenetv2.keras_mobilenetv2_035",
+    "keras_mobilenetv2_050": "zoo_lightning.models.keras_mobilenetv2.keras_mobilenetv2_050",
+    "keras_mobilenetv2_075": "zoo_lightning.models.keras_mobilenetv2.keras_mobilenetv2_075",
+    "keras_mobilenetv2_100": "zoo_lightning.models.keras_mobilenetv2.keras_mobilenetv2_100",
+    "keras_mobilenetv2_140": "zoo_lightning.models.keras_mobilenetv2.keras_mobilenetv2_140",
+}
 """Import paths of the architectures that have a name in this package."""
 
 MODULE_FACTORY_INPUT = 64

@@ -1,12 +1,15 @@
 """Fit a foreign state dict to the headless plain network of the wanted architecture.
 
-Keys are matched by name under a prefix that is found automatically, or by order. Values are cast to
-float32, and the input kernel is adapted to the image channels; nothing else changes. Matched,
+Tensors of other projects' layouts are translated first, and position embeddings of another size
+interpolated (:mod:`zoo_lightning.sources.layouts`). Keys are matched by name under a prefix that is
+found automatically, or by order. Values are cast to float32, and the input kernel is adapted to the
+image channels; nothing else changes. Matched,
 unused and missing tensors are reported. Files are not read here.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from zoo_lightning.errors import SourceError
 from zoo_lightning.sources.key_matching import find_prefix, is_stacked, map_by_order
+from zoo_lightning.sources.layouts.translating import Translated, translate
 from zoo_lightning.sources.normalisation import Normalisation
 from zoo_lightning.sources.spec import Source
 from zoo_lightning.sources.stems import adapt_input_kernel, input_kernel
@@ -46,6 +50,9 @@ class MatchReport:
         container: Key of the file that contains the weights, with dots for nested keys; empty if
             they are at the top level.
         other_containers: Keys of the same file that contain other weights of the same network.
+        layout: Name of the project in whose names and shapes the tensors were, such as
+            ``Hugging Face ViT``; empty if in the architecture's own.
+        remarks: What was interpolated or assumed, a line each.
     """
 
     total: int
@@ -60,6 +67,8 @@ class MatchReport:
     by_order: bool = False
     container: str = ""
     other_containers: tuple[str, ...] = ()
+    layout: str = ""
+    remarks: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return one line: ``318 of 318 tensors matched under 'backbone.', 54 left over``."""
@@ -68,6 +77,8 @@ class MatchReport:
             parts[0] += " by order"
         if self.prefix:
             parts[0] += f" under {self.prefix!r}"
+        if self.layout:
+            parts[0] += f", translated from {self.layout}"
         if self.other_containers:
             others = " and ".join(map(repr, self.other_containers))
             parts[0] += f" of container {self.container!r}"
@@ -85,6 +96,7 @@ class MatchReport:
             parts.append(f"cast from {' and '.join(self.cast)} to float32")
         if self.also_under:
             parts.append("as many match under " + ", ".join(map(repr, self.also_under)))
+        parts += self.remarks
         return ", ".join(parts)
 
 
@@ -140,19 +152,22 @@ def adapt(
     """
     label = f"Source {source.name!r} ({source.weights})"
     also_under: list[str] = []
+    original, translated = state, Translated(dict(state))
     if source.match == "order":
         prefix = _prefix_for_order(source, state, label)
         pairs, problem = map_by_order(state, reference, prefix)
         if problem:
             raise SourceError(f"{label} cannot be matched by order: {problem}")
     else:
+        translated = translate(state, reference)
+        state = translated.state
         prefix, also_under = find_prefix(state, reference, source.prefix, label)
         pairs = {key: prefix + key for key in reference if prefix + key in state}
     try:
         fitted, changed = _take(state, reference, pairs, label, architecture)
         _refuse_larger(state, reference, prefix, set(pairs.values()), label)
     except SourceError as error:
-        hint = _order_hint(state, reference, source)
+        hint = _pooling_hint(state, reference) or _order_hint(original, reference, source)
         raise SourceError(f"{error}{hint}") from error
     used = set(pairs.values())
     report = MatchReport(
@@ -165,6 +180,8 @@ def adapt(
         cast=_cast_types(state, used),
         also_under=tuple(also_under),
         by_order=source.match == "order",
+        layout=translated.layout,
+        remarks=translated.remarks,
     )
     return Adapted(fitted, report, source, input_kernel=changed)
 
@@ -176,6 +193,21 @@ def _prefix_for_order(source: Source, state: Mapping[str, Tensor], label: str) -
         found = ", ".join(map(repr, list(state)[:LISTED]))
         raise SourceError(f"{label}: no key begins with prefix {prefix!r}; keys are {found}, …")
     return prefix
+
+
+def _pooling_hint(state: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> str:
+    """Explain the difference of transformers that average their tokens, or take the class token's.
+
+    The norm comes after the average in ``fc_norm``, and before the choice of a token in ``norm``.
+    """
+    averaged = any(re.fullmatch(r"(.*\.)?fc_norm\.weight", key) for key in state)
+    if averaged and "fc_norm.weight" not in reference and "norm.weight" in reference:
+        return (
+            " It averages its tokens (fc_norm), and the architecture takes the class token: give "
+            "one of vit_*_gap_*, or the import path of a function that builds the network with "
+            "global_pool='avg'."
+        )
+    return ""
 
 
 def _order_hint(

@@ -1,14 +1,16 @@
 """Read weight files of unknown origin without running code in them, and write safetensors.
 
-Only ``torch.load(weights_only=True)`` and safetensors read the file; its first bytes, not its
-suffix, decide which. Fitting the tensors to an architecture is done in
-:mod:`zoo_lightning.sources.adapting`.
+Only ``torch.load(weights_only=True)``, safetensors, a reader of pickled arrays that calls nothing
+(:mod:`zoo_lightning.sources.detectron`) and one of HDF5 (:mod:`zoo_lightning.sources.keras_files`)
+read the file; its first bytes, not its suffix, decide which. Fitting the tensors to an architecture
+is done in :mod:`zoo_lightning.sources.adapting`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import re
 import struct
 import warnings
@@ -24,6 +26,8 @@ from torch import Tensor
 
 from zoo_lightning.errors import SourceError, nearest
 from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.sources.detectron import read_array_pickle
+from zoo_lightning.sources.keras_files import is_hdf5, is_keras_archive, read_keras
 from zoo_lightning.sources.own_runs import describe_ensemble
 from zoo_lightning.sources.spec import known_kinds
 
@@ -149,7 +153,7 @@ def read_contents(path: Path, container: str | None = None) -> Contents:
     path = Path(path)
     _check_present(path)
     try:
-        content: Any = _load_safetensors(path) if is_safetensors(path) else _load_pickle(path)
+        content: Any = _load(path)
         inner = content if container is None else _inside(content, container, path)
         state, inside = _unwrap(inner, set())
         others = _others(inner, inside, state)
@@ -185,7 +189,7 @@ def read_part(path: Path) -> dict[str, Tensor]:
     """
     _check_present(path)
     try:
-        content = _load_safetensors(path) if is_safetensors(path) else _load_pickle(path)
+        content = _load(path)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error}.") from error
     return _flatten(content, set()) if isinstance(content, Mapping) else {}
@@ -227,6 +231,13 @@ def _check_present(path: Path) -> None:
         raise SourceError(f"{path} is empty: copy or download it again.")
 
 
+def _load(path: Path) -> Any:
+    """Read a weight file by the reader of its format."""
+    if is_hdf5(path) or is_keras_archive(path):
+        return read_keras(path)
+    return _load_safetensors(path) if is_safetensors(path) else _load_pickle(path)
+
+
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file."""
     size = path.stat().st_size
@@ -254,7 +265,21 @@ def _load_pickle(path: Path) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever a damaged file leads it to
+        with path.open("rb") as file:
+            pickled = file.read(1) == b"\x80"
+        if pickled and not is_legacy(path):
+            return read_array_pickle(path)
         raise SourceError(_explain(path, error)) from error
+
+
+MAGIC = 0x1950A86A20F9469CFC6C
+"""Number with which ``torch.save`` began files before torch 1.6, pickled by itself."""
+
+
+def is_legacy(path: Path) -> bool:
+    """Whether ``torch.save`` before torch 1.6 wrote a pickle, by the number that it begins with."""
+    with path.open("rb") as file:
+        return pickle.dumps(MAGIC, protocol=2)[2:-1] in file.read(32)
 
 
 def _explain(path: Path, error: Exception) -> str:
@@ -271,14 +296,7 @@ def _explain(path: Path, error: Exception) -> str:
             "calls code can do anything. If you trust it, load it yourself and save only its "
             "state_dict()."
         )
-    pickled = start.startswith(b"\x80")
-    if pickled and ("Unsupported operand" in text or "magic number" in text):
-        return (
-            f"{path} is refused: it is a pickle that torch.save did not write as usual, and "
-            "reading such a file may run any code. If you trust it, load it yourself and save "
-            "only its state_dict()."
-        )
-    if pickled or start.startswith(b"PK"):
+    if start.startswith(b"\x80") or start.startswith(b"PK"):
         return f"{path} is truncated or damaged: copy or download it again."
     return (
         f"{path} is not a checkpoint: it begins with {start!r}. Expected a file written by "

@@ -10,6 +10,7 @@ import fnmatch
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import timm
 import torch
@@ -19,7 +20,10 @@ from zoo_lightning.errors import SourceError
 from zoo_lightning.models.architecture import Architecture
 from zoo_lightning.sources.adapting import STATISTICS, adapt
 from zoo_lightning.sources.key_matching import score_prefixes, unflatten_stages
+from zoo_lightning.sources.layouts.translating import translate, translations
+from zoo_lightning.sources.positions import fit_positions
 from zoo_lightning.sources.spec import Source
+from zoo_lightning.sources.stems import input_kernel
 
 RESNETS = (
     "resnet50 resnet18 resnet34 resnet101 resnet152 test_resnet wide_resnet50_2 wide_resnet101_2 "
@@ -38,11 +42,26 @@ FAMILIES = {
     r"stages[._]0\.blocks\.0\.conv_dw\.weight$": "convnext_* convnextv2_* test_convnext*",
     r"features\.denseblock1\.": "densenet*",
     r"(^|\.)features\.0\.weight$": "vgg*",
+    r"layers\.0\.blocks\.0\.attn\.cpb_mlp\.0\.weight$": "swinv2_tiny_* swinv2_small_* "
+    "swinv2_base_window* swinv2_large_*",
+    r"layers\.0\.blocks\.0\.attn\.qkv\.weight$": "swin_tiny_* swin_small_* swin_base_* "
+    "swin_large_* swin_s3_*",
+    r"(^|\.)norm_pre\.weight$": "vit_base_patch32_clip_* vit_base_patch16_clip_* "
+    "vit_large_patch14_clip_* vit_huge_patch14_clip_* vit_*_clip_*",
+    r"blocks\.0\.attn\.q_norm\.weight$": "vit_*_dinov3* vit_*_qknorm*",
+    r"(^|\.)reg_token$": "vit_*_reg4_dinov2 vit_*_reg?_*",
+    r"blocks\.0\.ls1\.gamma$": "vit_*_dinov2 deit3_*",
+    r"(^|\.)dist_token$": "deit_*_distilled_*",
+    r"blocks\.0\.attn\.qkv\.weight$": "vit_tiny_patch16_224 vit_small_patch16_224 "
+    "vit_base_patch16_224 vit_base_patch32_224 vit_large_patch16_224 vit_small_patch32_224 "
+    "vit_large_patch32_224 vit_small_patch8_224 vit_base_patch8_224 vit_large_patch14_224 "
+    "vit_huge_patch14_224 vit_*_patch??_384 test_vit vit_*_gap_* vit_*_siglip_*",
+    r"stages\.0\.0\.conv1_1x1\.conv\.weight$": "resnet50_clip resnet101_clip resnet50x*_clip",
     r"(^|\.)level3\.tree1\.": "dla*",
 }
 """Patterns of timm names of a family, the most common first, by a pattern of tensor names."""
 
-SEPARATE = ("_clip", "_gn", "_evos", "_pruned")
+SEPARATE = ("_gn", "_evos", "_pruned")
 """Suffixes of variants that are not tried: their tensors have other names, or they are rare."""
 
 
@@ -78,10 +97,14 @@ class ArchitectureFit:
 def skeleton(architecture: str) -> dict[str, Tensor]:
     """State dict of a headless plain network; timm's networks are built on the meta device."""
     recipe = Architecture(architecture)
-    if not recipe.is_timm:
-        return recipe.plain().state_dict()
+    return _timm_skeleton(architecture) if recipe.is_timm else recipe.plain().state_dict()
+
+
+@lru_cache(maxsize=512)
+def _timm_skeleton(architecture: str) -> dict[str, Tensor]:
+    """State dict of timm's network without memory for weights; not to be changed."""
     with torch.device("meta"):
-        return recipe.plain().state_dict()
+        return Architecture(architecture).plain().state_dict()
 
 
 def fit_of(state: Mapping[str, Tensor], architecture: str, source: Source) -> ArchitectureFit:
@@ -96,11 +119,11 @@ def fit_of(state: Mapping[str, Tensor], architecture: str, source: Source) -> Ar
         ArchitectureError: The architecture is unknown.
     """
     reference = skeleton(architecture)
-    state = unflatten_stages(state, reference)
     try:
         report = adapt(state, reference, source, architecture).report
     except SourceError as error:
-        return replace(_compare(state, reference, architecture), remark=str(error))
+        translated = translate(state, reference)
+        return replace(_compare(translated.state, reference, architecture), remark=str(error))
     missing = [key for key in report.missing if key.rpartition(".")[2] not in STATISTICS]
     return ArchitectureFit(
         architecture,
@@ -153,20 +176,43 @@ def guess(state: Mapping[str, Tensor], source: Source) -> ArchitectureFit | None
         else the one with the largest fraction of matching tensors; ``None`` if the names belong to
         no known family.
     """
+    # Renamed once, because joining large tensors for every candidate would take long.
+    layout, state = next(translations(state), (None, dict(state)))
+    found = _guess(state, source)
+    if found is not None and layout is not None and found.fits:
+        remark = f"{found.remark}, translated from {layout.name}"
+        found = replace(found, remark=f"{remark}, {layout.remark}" if layout.remark else remark)
+    return found
+
+
+def _guess(state: dict[str, Tensor], source: Source) -> ArchitectureFit | None:
+    """Find the architecture of a checkpoint with timm's names, as :func:`guess`."""
     best: ArchitectureFit | None = None
+    resized: ArchitectureFit | None = None
     names = list(candidates(state))
     for name in names:
+        # Positions of another size fit; then only the same network for other sizes may fit better.
+        if resized is not None and not name.startswith(resized.architecture.rpartition("_")[0]):
+            continue
         reference = skeleton(name)
-        found = _compare(unflatten_stages(state, reference), reference, name)
-        # All but the input kernel, whose channels may differ, must be there: a quick look.
-        if not found.missing and len(found.other_shape) <= 1:
-            found = fit_of(state, name, source)
-        if found.fits:
+        plain = unflatten_stages(state, reference)
+        exact = close = _compare(plain, reference, name)
+        if not _nearly(exact, reference):
+            close = _compare(fit_positions(plain, reference)[0], reference, name)
+        found = fit_of(state, name, source) if _nearly(close, reference) else exact
+        if found.fits and close is exact:
             found.alike.extend(_alike(name, names))
             return found
+        if found.fits and resized is None:
+            resized = found
         if best is None or found.matched / found.total > best.matched / best.total:
             best = found
-    return best if best is not None and best.matched else None
+    return resized or (best if best is not None and best.matched else None)
+
+
+def _nearly(found: ArchitectureFit, reference: Mapping[str, Tensor]) -> bool:
+    """Whether all but the input kernel, whose channels may differ, is there: a quick look."""
+    return not found.missing and found.other_shape in ([], [input_kernel(reference)])
 
 
 def candidates(state: Mapping[str, Tensor]) -> Iterator[str]:
@@ -180,8 +226,8 @@ def candidates(state: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def _alike(name: str, names: list[str]) -> list[str]:
-    """Others of one name but for ``tf_`` in front or a variant's word behind, with equal shapes."""
-    plain = name.removeprefix("tf_")
+    """Others of one name but for ``tf_`` in front, or words of variants, with equal shapes."""
+    plain = name.removeprefix("tf_").partition("_clip_")[0]
     shapes = {key: tensor.shape for key, tensor in skeleton(name).items()}
     found = []
     for other in names:

@@ -15,8 +15,9 @@ from torch import Tensor
 from zoo_lightning.files.text import TEXT
 from zoo_lightning.nn.folding import fold_state, is_aggregated
 from zoo_lightning.sources.adapting import STATISTICS
-from zoo_lightning.sources.files import INDEX, Contents, is_safetensors, read_network
+from zoo_lightning.sources.files import INDEX, Contents, is_legacy, is_safetensors, read_network
 from zoo_lightning.sources.guessing import ArchitectureFit, fit_of, guess
+from zoo_lightning.sources.keras_files import is_hdf5, is_keras_archive
 from zoo_lightning.sources.normalisation import Normalisation
 from zoo_lightning.sources.own_runs import SUMMARY, run_of
 from zoo_lightning.sources.reading import noted_for_file, read_weights
@@ -38,12 +39,18 @@ TRAININGS = {
     r"(^|\.)(online_network|target_network|online_encoder|target_encoder)\.": "BYOL",
     r"(^|\.)prototypes": "clustering of views (SwAV)",
     r"(^|\.)head\.last_layer\.": "self-distillation (DINO)",
+    r"(^|\.)decoder_blocks\.|(^|\.)decoder\.decoder_": "masked autoencoder (MAE)",
+    r"(^|\.)logit_scale$": "images and texts (CLIP)",
+    r"(^|\.)proposal_generator\.": "detector of detectron2",
     r"(^|\.)(projector|projection_head)\.": "self-supervised, with a projector",
     r"(^|\.)keypoint_head\.": "keypoints by heat maps",
 }
 """Descriptions of training tasks, by patterns of tensor names."""
 
-CLASSIFIERS = r"(^|\.)(fc|classifier|head|head\.fc|classifier\.1|classifier\.3)\.weight$"
+CLASSIFIERS = (
+    r"(^|\.)(fc|classifier|head|head\.fc|heads\.head|classifier\.1|classifier\.3|predictions)"
+    r"\.weight$"
+)
 """Names of classifiers' matrices."""
 
 
@@ -137,8 +144,12 @@ def file_kind(path: Path) -> str:
     """Format of a weight file, by its first bytes."""
     if is_safetensors(path):
         return "safetensors"
+    if is_hdf5(path) or is_keras_archive(path):
+        return "Keras"
     with path.open("rb") as file:
-        return "torch.save" if file.read(2) == b"PK" else "torch.save (before torch 1.6)"
+        if file.read(2) == b"PK":
+            return "torch.save"
+    return "torch.save (before torch 1.6)" if is_legacy(path) else "pickle of NumPy arrays"
 
 
 def outermost_prefixes(keys: Iterable[str]) -> dict[str, int]:

@@ -30,6 +30,7 @@ from zoo_lightning.sources.files import (
     read_shards,
     weights_in,
 )
+from zoo_lightning.sources.lora import CONFIG, add_adapter, is_adapter, read_adapter
 from zoo_lightning.sources.normalisation import Normalisation, known
 from zoo_lightning.sources.noted import noted_normalisation
 from zoo_lightning.sources.own_runs import SUMMARY
@@ -54,6 +55,7 @@ class SourceWeights:
         normalisation: Normalisation of the training images, if known.
         match: How the tensors must be matched, ``name`` or ``order``, if known.
         contents: Contents of the weight file, if the weights come from one.
+        remarks: What was put together or assumed, a line each.
     """
 
     state: dict[str, Tensor]
@@ -61,6 +63,7 @@ class SourceWeights:
     normalisation: Normalisation | None = None
     match: Match | None = None
     contents: Contents | None = field(default=None, repr=False)
+    remarks: tuple[str, ...] = ()
 
 
 def read_weights(
@@ -82,7 +85,15 @@ def read_weights(
     check_architecture(architecture)
     kind, rest = split_weights(source.weights)
     try:
-        if kind == "random":
+        adapter = kind == "path" and is_adapter(Path(rest).expanduser())
+        if source.base is not None and not adapter:
+            raise SourceError(
+                f"base {source.base!r} is of LoRA adapters, and {source.weights} has no {CONFIG}: "
+                "leave it out."
+            )
+        if adapter:
+            weights = _read_adapter(Path(rest).expanduser(), source, architecture, build)
+        elif kind == "random":
             weights = _read_random(rest, architecture, build)
         elif kind in FILE_READERS:
             weights = FILE_READERS[kind](rest, architecture, source.container)
@@ -251,6 +262,36 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _read_adapter(
+    folder: Path,
+    source: Source,
+    architecture: str | None,
+    build: Callable[[], nn.Module] | None,
+) -> SourceWeights:
+    """Read a LoRA adapter and its base, and add them."""
+    adapter = read_adapter(folder)
+    given = source.base
+    if given is None:
+        # The path is of the machine of the training; a name on the hub would need the network.
+        named = [folder / adapter.base, Path(adapter.base).expanduser()] if adapter.base else []
+        given = next((str(path) for path in named if path.exists()), None)
+    if given is None:
+        stated = f" ({adapter.base})" if adapter.base else ""
+        raise SourceError(
+            f"{folder} is a LoRA adapter, whose base{stated} is not here: give base: with its "
+            "weights in the source, such as {weights: "
+            f"{folder}, base: PATH or hf-hub:ORG/REPO}}."
+        )
+    weights = read_weights(replace(source, weights=given, base=None), architecture, build)
+    weights.state = add_adapter(adapter, weights.state)
+    weights.origin = str(folder)
+    weights.remarks = (
+        *weights.remarks,
+        f"LoRA of rank {adapter.rank} in {len(adapter.changes)} tensors, added to {given}",
+    )
+    return weights
 
 
 def _noted_in_metadata(path: Path) -> Normalisation | None:

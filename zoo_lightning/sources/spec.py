@@ -43,6 +43,9 @@ FILES = ("path", "https", "http", "package")
 SUFFIXES = (".pth.tar", ".pth", ".pt", ".ckpt", ".safetensors", ".bin")
 """Usual suffixes of weight files; contents, not suffixes, decide how a file is read."""
 
+FOREIGN_SUFFIXES = (".pkl", ".weights.h5", ".h5", ".keras")
+"""Suffixes of weight files of detectron2 and Keras, which a name derived from them leaves out."""
+
 
 def known_kinds() -> str:
     """Return the forms that ``weights`` may take, as one phrase for messages."""
@@ -73,6 +76,8 @@ class Source:
         std: Standard deviation that each channel was then divided by, likewise.
         range: ``"0..1"`` (the default) or ``"0..255"``, values of black and white.
         channels: ``"rgb"`` (the default), ``"bgr"`` as OpenCV reads images, or ``"grey"``.
+        base: Weights reference of the network that a LoRA adapter was trained on; ``None`` takes
+            the path in its ``adapter_config.json``. For folders with an adapter only.
 
     Raises:
         SourceError: If a value has the wrong type, the kind of weights is unknown, ``container`` is
@@ -89,6 +94,7 @@ class Source:
     std: tuple[float, ...] | None = None
     range: Range | None = None
     channels: Channels | None = None
+    base: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -98,7 +104,7 @@ class Source:
                 f"The weights of source {self.name!r} must be text, got {self.weights!r}. "
                 f"Give {known_kinds()}."
             )
-        for key in ("prefix", "container"):
+        for key in ("prefix", "container", "base"):
             value = getattr(self, key)
             if value is not None and not isinstance(value, str):
                 raise SourceError(f"The {key} of source {self.name!r} must be text, got {value!r}.")
@@ -192,7 +198,7 @@ def derive_name(weights: str) -> str:
     else:
         path = unquote(urlparse(rest).path) if kind in ("https", "http") else os.path.abspath(rest)
         name = PurePath(path).name
-        for suffix in SUFFIXES:
+        for suffix in (*SUFFIXES, *FOREIGN_SUFFIXES):
             if name.lower().endswith(suffix):
                 name = name[: -len(suffix)]
                 break
@@ -217,7 +223,7 @@ def parse_source(spec: str | Mapping[str, Any] | Source) -> Source:
     if not isinstance(spec, Mapping):
         raise SourceError(
             f"A source must be text or a mapping, got {spec!r}. Give {known_kinds()}; or a "
-            f"mapping with name, weights, prefix, match, container, {', '.join(KEYS)}."
+            f"mapping with name, weights, prefix, match, container, base, {', '.join(KEYS)}."
         )
     known = [field.name for field in fields(Source)]
     for key in spec:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from zoo_lightning.nn.folding import fold_state, is_aggregated
 from zoo_lightning.sources.adapting import Adapted, adapt
-from zoo_lightning.sources.key_matching import unflatten_stages
 from zoo_lightning.sources.reading import check_architecture, read_weights
 from zoo_lightning.sources.spec import Source, split_weights
 
@@ -42,7 +41,8 @@ def load_sources(
     """Read sources and fit each to the architecture.
 
     A run of this project in lite or full mode is folded first, with its average gates. A run with
-    the output ``stages`` can be a source for pooled features, and vice versa.
+    the output ``stages`` can be a source for pooled features, and vice versa. Checkpoints of other
+    projects' layouts are translated (:mod:`zoo_lightning.sources.layouts`).
 
     Args:
         sources: Sources of the zoo.
@@ -66,13 +66,13 @@ def load_sources(
         state = weights.state
         if is_aggregated(state):  # a run of this project, in lite or full mode
             state = fold_state(state)
-        state = unflatten_stages(state, reference)
         source = replace(source, match=weights.match or source.match)
         adapted = adapt(state, reference, source, architecture)
         report = adapted.report
         if (contents := weights.contents) is not None:
             container = ".".join(contents.containers)
             report = replace(report, container=container, other_containers=contents.others)
+        report = replace(report, remarks=(*weights.remarks, *report.remarks))
         own = source.normalisation or weights.normalisation
         adapted = replace(adapted, report=report, origin=weights.origin, own=own, expected=own)
         loaded.append(adapted)

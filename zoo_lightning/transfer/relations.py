@@ -4,7 +4,7 @@ Networks run over some training samples with norm statistics of these samples, a
 linear probe of :mod:`zoo_lightning.transfer.starts`: the fraction of the held-out targets' squared
 deviations that a ridge regression from the frozen, pooled features explains.
 
-- *Relatives* are sources with similar kernels, see :data:`RELATED`.
+- *Relatives* are sources with similar kernels, see :data:`~zoo_lightning.transfer.kinship.RELATED`.
 - The *barrier* of a pair is the score of the network with both sources' averaged weights minus the
   mean of the two sources' scores; below 0 the average is worse than they are.
 - *Complementarity* ``D`` is the score of several sources' concatenated features minus that of the
@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -31,20 +31,9 @@ from zoo_lightning.models.architecture import Architecture
 from zoo_lightning.models.backbone import average_networks
 from zoo_lightning.rebasin.sources import kernel_cosines
 from zoo_lightning.sources.adapting import Adapted
+from zoo_lightning.transfer.kinship import Relation, relation_of
 from zoo_lightning.transfer.probing import Probe
 from zoo_lightning.transfer.starts import TOLERANCE, UNTRAINED_SEED, SampleScores, half_for_last
-
-Relation = Literal["relatives", "distant", "strangers"]
-
-RELATED = 0.6
-"""Smallest cosine of kernels at which two sources are relatives. Measured: five descendants of one
-ImageNet network (MobileNetV1 of width 0.25), it and one another, 0.77 to 0.997; the shipped
-descendants of ``tiny-imagenet50`` 0.83 to 0.95; networks and the random weights that they were
-trained from 0.43 to 0.50; networks of one random start trained on different data 0.17 to 0.27."""
-
-STRANGE = 0.1
-"""Cosine of kernels below which two sources have nothing in common, not even the random weights
-before training. Measured for independent weights of both architectures: at most 0.005."""
 
 SHARES = (1 / 8, 1 / 4, 1 / 2)
 """Weights of a further source's features in the concatenated ones, tried in order as long as the
@@ -398,13 +387,6 @@ def difference(probe: Probe, *others: Probe) -> ScoreDifference:
 def used_kernels(architecture: Architecture, source: Adapted) -> dict[str, Tensor]:
     """Weights of a source that the architecture's features depend on."""
     return {key: source.state[key] for key in architecture.used_keys(source.state)}
-
-
-def relation_of(cosine: float) -> Relation:
-    """Name the relation of two sources by the median cosine of their kernels."""
-    if cosine >= RELATED:
-        return "relatives"
-    return "strangers" if cosine < STRANGE else "distant"
 
 
 def conclude(

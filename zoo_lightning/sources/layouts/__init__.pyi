@@ -1,0 +1,3 @@
+from .layout import Layout as Layout
+from .translating import Translated as Translated
+from .translating import translate as translate
