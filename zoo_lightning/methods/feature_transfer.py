@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from zoo_lightning.callbacks.trainer_access import data_module
+from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.teachers import FeatureTeacher
 from zoo_lightning.nn.feature_kernels import (
     joint_features,
@@ -28,6 +29,8 @@ from zoo_lightning.nn.feature_kernels import (
 )
 
 Kernels = Literal["joint", "each"]
+
+View = Literal["same", "plain"]
 
 SCALE_LR = 1e-2
 """Adam's learning rate for the diagonal, as in AFT's experiments."""
@@ -46,6 +49,8 @@ class FeatureTransfer:
             kernel of each teacher.
         drop: with ``each``, probability of not following a teacher, see
             :func:`~zoo_lightning.nn.feature_kernels.teachers_to_follow`.
+        view: images that teachers see: the ``same`` augmented ones as the network that learns, or
+            ``plain`` ones without augmentation, whose features are computed once.
 
     Attributes:
         scales: logits of the diagonal ``D``, ``(F_i,)`` for each teacher; 0, half of the greatest
@@ -55,10 +60,15 @@ class FeatureTransfer:
     """
 
     def __init__(
-        self, teachers: Sequence[FeatureTeacher], weight: float, kernels: Kernels, drop: float
+        self,
+        teachers: Sequence[FeatureTeacher],
+        weight: float,
+        kernels: Kernels,
+        drop: float,
+        view: View,
     ) -> None:
         self.teachers = nn.ModuleList(teachers)
-        self.weight, self.kernels, self.drop = weight, kernels, drop
+        self.weight, self.kernels, self.drop, self.view = weight, kernels, drop, view
         self.scales = [nn.Parameter(torch.zeros(each.num_features)) for each in teachers]
         self.optimizer = torch.optim.Adam(self.scales, lr=SCALE_LR)
         self.cache: list[Tensor] = []
@@ -191,10 +201,19 @@ def is_cacheable(transfer: FeatureTransfer, data: Any, task: Any) -> bool:
         transfer: feature transfer of the task.
         data: data module, set up for ``fit``.
         task: task that may mix the images of a batch.
+
+    Raises:
+        ConfigError: ``view`` is plain, and the features of all images would be too large.
     """
-    if varies(data) or getattr(task, "mixing", None) is not None:
+    if getattr(task, "mixing", None) is not None or (transfer.view == "same" and varies(data)):
         return False
-    return transfer.cached_bytes(len(data.train_set)) <= MOST_CACHED
+    fits = transfer.cached_bytes(len(data.train_set)) <= MOST_CACHED
+    if transfer.view == "plain" and not fits:
+        raise ConfigError(
+            f"feature_view plain keeps features of all {len(data.train_set)} training images, more "
+            f"than {MOST_CACHED >> 20} MiB; set feature_view: same"
+        )
+    return fits
 
 
 def fill_cache(transfer: FeatureTransfer, data: Any, device: torch.device) -> None:
@@ -206,7 +225,9 @@ def fill_cache(transfer: FeatureTransfer, data: Any, device: torch.device) -> No
         device: device of the teachers.
     """
     found: list[list[Tensor]] = [[] for _ in transfer.scales]
-    for batch in data.fixed_training_batches():
+    plain = transfer.view == "plain"
+    size = len(data.train_set)
+    for batch in data.unvaried_batches(size) if plain else data.fixed_training_batches():
         images = data.on_after_batch_transfer({"image": batch["image"].to(device)}, 0)["image"]
         for features, kept in zip(transfer.taught(images), found, strict=True):
             kept.append(features.cpu())

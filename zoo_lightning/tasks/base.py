@@ -28,6 +28,7 @@ from zoo_lightning.methods.feature_transfer import (
     FeatureScales,
     FeatureTransfer,
     Kernels,
+    View,
     is_cacheable,
 )
 from zoo_lightning.methods.joint_output import JointOutput, check_alike
@@ -58,7 +59,7 @@ from zoo_lightning.tasks.optimisation import (
 
 HeadInit = Literal["random", "probe"]
 
-ADDED_OPTIONS = ("feature_weight", "feature_kernels", "teacher_drop")
+ADDED_OPTIONS = ("feature_weight", "feature_kernels", "teacher_drop", "feature_view")
 """Options of every task that version 0.1 did not have."""
 
 
@@ -99,6 +100,8 @@ class BaseTask(pl.LightningModule):
             compare with each teacher's.
         teacher_drop: with ``feature_kernels: each``, probability in [0, 1) of leaving a teacher out
             for an image; that from which the image differs most is always followed.
+        feature_view: images that teachers of features see: the ``same`` augmented ones as the
+            student, or ``plain`` ones without augmentation, whose features are computed once.
         head_init: ``random``, or ``probe`` to solve a linear head on pooled features of the
             training data before the first step, see :mod:`zoo_lightning.transfer.head_start`.
 
@@ -135,6 +138,7 @@ class BaseTask(pl.LightningModule):
         feature_weight: float = 10.0,
         feature_kernels: Kernels = "joint",
         teacher_drop: float = 0.0,
+        feature_view: View = "same",
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["backbone"])
@@ -151,7 +155,7 @@ class BaseTask(pl.LightningModule):
             raise ConfigError(f"teacher_weight must lie in [0, 1], got {teacher_weight}")
         if temperature <= 0:
             raise ConfigError(f"temperature must be above 0, got {temperature}")
-        _check_feature_options(feature_weight, feature_kernels, teacher_drop)
+        _check_feature_options(feature_weight, feature_kernels, teacher_drop, feature_view)
         parse_teachers(teachers or [])
         check_choice("head_init", head_init, get_args(HeadInit))
         # Plain values, so that a checkpoint holds all it takes to build the task again.
@@ -303,11 +307,17 @@ class BaseTask(pl.LightningModule):
         ]
         if frozen:
             options = self.hparams
+            if options["feature_view"] == "plain" and getattr(self, "mixing", None) is not None:
+                raise ConfigError(
+                    "feature_view plain has features of single images, and mixup or cutmix mix "
+                    "them; set feature_view: same, or mixup and cutmix to 0"
+                )
             self.transfer = FeatureTransfer(
                 frozen,
                 options["feature_weight"],
                 options["feature_kernels"],
                 options["teacher_drop"],
+                options["feature_view"],
             )
 
     def learns_from_teachers(self) -> bool:
@@ -610,10 +620,11 @@ def check_classes(num_classes: int, data: Any) -> None:
         )
 
 
-def _check_feature_options(weight: float, kernels: str, drop: float) -> None:
+def _check_feature_options(weight: float, kernels: str, drop: float, view: str) -> None:
     if weight < 0:
         raise ConfigError(f"feature_weight must be at least 0, got {weight}")
     check_choice("feature_kernels", kernels, get_args(Kernels))
+    check_choice("feature_view", view, get_args(View))
     if not 0 <= drop < 1:
         raise ConfigError(f"teacher_drop must lie in [0, 1), got {drop}")
     if drop and kernels == "joint":
