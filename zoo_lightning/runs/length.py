@@ -152,14 +152,13 @@ def resolve_length(
         unit = usual * plain * micro
         steps = math.floor((budget * unit - spent - once) / (each * micro))
         if steps < 1:
-            before = (spent + once) / plain / micro
-            start = (
-                f", and what comes before the first step has cost {before:.0f}; give a larger "
-                "budget, or gate_init and weights as numbers"
-            )
+            parts = {"the informed start alone has": spent, "the teachers' features have": once}
+            before = [f"{what} cost {n / plain / micro:.0f}" for what, n in parts.items() if n]
+            reasons = f", and {' and '.join(before)}" if before else ""
+            remedy = " or gate_init and weights as numbers" if spent else ""
             raise ConfigError(
                 f"budget {budget:g} pays for {budget * usual:.2g} steps of one network"
-                f"{start if spent or once else '; give a larger one'}"
+                f"{reasons}; give a larger budget{remedy and ',' + remedy}"
             )
     interval = trainer.val_check_interval
     if from_data and spread:

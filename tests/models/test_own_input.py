@@ -1,0 +1,78 @@
+"""A teacher's own input is what its own preprocessing makes of the same pixels."""
+
+import pytest
+import torch
+
+from zoo_lightning.errors import ConfigError
+from zoo_lightning.models.own_input import OwnInput, Preprocessing, parse_preprocessing
+
+TASK = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def column(values):
+    return torch.tensor(values).view(-1, 1, 1)
+
+
+def normalised(pixels):
+    return (pixels - column(TASK[0])) / column(TASK[1])
+
+
+@pytest.mark.parametrize(
+    ("given", "own"),
+    [
+        ({"mean": [0.5] * 3, "std": [0.5] * 3}, lambda p: (p - 0.5) / 0.5),
+        (
+            {"mean": [104, 117, 123], "std": [1, 1, 1], "range": "0..255", "channels": "bgr"},
+            lambda p: 255 * p.flip(1) - column([104.0, 117.0, 123.0]),
+        ),
+        (
+            {"mean": [0.4], "std": [0.2], "channels": "grey"},
+            lambda p: (((p * column([0.299, 0.587, 0.114])).sum(1, True) - 0.4) / 0.2).expand(
+                -1, 3, -1, -1
+            ),
+        ),
+        # Without a mean of its own, in the task's.
+        ({"channels": "bgr"}, lambda p: normalised(p).flip(1)),
+        ({"range": "0..255"}, normalised),
+    ],
+)
+def test_it_is_the_own_preprocessing_of_the_same_pixels(given, own):
+    pixels = torch.rand(2, 3, 5, 4)
+    found = OwnInput(TASK, parse_preprocessing(given, "a"))
+    assert not found.unchanged
+    torch.testing.assert_close(found(normalised(pixels)), own(pixels), rtol=1e-5, atol=2e-4)
+
+
+def test_the_same_preprocessing_leaves_every_bit_and_another_size_is_resized():
+    images = normalised(torch.rand(2, 3, 8, 8))
+    same = OwnInput(TASK, Preprocessing(*TASK))
+    assert same.unchanged
+    assert same(images) is images
+    larger = OwnInput(TASK, Preprocessing(*TASK), 16)(images)
+    assert larger.shape == (2, 3, 16, 16)
+    torch.testing.assert_close(larger.mean(), images.mean(), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"range": "0..1023"}, "range must be one of"),
+        ({"channels": "gbr"}, "channels must be one of"),
+        ({"mean": [0.5] * 3}, "mean and std belong together"),
+        ({"mean": [0.5], "std": [0.0]}, "std must be above 0"),
+        ({"image_size": 0}, "image_size must be at least 1"),
+        ({"means": [0.5]}, "Did you mean 'mean'"),
+        ({"mean": "half", "std": [1]}, "preprocessing of a"),
+        ([0.5], "must be a mapping"),
+    ],
+)
+def test_a_preprocessing_that_makes_no_sense_is_refused(given, words):
+    with pytest.raises(ConfigError, match=words):
+        parse_preprocessing(given, "a")
+
+
+def test_channels_that_do_not_fit_the_images_are_refused():
+    with pytest.raises(ConfigError, match=r"2 channels .* images of 3 channels"):
+        OwnInput(TASK, Preprocessing((0.5, 0.5), (0.5, 0.5)))
+    with pytest.raises(ConfigError, match=r"bgr.* images of 1 channels"):
+        OwnInput(([0.5], [0.5]), Preprocessing(channels="bgr"))
