@@ -91,8 +91,8 @@ def test_a_run_follows_its_teachers_and_its_checkpoint_needs_them_no_more(tiny, 
     plain = LandmarkTask(PlainBackbone("test_resnet"), task.num_points)
     assert {*task.state_dict()} == {*plain.state_dict()}
     assert task.transfer is None
-    exported = command("export", "--ckpt_path", "run", "--output", "exported", "--formats", "timm")
-    assert exported.status == 0, exported.err
+    folded = task.backbone.fold().state_dict()
+    assert {*folded} == {*timm.create_model("test_resnet", num_classes=0).state_dict()}
 
 
 @pytest.mark.parametrize("view", ["same", "plain"])
@@ -209,6 +209,28 @@ def test_outputs_and_features_are_taught_together_each_on_its_own_input(tiny, co
         found = task.teacher.model((pixels - mean) / std)
         torch.testing.assert_close(found, load_task("one")((pixels - 0.5) / 0.5))
     assert [each.name for each in task.transfer.teachers] == ["rotation"]
+
+
+def test_heads_of_other_kinds_teach_their_points(tiny, command):
+    tiny(**{"trainer.max_steps": 1, "trainer.val_check_interval": 1})
+    assert command(*FIT, "one").status == 0
+    student = LandmarkTask(
+        PlainBackbone("test_resnet", output="stages"),
+        load_task("one").num_points,
+        head="heatmaps",
+        teachers=["one"],
+    )
+    data = DrawnFaces(8, 4, 4, 32, 5, 4, num_workers=0)
+    student.load_teachers(data)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        taught = student.teacher.model(images)
+        torch.testing.assert_close(taught, load_task("one").points(images))
+    raw = student(images)
+    torch.testing.assert_close(student.imitation(raw, taught), student.head.loss(raw, taught))
+    fewer = LandmarkTask(PlainBackbone("test_resnet"), 3, teachers=["one"])
+    with pytest.raises(ConfigError, match="the task has 3"):
+        fewer.load_teachers(data)
 
 
 @pytest.mark.parametrize(

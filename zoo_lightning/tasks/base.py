@@ -324,17 +324,42 @@ class BaseTask(pl.LightningModule):
         """Whether the task's training uses teachers; policies' does not."""
         return True
 
-    def _load_output_teachers(self, specs: Sequence[TeacherSpec], seen: TaskInput) -> JointOutput:
+    def _load_output_teachers(self, specs: Sequence[TeacherSpec], seen: TaskInput) -> nn.Module:
         """Load trained runs, each of one network or an ensemble, as one model."""
 
         def build(content: Mapping[str, Any], path: str) -> list[BaseTask]:
             return build_networks(content, path, self._kinds())
 
         networks, runs = load_output_teachers(specs, build, seen)
+        for each in networks:
+            if each.num_outputs != self.num_outputs:
+                raise ConfigError(
+                    f"teachers give {each.num_outputs} outputs, the task has {self.num_outputs}; "
+                    "give teachers of the same classes or points, or set their teach: features"
+                )
+        return self.lesson(networks, runs)
+
+    def lesson(
+        self, networks: Sequence[BaseTask], runs: Sequence[Sequence[nn.Module]]
+    ) -> nn.Module:
+        """Build the network that computes what this task imitates: the teachers' mean output.
+
+        Args:
+            networks: tasks of all networks of all teachers.
+            runs: for each teacher its networks, which map this task's images to outputs.
+
+        Raises:
+            ConfigError: the outputs cannot be averaged.
+        """
         check_alike(networks)
         probabilities = networks[0].averages_probabilities()
         members = [run[0] if len(run) == 1 else JointOutput(run, probabilities) for run in runs]
         return JointOutput(members, probabilities)
+
+    @property
+    def num_outputs(self) -> int | None:
+        """Number of classes or points; ``None`` for other tasks."""
+        return getattr(self, "num_classes", None) or getattr(self, "num_points", None)
 
     def teacher_runs(self) -> list[str]:
         """References of the trained runs among the teachers, whose training is part of the cost."""
@@ -439,10 +464,9 @@ class BaseTask(pl.LightningModule):
 
     def describe_outputs(self) -> str:
         """Describe the properties of the output that must agree in an ensemble."""
-        outputs = getattr(self, "num_classes", None) or getattr(self, "num_points", None)
         decode = getattr(self.head, "decode", None)
         return (
-            f"{type(self).__name__} of {outputs} outputs by a {type(self.head).__name__}"
+            f"{type(self).__name__} of {self.num_outputs} outputs by a {type(self.head).__name__}"
             f"{f' with decode: {decode}' if decode else ''}, in_chans: "
             f"{self.backbone.architecture.in_chans}"
         )
