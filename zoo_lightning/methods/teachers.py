@@ -122,7 +122,8 @@ def load_output_teachers(
     for spec in specs:
         vouch_for(spec.architecture)
         name = spec.source.weights
-        if not is_own_run(Path(name)) and Path(name).exists():
+        kind, _ = split_weights(name)
+        if kind != "path" or (Path(name).exists() and not is_own_run(Path(name))):
             raise ConfigError(
                 f"teacher {name} is to teach outputs, but is no run of this package; set its "
                 "teach: features"
@@ -140,7 +141,7 @@ def load_output_teachers(
         )
         if spec.preprocessing is not None:
             own = parse_preprocessing(spec.preprocessing, f"teacher {name}")
-        own_input = input_of(own, task, own.image_size)
+        own_input = input_of(own, task, own.image_size, name)
         networks += found
         members.append(
             [each if own_input is None else WithOwnInput(own_input, each) for each in found]
@@ -171,12 +172,12 @@ def load_feature_teacher(
     own = Preprocessing(loaded.mean, loaded.std) if loaded.mean and loaded.std else Preprocessing()
     if spec.preprocessing is not None:
         own = parse_preprocessing(spec.preprocessing, f"teacher {spec.source.name}")
-    own_input = input_of(own, task, own.image_size or fixed_size(network))
+    own_input = input_of(own, task, own.image_size or fixed_size(network), spec.source.name)
     [shape] = trace(architecture, network).shapes
     return FeatureTeacher(spec.source.name, architecture, network, own_input, shape[0])
 
 
-def input_of(own: Preprocessing, task: TaskInput, size: int | None) -> OwnInput | None:
+def input_of(own: Preprocessing, task: TaskInput, size: int | None, name: str) -> OwnInput | None:
     """Create the map of the task's images to a teacher's; ``None`` if they are the same.
 
     Args:
@@ -184,6 +185,7 @@ def input_of(own: Preprocessing, task: TaskInput, size: int | None) -> OwnInput 
             task's.
         task: input of the network that learns.
         size: side of the teacher's input, pixels; ``None`` for the task's.
+        name: name of the teacher, for messages.
 
     Raises:
         ConfigError: channels do not fit, or the task's normalisation is unknown and another is
@@ -194,12 +196,15 @@ def input_of(own: Preprocessing, task: TaskInput, size: int | None) -> OwnInput 
     if task.statistics is None:
         if own != Preprocessing(image_size=own.image_size):
             raise ConfigError(
-                "a teacher with a preprocessing of its own needs data with mean and std, from "
-                "which its input is computed; use a data module of this package, or give the data "
-                "module these two attributes"
+                f"teacher {name} has a preprocessing of its own and needs data with mean and std, "
+                "from which its input is computed; use a data module of this package, or give the "
+                "data module these two attributes"
             )
         return None if size is None else OwnInput(([0.0], [1.0]), Preprocessing(), size)
-    found = OwnInput(task.statistics, own, size)
+    try:
+        found = OwnInput(task.statistics, own, size)
+    except ConfigError as error:
+        raise ConfigError(f"teacher {name}: {error}") from error
     return None if found.unchanged and size is None else found
 
 
