@@ -248,6 +248,33 @@ def test_options_outside_their_range_are_refused(options, words):
         ClassificationTask(PlainBackbone("test_resnet"), 10, **options)
 
 
+def test_segmentation_follows_features_and_the_diagonal_learns():
+    task = SegmentationTask(
+        PlainBackbone("test_resnet", output="stages"), 2, teachers=["random:1", "random:2"]
+    )
+    data = DrawnFaces(8, 4, 4, 32, 5, 4, num_workers=0)
+    task.load_teachers(data)
+    logged = {}
+    task.log = lambda name, value, **options: logged.update({name: float(value)})
+    batch = {"image": torch.randn(4, 3, 32, 32), "labels": torch.zeros(4, 8, 8, dtype=torch.long)}
+    task.train().training_step(batch, 0).backward()
+    assert 0 < logged["train/feature_distance"] < 2
+    task.transfer.step()
+    assert all((each != 0).any() for each in task.transfer.scales)
+
+
+def test_a_checkpoint_does_not_choose_what_code_its_teachers_run(tiny, command):
+    tiny(**{"trainer.max_steps": 1, "trainer.val_check_interval": 1})
+    assert command(*FIT, "run").status == 0
+    path = Path("run/checkpoints/best.ckpt")
+    content = torch.load(path, weights_only=True)
+    evil = {"weights": "random:1", "architecture": "somebody.elses.function"}
+    content["hyper_parameters"]["teachers"] = [evil]
+    torch.save(content, path)
+    with pytest.raises(ConfigError, match=r"somebody\.elses\.function"):
+        load_task("run").load_teachers(None)
+
+
 def test_tasks_say_what_they_cannot_learn(finished):
     games = PPOTask(PlainBackbone("nature_cnn", in_chans=4), 4, teachers=["random:1"])
     with pytest.raises(ConfigError, match="PPOTask cannot learn from teachers"):

@@ -203,8 +203,14 @@ def is_cacheable(transfer: FeatureTransfer, data: Any, task: Any) -> bool:
         task: task that may mix the images of a batch.
 
     Raises:
-        ConfigError: ``view`` is plain, and the features of all images would be too large.
+        ConfigError: ``view`` is plain, and the data module is not one of this package or has too
+            many images.
     """
+    if transfer.view == "plain" and not hasattr(data, "unvaried_batches"):
+        raise ConfigError(
+            f"feature_view plain needs a data module of zoo_lightning, got {type(data).__name__}; "
+            "set feature_view: same"
+        )
     if getattr(task, "mixing", None) is not None or (transfer.view == "same" and varies(data)):
         return False
     fits = transfer.cached_bytes(len(data.train_set)) <= MOST_CACHED

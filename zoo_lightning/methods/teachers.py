@@ -240,12 +240,11 @@ def infer_architecture(source: Source, student: Architecture) -> Any:
     weights = read_weights(source, None)
     state = fold_state(weights.state) if is_aggregated(weights.state) else weights.state
     source = replace(source, match=weights.match or source.match)
-    if student.is_timm or kind == "path":
-        try:
-            if fit_of(state, student.label, source).fits:
-                return student.name
-        except ArchitectureError:  # a function has no name to compare with
-            pass
+    try:
+        if fit_of(state, student.label, source).fits:
+            return student.name
+    except ArchitectureError:  # a function without a name of its own
+        pass
     found = guess(state, source)
     if found is None or not found.fits:
         nearest = f"; nearest is {found.architecture}" if found else ""

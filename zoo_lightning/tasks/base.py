@@ -37,6 +37,7 @@ from zoo_lightning.methods.teachers import (
     load_feature_teacher,
     load_output_teachers,
 )
+from zoo_lightning.models.architecture import is_vouched_for
 from zoo_lightning.models.backbone import Backbone, ZooBackbone
 from zoo_lightning.models.initialization import check_choice
 from zoo_lightning.nn.multiply_adds import counting
@@ -174,6 +175,8 @@ class BaseTask(pl.LightningModule):
         self._index: Tensor | None = None
         self.ensemble: JointOutput | None = None
         """Networks whose mean prediction this task computes, if it is an ensemble."""
+        self.from_checkpoint = False
+        """Whether the task was built from a checkpoint, whose options are not the user's."""
         self.made_by: str | None = None
         """Method by which the model was made from finished runs, if it was not trained."""
 
@@ -290,6 +293,7 @@ class BaseTask(pl.LightningModule):
             return
         if not self.learns_from_teachers():
             raise ConfigError(f"{type(self).__name__} cannot learn from teachers; leave them out")
+        self._check_trust(specs)
         seen = TaskInput.of(data)
         outputs = [spec for spec in specs if spec.teaches_outputs()]
         if outputs:
@@ -319,6 +323,17 @@ class BaseTask(pl.LightningModule):
                 options["teacher_drop"],
                 options["feature_view"],
             )
+
+    def _check_trust(self, specs: Sequence[TeacherSpec]) -> None:
+        """Refuse to call functions that a checkpoint names as its teachers' architectures."""
+        named = [spec.architecture for spec in specs if spec.architecture]
+        for name in named if self.from_checkpoint else []:
+            if not is_vouched_for(name):
+                raise ConfigError(
+                    f"a teacher's network is made by calling {name}, which the checkpoint names, "
+                    "and a file that calls code can do anything. If you trust that function, name "
+                    f"it: load_task(..., architecture={name!r})"
+                )
 
     def learns_from_teachers(self) -> bool:
         """Whether the task's training uses teachers; policies' does not."""
@@ -418,7 +433,9 @@ class BaseTask(pl.LightningModule):
         first = 0 if self._index is None else int(self._index[0])
         seed = getattr(self.data(), "seed", 0)
         generator = sample_generator(seed, self.global_step, -4 - first)
-        distance = transfer.distance(features, transfer.taught(images, self._index), generator)
+        taught = transfer.taught(images, self._index)
+        with torch.autocast(images.device.type, enabled=False):
+            distance = transfer.distance(features, taught, generator)
         self.log("train/feature_distance", distance)
         return distance
 
