@@ -38,7 +38,7 @@ def rows(run, name):
 
 def test_a_network_of_another_shape_gives_the_features_of_its_own_input():
     own = {"mean": [0.5] * 3, "std": [0.25] * 3, "channels": "bgr", "image_size": 160}
-    found = teacher(VIT | {"preprocessing": own})
+    found = teacher(VIT | own)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         network = timm.create_model("test_vit", num_classes=0).eval()
@@ -177,6 +177,16 @@ def test_the_teachers_forward_passes_are_part_of_the_cost(tiny, command):
         steps[name] = json.loads(Path(name, "summary.json").read_text())["steps"]
     assert steps["a"] == 16
     assert 16 / 1.9 < steps["f"] < 16 / 1.5
+
+
+def test_the_method_starts_informed_and_follows_all_sources(tiny, command):
+    tiny(**{"trainer.max_steps": 2, "trainer.val_check_interval": 2})
+    done = command(*FIT, "run", "--method", "feature-transfer")
+    assert done.status == 0, done.err
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert summary["pipeline"] == "feature-transfer"
+    assert {*summary["feature_scales"]} == {"random-1", "random-2"}
+    assert summary["compute"]["parts"]["start"] > 0
 
 
 @pytest.mark.parametrize("head", ["coordinates", "heatmaps"])

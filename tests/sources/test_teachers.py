@@ -10,12 +10,13 @@ def test_a_teacher_is_a_source_with_an_architecture_of_its_own():
     first, second = parse_teachers(
         [
             "timm:vit_tiny_patch16_224",
-            {"weights": "a.pth", "name": "a", "architecture": "resnet18", "teach": "features"},
+            {"weights": "a.pth", "name": "a", "architecture": "resnet18", "mean": [1], "std": None},
         ]
     )
     assert first.source.weights == "timm:vit_tiny_patch16_224"
     assert first.architecture is None
     assert (second.source.name, second.architecture) == ("a", "resnet18")
+    assert (first.preprocessing, second.preprocessing) == ({}, {"mean": [1]})
 
 
 def test_only_runs_of_this_package_teach_outputs_unless_it_is_said(tmp_path):
@@ -35,6 +36,7 @@ def test_only_runs_of_this_package_teach_outputs_unless_it_is_said(tmp_path):
         ("builtin:faces5", ConfigError, "teachers must be a list"),
         ([{"weights": "a.pth", "architektur": "resnet18"}], SourceError, "Did you mean"),
         ([{"weights": "a.pth", "teach": "logits"}], ConfigError, "outputs, features"),
+        ([{"weights": "a.pth", "image_size": 0}], ConfigError, r"image_size .* got 0"),
         ([{"architecture": "resnet18"}], SourceError, "no weights"),
         (["tim:resnet18"], SourceError, "Did you mean 'timm'"),
     ],

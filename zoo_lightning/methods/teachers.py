@@ -21,7 +21,7 @@ from zoo_lightning.models.own_input import (
     OwnInput,
     Preprocessing,
     WithOwnInput,
-    parse_preprocessing,
+    declared,
 )
 from zoo_lightning.nn.folding import fold_state, is_aggregated
 from zoo_lightning.runs.run_folder import find_checkpoint, read_checkpoint
@@ -134,14 +134,9 @@ def load_output_teachers(
         facts = content["zoo_lightning"].get("data") or {}
         _check_classes(facts.get("classes"), task.classes, name)
         size = facts.get("image_size")
-        own = Preprocessing(
-            _numbers(facts.get("mean")),
-            _numbers(facts.get("std")),
-            image_size=size if isinstance(size, int) else None,
-        )
-        if spec.preprocessing is not None:
-            own = parse_preprocessing(spec.preprocessing, f"teacher {name}")
-        own_input = input_of(own, task, own.image_size, name)
+        size = spec.image_size or (size if isinstance(size, int) else None)
+        own = declared(spec.preprocessing or facts, f"teacher {name}")
+        own_input = input_of(own, task, size, name)
         networks += found
         members.append(
             [each if own_input is None else WithOwnInput(own_input, each) for each in found]
@@ -169,20 +164,20 @@ def load_feature_teacher(
     architecture = Architecture(name, "pooled", student.in_chans)
     [loaded] = load_architecture(architecture, [spec.source])
     network = architecture.build(loaded.state).eval()
-    own = Preprocessing(loaded.mean, loaded.std) if loaded.mean and loaded.std else Preprocessing()
-    if spec.preprocessing is not None:
-        own = parse_preprocessing(spec.preprocessing, f"teacher {spec.source.name}")
-    own_input = input_of(own, task, own.image_size or fixed_size(network), spec.source.name)
+    known = {"mean": loaded.mean, "std": loaded.std} if loaded.mean and loaded.std else {}
+    own = declared(spec.preprocessing or known, f"teacher {spec.source.name}")
+    own_input = input_of(own, task, spec.image_size or fixed_size(network), spec.source.name)
     [shape] = trace(architecture, network).shapes
     return FeatureTeacher(spec.source.name, architecture, network, own_input, shape[0])
 
 
-def input_of(own: Preprocessing, task: TaskInput, size: int | None, name: str) -> OwnInput | None:
+def input_of(
+    own: Preprocessing | None, task: TaskInput, size: int | None, name: str
+) -> OwnInput | None:
     """Create the map of the task's images to a teacher's; ``None`` if they are the same.
 
     Args:
-        own: preprocessing of the teacher; a mean and standard deviation that are unknown are the
-            task's.
+        own: preprocessing of the teacher; ``None`` if it is unknown, and taken for the task's.
         task: input of the network that learns.
         size: side of the teacher's input, pixels; ``None`` for the task's.
         name: name of the teacher, for messages.
@@ -194,13 +189,13 @@ def input_of(own: Preprocessing, task: TaskInput, size: int | None, name: str) -
     if size == task.image_size:
         size = None
     if task.statistics is None:
-        if own != Preprocessing(image_size=own.image_size):
+        if own is not None:
             raise ConfigError(
                 f"teacher {name} has a preprocessing of its own and needs data with mean and std, "
                 "from which its input is computed; use a data module of this package, or give the "
                 "data module these two attributes"
             )
-        return None if size is None else OwnInput(([0.0], [1.0]), Preprocessing(), size)
+        return None if size is None else OwnInput(([0.0], [1.0]), None, size)
     try:
         found = OwnInput(task.statistics, own, size)
     except ConfigError as error:
@@ -281,7 +276,3 @@ def _check_classes(trained: Sequence[str] | None, wanted: Sequence[str] | None, 
             f"teacher {name} has other classes: {here}; give a teacher of the same classes, or set "
             "its teach: features"
         )
-
-
-def _numbers(values: Any) -> tuple[float, ...] | None:
-    return None if values is None else tuple(float(value) for value in values)

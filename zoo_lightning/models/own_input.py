@@ -7,14 +7,17 @@ a network that runs whole, such as a teacher, can have its own input instead.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo_lightning.errors import ConfigError, nearest
+from zoo_lightning.errors import ConfigError
+
+KEYS = ("mean", "std", "range", "channels")
+"""Keys by which a network's preprocessing is declared."""
 
 RANGES = {"0..1": 1.0, "0..255": 255.0}
 """Value of white, black being 0, by the names of the option ``range``."""
@@ -31,67 +34,54 @@ class Preprocessing:
     """How a network's training images were made numbers: ``(range · pixel - mean) / std``.
 
     Attributes:
-        mean: mean per channel, in units of ``range`` and the order of ``channels``; ``None`` if
-            unknown.
-        std: standard deviation per channel, likewise.
+        mean: mean of each channel, or one for all, in units of ``range`` and the order of
+            ``channels``.
+        std: standard deviation of each channel, or one for all, likewise.
         range: ``0..1`` or ``0..255``, values of black and white before normalisation.
-        channels: ``rgb``, ``bgr`` or ``grey`` (three equal channels, or one).
-        image_size: side of the square input, pixels; ``None`` for the task's.
+        channels: ``rgb``, ``bgr`` or ``grey``, the luminance in every channel.
 
     Raises:
         ConfigError: a value is not allowed.
     """
 
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
     range: str = "0..1"
     channels: str = "rgb"
-    image_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.range not in RANGES:
             raise ConfigError(f"range must be one of {', '.join(RANGES)}, got {self.range!r}")
         if self.channels not in CHANNELS:
-            raise ConfigError(f"channels must be one of {', '.join(CHANNELS)}, got "
-                              f"{self.channels!r}")  # fmt: skip
-        if (self.mean is None) != (self.std is None):
-            raise ConfigError("mean and std belong together; give both or none")
-        if self.std is not None and not all(value > 0 for value in self.std):
+            raise ConfigError(
+                f"channels must be one of {', '.join(CHANNELS)}, got {self.channels!r}"
+            )
+        if not all(value > 0 for value in self.std):
             raise ConfigError(f"std must be above 0, got {list(self.std)}")
-        if self.image_size is not None and self.image_size < 1:
-            raise ConfigError(f"image_size must be at least 1, got {self.image_size}")
 
 
-def parse_preprocessing(given: Mapping[str, Any], owner: str) -> Preprocessing:
-    """Read the preprocessing of a configuration.
+def declared(given: Mapping[str, Any], owner: str) -> Preprocessing | None:
+    """Read the preprocessing that a configuration declares; ``None`` if it declares none.
 
     Args:
-        given: mapping with some of the attributes of :class:`Preprocessing`.
+        given: values of :data:`KEYS`; those that are absent or ``None`` are not declared. Without a
+            mean nothing is subtracted, without a deviation nothing divided.
         owner: name of the network, for messages.
 
     Raises:
-        ConfigError: a key is unknown or a value is not allowed.
+        ConfigError: a value is not allowed.
     """
-    known = [field.name for field in fields(Preprocessing)]
-    if not isinstance(given, Mapping):
-        raise ConfigError(
-            f"preprocessing of {owner} must be a mapping with {', '.join(known)}, got {given!r}"
-        )
-    for key in given:
-        if key not in known:
-            raise ConfigError(
-                f"preprocessing of {owner}: unknown key {key!r}.{nearest(str(key), known)} Known: "
-                f"{', '.join(known)}"
-            )
-    values = dict(given)
+    values = {key: given[key] for key in KEYS if given.get(key) is not None}
+    if not values:
+        return None
     try:
         for key in ("mean", "std"):
-            if values.get(key) is not None:
-                values[key] = tuple(float(value) for value in values[key])
-        if values.get("image_size") is not None:
-            values["image_size"] = int(values["image_size"])
+            if key in values:
+                numbers = values[key]
+                numbers = numbers if isinstance(numbers, (list, tuple)) else [numbers]
+                values[key] = tuple(float(value) for value in numbers)
         return Preprocessing(**values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:  # of numbers, and of Preprocessing
         raise ConfigError(f"preprocessing of {owner}: {error}") from error
 
 
@@ -103,7 +93,7 @@ class OwnInput(nn.Module):
 
     Args:
         task: mean and standard deviation per channel of the task's images, in [0, 1] units.
-        own: preprocessing of the network; one without ``mean`` has the task's.
+        own: preprocessing of the network; ``None`` if it is the task's.
         own_size: side of the network's input in pixels; ``None`` for the images' own.
 
     Raises:
@@ -113,17 +103,13 @@ class OwnInput(nn.Module):
     def __init__(
         self,
         task: tuple[Sequence[float], Sequence[float]],
-        own: Preprocessing,
+        own: Preprocessing | None,
         own_size: int | None = None,
     ) -> None:
         super().__init__()
         before_mean, before_std = (_column(values) for values in task)
-        if own.mean is None or own.std is None:
-            mean, std = before_mean * RANGES[own.range], before_std * RANGES[own.range]
-            if own.channels == "bgr":
-                mean, std = mean.flip(0), std.flip(0)
-        else:
-            mean, std = _column(own.mean), _column(own.std)
+        own = own or Preprocessing(tuple(task[0]), tuple(task[1]))
+        mean, std = _column(own.mean), _column(own.std)
         count = len(before_mean)
         if {len(mean), len(std)} - {1, count} or (own.channels != "rgb" and count != 3):
             raise ConfigError(

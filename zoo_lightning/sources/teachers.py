@@ -6,7 +6,7 @@ Its weights are read by :mod:`zoo_lightning.methods.teachers`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,8 +16,11 @@ from zoo_lightning.sources.spec import Source, parse_sources, split_weights
 
 Taught = Literal["outputs", "features"]
 
-OWN_KEYS = ("architecture", "teach", "preprocessing")
-"""Keys of a teacher that a source does not have."""
+OWN_KEYS = ("architecture", "teach", "image_size")
+"""Keys of a teacher that a source does not have, besides those of its preprocessing."""
+
+PREPROCESSING = ("mean", "std", "range", "channels")
+"""Keys that declare how a teacher's images were normalised."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,18 @@ class TeacherSpec:
         teach: ``outputs`` for those of its trained head, ``features`` for the pooled features of
             the network without a head; ``None`` for outputs of a run or ensemble of this package,
             else features.
-        preprocessing: mapping of how its images were normalised, see
-            :class:`~zoo_lightning.models.own_input.Preprocessing`; ``None`` if it is to be taken
-            from what is known of the weights.
+        image_size: side of its square input, pixels; ``None`` for the task's, or for the only one
+            that the network takes.
+        preprocessing: values of :data:`PREPROCESSING` that are given, see
+            :class:`~zoo_lightning.models.own_input.Preprocessing`; without any, what is known of
+            the weights.
     """
 
     source: Source
     architecture: str | None = None
     teach: Taught | None = None
-    preprocessing: Mapping[str, Any] | None = None
+    image_size: int | None = None
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
     def teaches_outputs(self) -> bool:
         """Whether the teacher's outputs are learned, not its features."""
@@ -68,10 +74,11 @@ def parse_teachers(specs: Sequence[str | Mapping[str, Any]]) -> list[TeacherSpec
 
     Args:
         specs: each a weights reference, as ``sources`` takes it, or a mapping with the keys of a
-            source and ``architecture``, ``teach`` and ``preprocessing``.
+            source, ``architecture``, ``teach``, ``image_size`` and those of a preprocessing:
+            ``mean``, ``std``, ``range`` and ``channels``.
 
     Raises:
-        ConfigError: ``teach`` has another value.
+        ConfigError: ``teach`` or ``image_size`` has a value that is not allowed.
         SourceError: a key is unknown or missing, or a value is not allowed.
     """
     if isinstance(specs, (str, Mapping)) or not isinstance(specs, Sequence):
@@ -80,18 +87,24 @@ def parse_teachers(specs: Sequence[str | Mapping[str, Any]]) -> list[TeacherSpec
     rest: list[Any] = []
     for spec in specs:
         mapping = dict(spec) if isinstance(spec, Mapping) else {"weights": spec}
-        known = [*(field.name for field in fields(Source)), *OWN_KEYS]
+        known = [*(each.name for each in fields(Source)), *OWN_KEYS, *PREPROCESSING]
         for key in mapping:
             if key not in known:
                 raise SourceError(
                     f"Unknown key {key!r} in teacher {mapping!r}.{nearest(str(key), known)} "
                     f"Known: {', '.join(known)}."
                 )
+        given = {key: mapping.pop(key) for key in PREPROCESSING if key in mapping}
+        kept = {key: value for key, value in given.items() if value is not None}
         own.append({key: mapping.pop(key) for key in OWN_KEYS if key in mapping})
+        own[-1]["preprocessing"] = kept
         rest.append(mapping)
     for each in own:
         teach = each.get("teach")
         if teach is not None and teach not in get_args(Taught):
             raise ConfigError(f"teach must be one of outputs, features, got {teach!r}")
+        size = each.get("image_size")
+        if size is not None and (not isinstance(size, int) or size < 1):
+            raise ConfigError(f"image_size of a teacher must be at least 1, got {size!r}")
     sources = parse_sources(rest)
     return [TeacherSpec(source, **each) for source, each in zip(sources, own, strict=True)]
