@@ -90,9 +90,9 @@ class BaseTask(pl.LightningModule):
         gate_momentum: ``μ`` of the gates' moving average, in (0, 1].
         teachers: frozen networks to learn from, each given as sources are, or as a mapping that may
             also have ``architecture``, ``teach``, ``image_size`` and the keys of a preprocessing,
-            see :mod:`zoo_lightning.sources.teachers`. The mean output of trained runs is distilled, see
-            :mod:`zoo_lightning.methods.distillation`; of all others features are followed, see
-            :mod:`zoo_lightning.methods.feature_transfer`. ``None`` for none.
+            see :mod:`zoo_lightning.sources.teachers`. The mean output of trained runs is distilled
+            (:mod:`zoo_lightning.methods.distillation`), of all others features are followed
+            (:mod:`zoo_lightning.methods.feature_transfer`). ``None`` for none.
         teacher_weight: weight of the distillation loss in the loss, in [0, 1].
         temperature: temperature of distillation, above 0, by which logits of teachers and student
             are divided.
