@@ -52,27 +52,29 @@ def test_a_run_learns_from_others_and_its_checkpoint_needs_them_no_more(tiny, co
     assert float(found) == pytest.approx(float(wanted), rel=1e-5)
 
 
-def test_a_teacher_gets_images_as_they_were_normalised_in_its_training(tiny, command, monkeypatch):
+@torch.no_grad()
+def test_a_teacher_gets_images_as_they_were_normalised_in_its_training(tiny, command):
     tiny(**TWO_STEPS)
     assert command(*FIT, "one", "--run_test", "false").status == 0
-    student, teacher = load_task("one"), load_task("one")
-    facts = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.4, 0.3]}
-    monkeypatch.setattr(student, "data", lambda: SimpleNamespace(facts=lambda: facts))
-    pixels = torch.rand(4, 3, 32, 32)
+    teacher = load_task("one")
     own = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-    theirs, ours = (
-        (pixels - torch.tensor(each["mean"]).view(3, 1, 1))
-        / torch.tensor(each["std"]).view(3, 1, 1)
-        for each in (own, facts)
-    )
-    with torch.no_grad():
-        found = student._load_teachers(["one"])(ours)
-        torch.testing.assert_close(found, joint_output([teacher])(theirs), rtol=1e-4, atol=1e-5)
-    facts |= own
-    assert (
-        student._load_teachers(["one"]).members[0].state_dict().keys()
-        == student.state_dict().keys()
-    )
+    other = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.4, 0.3]}
+    pixels = torch.rand(4, 3, 32, 32)
+
+    def taught(images):
+        student = load_task("one")
+        student.hparams["teachers"] = ["one"]
+        student.load_teachers(SimpleNamespace(**images))
+        return student.teacher.model(normalised(pixels, images))
+
+    expected = joint_output([teacher])(normalised(pixels, own))
+    assert torch.equal(taught(own), expected)
+    torch.testing.assert_close(taught(other), expected, rtol=1e-4, atol=1e-5)
+
+
+def normalised(pixels, images):
+    mean, std = (torch.tensor(images[key]).view(3, 1, 1) for key in ("mean", "std"))
+    return (pixels - mean) / std
 
 
 def test_teachers_that_are_not_there_are_refused_before_training(tiny, command):

@@ -79,6 +79,16 @@ def test_distillation_has_all_fine_tuned_sources_for_teachers():
     assert teachers == ["runs/a", "runs/b", "runs/c"]
 
 
+def test_feature_transfer_starts_informed_and_follows_all_sources():
+    changed = configured("feature-transfer")
+    assert backbone(changed)[1]["weights"] == "greedy"
+    teachers = changed["model"]["init_args"]["teachers"]
+    assert [each["name"] for each in teachers] == list(SOURCES)
+    assert {(each["architecture"], each["teach"]) for each in teachers} == {
+        ("resnet18", "features")
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [

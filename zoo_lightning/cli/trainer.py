@@ -467,7 +467,7 @@ class ZooCLI(ExperimentCLI):
 
     def _total_compute(self, seconds: float) -> dict[str, Any]:
         """Add up the cost of the training, its start, its teachers and its initial weights."""
-        earlier = {"teachers": self.model.hparams["teachers"] or []}
+        earlier = {"teachers": self.model.teacher_runs()}
         if self.options.init_from:
             earlier["init_from"] = [self.options.init_from]
         processes = self.trainer.world_size

@@ -363,6 +363,24 @@ class ImageDataModule(pl.LightningDataModule):
             worker_init_fn=SignalsToParent(),
         )
 
+    def varies_training_images(self) -> bool:
+        """Whether training images differ between epochs, by augmentation; ``True`` if unknown."""
+        return True
+
+    def fixed_training_batches(self) -> Iterator[dict[str, Any]]:
+        """Yield batches of all training samples of the first epoch, in the order of the indices.
+
+        Call ``setup("fit")`` first. Images are not yet normalised: :meth:`on_after_batch_transfer`
+        does that.
+        """
+        yield from DataLoader(
+            self.train_set,
+            batch_size=self.batch_size,
+            sampler=[(0, index) for index in range(len(self.train_set))],
+            num_workers=self.num_workers,
+            worker_init_fn=SignalsToParent(),
+        )
+
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Convert uint8 images to normalised floats on the device."""
         if not isinstance(batch, dict):  # images alone, as a table of the model's parts takes them

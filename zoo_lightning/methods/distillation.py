@@ -7,8 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from zoo_lightning.sources.normalisation import Normalisation
-
 
 class Teacher:
     """Trained model whose outputs a student learns: ``(1 - w) L_task + w L_imitation``.
@@ -44,29 +42,3 @@ class Teacher:
         with torch.no_grad():
             taught = self.model(images)
         return (1 - self.weight) * loss + self.weight * imitation(raw, taught)
-
-
-class OnOwnImages(nn.Module):
-    """Trained model that gets images as they were normalised in its own training.
-
-    Args:
-        model: trained model.
-        own: normalisation of the images of its training, in 0..1.
-        given: normalisation of the images that it gets here, in 0..1.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, model: nn.Module, own: Normalisation, given: Normalisation) -> None:
-        super().__init__()
-        self.model = model
-        mean, std, given_mean, given_std = (
-            torch.tensor(each).view(-1, 1, 1) for each in (own.mean, own.std, given.mean, given.std)
-        )
-        self.register_buffer("scale", given_std / std)
-        self.register_buffer("shift", (given_mean - mean) / std)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute the model's output for images ``(B, C, H, W)``."""
-        return self.model(images * self.scale + self.shift)

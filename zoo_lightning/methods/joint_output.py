@@ -49,6 +49,32 @@ class JointOutput(nn.Module):
         return joint.view_as(outputs[0])
 
 
+class MeanPoints(nn.Module):
+    """Mean points of landmark networks with heads of any kind.
+
+    Args:
+        runs: for each run its networks, which map images to a head's output; runs have equal
+            weights, and so have the networks of one.
+        heads: heads with a method ``points`` that decodes an output, for the networks of all runs
+            in order.
+    """
+
+    def __init__(self, runs: Sequence[Sequence[nn.Module]], heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.runs = nn.ModuleList(nn.ModuleList(run) for run in runs)
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute points ``(B, K, 2)``, fractions of the image, from images ``(B, C, H, W)``."""
+        heads = iter(self.heads)
+        means = []
+        for run in self.runs:
+            assert isinstance(run, nn.ModuleList)
+            points = [next(heads).points(network(images).float()) for network in run]  # type: ignore[operator]
+            means.append(torch.stack(points).mean(dim=0))
+        return torch.stack(means).mean(dim=0)
+
+
 def check_alike(models: Sequence[Averageable]) -> None:
     """Check that models can be averaged.
 

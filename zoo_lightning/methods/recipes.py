@@ -8,6 +8,7 @@ from typing import Any
 from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.methods.ensembles import greedy_soup, joint_task
 from zoo_lightning.methods.recipe import Derived, Options, Recipe, Score, Setting, Trained
+from zoo_lightning.sources.spec import parse_sources
 from zoo_lightning.tasks.base import BaseTask
 
 HALF = 0.5
@@ -127,6 +128,20 @@ def distillation(options: Options, setting: Setting) -> None:
     options["model"]["init_args"]["teachers"] = teachers
 
 
+def feature_transfer(options: Options, setting: Setting) -> None:
+    """Fine-tune the informed average of the sources while following the frozen sources' features.
+
+    It begins as ``start`` does, with all sources as teachers of features, see
+    :mod:`zoo_lightning.methods.feature_transfer`.
+    """
+    start(options, setting)
+    architecture = options["model"]["init_args"]["backbone"]["init_args"]["architecture"]
+    options["model"]["init_args"]["teachers"] = [
+        {**vars(source), "architecture": architecture, "teach": "features"}
+        for source in parse_sources(list(setting.sources.values()))
+    ]
+
+
 def knowledge_flow(options: Options, setting: Setting) -> None:
     """Fine-tune the best single source by Knowledge Flow, with all sources as frozen teachers.
 
@@ -184,6 +199,7 @@ RECIPES: dict[str, Trained | Derived] = {
         Derived("greedy-soup", needs=("single",), tasks=IMAGES, make=greedy_soup),
         Derived("ensemble", needs=("single",), tasks=IMAGES, make=ensemble),
         after_single("distillation", distillation, IMAGES),
+        Trained("feature-transfer", tasks=IMAGES, configure=feature_transfer),
         after_single("knowledge-flow", knowledge_flow, IMAGES),
         # Shu et al. 2021: lite in section 3.4, full in sections 3.2 and 3.3.
         zoo("lite", mode="lite"),

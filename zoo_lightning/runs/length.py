@@ -14,7 +14,7 @@ from lightning.pytorch import LightningDataModule
 
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.models.backbone import Headed
-from zoo_lightning.nn.multiply_adds import counting, step_multiply_adds
+from zoo_lightning.nn.multiply_adds import step_multiply_adds
 from zoo_lightning.tasks import BaseTask, PPOTask
 
 Scale = Literal["short", "default", "long"]
@@ -148,17 +148,17 @@ def resolve_length(
     steps = usual
     if budget is not None:
         shape = _batch_shape(task, data)
-        plain, each = _costs(task, shape)
+        plain, each, once = _costs(task, shape, data)
         unit = usual * plain * micro
-        steps = math.floor((budget * unit - spent) / (each * micro))
+        steps = math.floor((budget * unit - spent - once) / (each * micro))
         if steps < 1:
-            start = (
-                f", and the informed start alone has cost {spent / plain / micro:.0f}; give a "
-                "larger budget, or gate_init and weights as numbers"
-            )
+            parts = {"the informed start alone has": spent, "the teachers' features have": once}
+            before = [f"{what} cost {n / plain / micro:.0f}" for what, n in parts.items() if n]
+            reasons = f", and {' and '.join(before)}" if before else ""
+            remedy = " or gate_init and weights as numbers" if spent else ""
             raise ConfigError(
                 f"budget {budget:g} pays for {budget * usual:.2g} steps of one network"
-                f"{start if spent else '; give a larger one'}"
+                f"{reasons}; give a larger budget{remedy and ',' + remedy}"
             )
     interval = trainer.val_check_interval
     if from_data and spread:
@@ -242,20 +242,23 @@ def _batch_shape(task: BaseTask, data: LightningDataModule) -> tuple[int, int, i
     return batch, task.backbone.architecture.in_chans, data.image_size, data.image_size
 
 
-def _costs(task: BaseTask, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Multiply-adds of a step of the ordinary network, and of a step of the task with teachers."""
+def _costs(
+    task: BaseTask, shape: tuple[int, ...], data: LightningDataModule
+) -> tuple[int, int, int]:
+    """Multiply-adds of a step of the ordinary network, and of the task with its teachers.
+
+    Returns:
+        Multiply-adds of a step of the ordinary network, of a step of the task, and of what the
+        teachers compute before the first step.
+    """
     architecture = task.backbone.architecture
     ordinary = Headed(architecture, architecture.build(), copy.deepcopy(task.head))
     plain = step_multiply_adds(ordinary, shape)
     prepared = copy.deepcopy(task)
     prepared.backbone.prepare()
     each = step_multiply_adds(prepared, shape)
-    if teachers := task.hparams["teachers"]:
-        # Teachers cost as much as an ordinary network: they have its architecture.
-        with torch.no_grad(), counting() as forward:
-            ordinary(torch.zeros(shape))
-        each += len(teachers) * forward.multiply_adds
-    return plain, each
+    teachers, once = task.teacher_multiply_adds(shape, data)
+    return plain, each + teachers, once
 
 
 def _describe(steps: int, usual: int, batches: int, micro: int, budget: float | None) -> str:

@@ -5,6 +5,7 @@ A concrete task adds a head, a loss and metrics. The method itself is in ``nn`` 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
@@ -19,15 +20,29 @@ from zoo_lightning import __version__
 from zoo_lightning.callbacks.gates import GateEMA, GateLog, ZooWarnings
 from zoo_lightning.callbacks.head_probe import HeadProbe
 from zoo_lightning.callbacks.trainer_access import data_module
+from zoo_lightning.data.loading import sample_generator
 from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.experiments.option_names import present_names
-from zoo_lightning.methods.distillation import OnOwnImages, Teacher
+from zoo_lightning.methods.distillation import Teacher
+from zoo_lightning.methods.feature_transfer import (
+    FeatureScales,
+    FeatureTransfer,
+    Kernels,
+    View,
+    is_cacheable,
+)
 from zoo_lightning.methods.joint_output import JointOutput, check_alike
+from zoo_lightning.methods.teachers import (
+    TaskInput,
+    load_feature_teacher,
+    load_output_teachers,
+)
+from zoo_lightning.models.architecture import is_vouched_for
 from zoo_lightning.models.backbone import Backbone, ZooBackbone
 from zoo_lightning.models.initialization import check_choice
-from zoo_lightning.runs.run_folder import find_checkpoint, read_checkpoint
-from zoo_lightning.sources.normalisation import Normalisation, known
+from zoo_lightning.nn.multiply_adds import counting
 from zoo_lightning.sources.own_runs import describe_ensemble, networks_in
+from zoo_lightning.sources.teachers import TeacherSpec, parse_teachers
 from zoo_lightning.tasks.building import build_networks
 from zoo_lightning.tasks.compatibility import (
     check_class_names,
@@ -44,6 +59,9 @@ from zoo_lightning.tasks.optimisation import (
 )
 
 HeadInit = Literal["random", "probe"]
+
+ADDED_OPTIONS = ("feature_weight", "feature_kernels", "teacher_drop", "feature_view")
+"""Options of every task that version 0.1 did not have."""
 
 
 class BaseTask(pl.LightningModule):
@@ -70,11 +88,21 @@ class BaseTask(pl.LightningModule):
         gate_lr_factor: learning rate of the gates as a multiple of ``lr``.
         alignment_lr_factor: learning rate of the alignments as a multiple of ``lr``.
         gate_momentum: ``μ`` of the gates' moving average, in (0, 1].
-        teachers: folders or checkpoints of trained runs whose mean output is distilled, see
-            :mod:`zoo_lightning.methods.distillation`; ``None`` for none.
+        teachers: frozen networks to learn from, each given as sources are, or as a mapping that may
+            also have ``architecture``, ``teach``, ``image_size`` and the keys of a preprocessing,
+            see :mod:`zoo_lightning.sources.teachers`. The mean output of trained runs is distilled
+            (:mod:`zoo_lightning.methods.distillation`), of all others features are followed
+            (:mod:`zoo_lightning.methods.feature_transfer`). ``None`` for none.
         teacher_weight: weight of the distillation loss in the loss, in [0, 1].
         temperature: temperature of distillation, above 0, by which logits of teachers and student
             are divided.
+        feature_weight: weight, at least 0, of the distance from the teachers' features.
+        feature_kernels: ``joint`` to compare with all teachers' features together, ``each`` to
+            compare with each teacher's.
+        teacher_drop: with ``feature_kernels: each``, probability in [0, 1) of leaving a teacher out
+            for an image; that from which the image differs most is always followed.
+        feature_view: images that teachers of features see: the ``same`` augmented ones as the
+            student, or ``plain`` ones without augmentation, whose features are computed once.
         head_init: ``random``, or ``probe`` to solve a linear head on pooled features of the
             training data before the first step, see :mod:`zoo_lightning.transfer.head_start`.
 
@@ -105,9 +133,13 @@ class BaseTask(pl.LightningModule):
         alignment_lr_factor: float = 1.0,
         gate_momentum: float = 0.1,
         head_init: HeadInit = "random",
-        teachers: list[str] | None = None,
+        teachers: list[str | dict[str, Any]] | None = None,
         teacher_weight: float = 0.5,
         temperature: float = 2.0,
+        feature_weight: float = 10.0,
+        feature_kernels: Kernels = "joint",
+        teacher_drop: float = 0.0,
+        feature_view: View = "same",
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["backbone"])
@@ -124,6 +156,8 @@ class BaseTask(pl.LightningModule):
             raise ConfigError(f"teacher_weight must lie in [0, 1], got {teacher_weight}")
         if temperature <= 0:
             raise ConfigError(f"temperature must be above 0, got {temperature}")
+        _check_feature_options(feature_weight, feature_kernels, teacher_drop, feature_view)
+        parse_teachers(teachers or [])
         check_choice("head_init", head_init, get_args(HeadInit))
         # Plain values, so that a checkpoint holds all it takes to build the task again.
         described = {"class_path": type(backbone).__name__, "init_args": backbone.config}
@@ -137,8 +171,14 @@ class BaseTask(pl.LightningModule):
         """Whether a trained model's weights were loaded, head included."""
         self.teacher: Teacher | None = None
         """Trained runs that this task distils, loaded at the start of ``fit``."""
+        self.transfer: FeatureTransfer | None = None
+        """Frozen networks whose features this task follows, loaded at the start of ``fit``."""
+        self._features: Any = None
+        self._index: Tensor | None = None
         self.ensemble: JointOutput | None = None
         """Networks whose mean prediction this task computes, if it is an ensemble."""
+        self.from_checkpoint = False
+        """Whether the task was built from a checkpoint, whose options are not the user's."""
         self.made_by: str | None = None
         """Method by which the model was made from finished runs, if it was not trained."""
 
@@ -176,6 +216,8 @@ class BaseTask(pl.LightningModule):
         if self.hparams["head_init"] == "probe":
             smoothing = self.hparams.get("label_smoothing", 0.0)
             callbacks.append(HeadProbe(self.backbone, self.head, smoothing, self.weights_given))
+        if self.hparams["teachers"]:
+            callbacks.append(FeatureScales())
         return callbacks
 
     def configure_optimizers(self) -> Any:
@@ -231,43 +273,148 @@ class BaseTask(pl.LightningModule):
                 "its networks"
             )
         self.backbone.prepare()
-        if self.hparams["teachers"]:
+        self.load_teachers(self.data())
+        if self.teacher is not None:
+            self.teacher.model.to(self.device)
+        if self.transfer is not None:
+            self.transfer.to(self.device)
+
+    def load_teachers(self, data: Any) -> None:
+        """Load the teachers, unless they are loaded already.
+
+        Args:
+            data: data module, from whose normalisation the teachers' own inputs are computed; or
+                ``None``.
+
+        Raises:
+            ConfigError: teachers cannot be loaded or do not fit the task.
+            SourceError: a teacher's weights cannot be read.
+        """
+        specs = parse_teachers(self.hparams["teachers"] or [])
+        if not specs or self.teacher is not None or self.transfer is not None:
+            return
+        if not self.learns_from_teachers():
+            raise ConfigError(f"{type(self).__name__} cannot learn from teachers; leave them out")
+        self._check_trust(specs)
+        seen = TaskInput.of(data)
+        outputs = [spec for spec in specs if spec.teaches_outputs()]
+        if outputs:
             if type(self).imitation is BaseTask.imitation:
                 raise ConfigError(
-                    f"{type(self).__name__} cannot learn from teachers; leave them out"
+                    f"{type(self).__name__} cannot learn from the outputs of teachers; set their "
+                    "teach: features, or leave them out"
                 )
-            model = self._load_teachers(self.hparams["teachers"]).to(self.device)
+            model = self._load_output_teachers(outputs, seen)
             self.teacher = Teacher(model, self.hparams["teacher_weight"])
+        frozen = [
+            load_feature_teacher(spec, self.backbone.architecture, seen)
+            for spec in specs
+            if spec not in outputs
+        ]
+        if frozen:
+            options = self.hparams
+            if options["feature_view"] == "plain" and getattr(self, "mixing", None) is not None:
+                raise ConfigError(
+                    "feature_view plain has features of single images, and mixup or cutmix mix "
+                    "them; set feature_view: same, or mixup and cutmix to 0"
+                )
+            self.transfer = FeatureTransfer(
+                frozen,
+                options["feature_weight"],
+                options["feature_kernels"],
+                options["teacher_drop"],
+                options["feature_view"],
+            )
 
-    def _load_teachers(self, runs: Sequence[str]) -> JointOutput:
-        """Load trained runs, each of one network or an ensemble, as one model.
+    def _check_trust(self, specs: Sequence[TeacherSpec]) -> None:
+        """Refuse to call functions that a checkpoint names as its teachers' architectures."""
+        named = [spec.architecture for spec in specs if spec.architecture]
+        for name in named if self.from_checkpoint else []:
+            if not is_vouched_for(name):
+                raise ConfigError(
+                    f"a teacher's network is made by calling {name}, which the checkpoint names, "
+                    "and a file that calls code can do anything. If you trust that function, name "
+                    f"it: load_task(..., architecture={name!r})"
+                )
 
-        Each gets images as they were normalised in its training.
+    def learns_from_teachers(self) -> bool:
+        """Whether the task's training uses teachers; policies' does not."""
+        return True
+
+    def _load_output_teachers(self, specs: Sequence[TeacherSpec], seen: TaskInput) -> nn.Module:
+        """Load trained runs, each of one network or an ensemble, as one model."""
+
+        def build(content: Mapping[str, Any], path: str) -> list[BaseTask]:
+            return build_networks(content, path, self._kinds())
+
+        networks, runs = load_output_teachers(specs, build, seen)
+        for each in networks:
+            if each.num_outputs != self.num_outputs:
+                raise ConfigError(
+                    f"teachers give {each.num_outputs} outputs, the task has {self.num_outputs}; "
+                    "give teachers of the same classes or points, or set their teach: features"
+                )
+        return self.lesson(networks, runs)
+
+    def lesson(
+        self, networks: Sequence[BaseTask], runs: Sequence[Sequence[nn.Module]]
+    ) -> nn.Module:
+        """Build the network that computes what this task imitates: the teachers' mean output.
+
+        Args:
+            networks: tasks of all networks of all teachers.
+            runs: for each teacher its networks, which map this task's images to outputs.
+
+        Raises:
+            ConfigError: the outputs cannot be averaged.
         """
-        networks: list[BaseTask] = []
-        members: list[nn.Module] = []
-        data = self.data()
-        given = images_of(data.facts() if hasattr(data, "facts") else {})
-        for run in runs:
-            path = find_checkpoint(run, None, "")
-            content = read_checkpoint(path)
-            found = build_networks(content, str(path), self._kinds())
-            networks += found
-            member: nn.Module = joint_output(found) if networks_in(content) else found[0]
-            own = images_of(content["zoo_lightning"].get("data", {}))
-            if own and given and not own.is_like(given):
-                member = OnOwnImages(member, own, given)
-            members.append(member)
         check_alike(networks)
-        return JointOutput(members, networks[0].averages_probabilities())
+        probabilities = networks[0].averages_probabilities()
+        members = [run[0] if len(run) == 1 else JointOutput(run, probabilities) for run in runs]
+        return JointOutput(members, probabilities)
+
+    @property
+    def num_outputs(self) -> int | None:
+        """Number of classes or points; ``None`` for other tasks."""
+        return getattr(self, "num_classes", None) or getattr(self, "num_points", None)
+
+    def teacher_runs(self) -> list[str]:
+        """References of the trained runs among the teachers, whose training is part of the cost."""
+        specs = parse_teachers(self.hparams["teachers"] or [])
+        return [spec.source.weights for spec in specs if spec.teaches_outputs()]
+
+    def teacher_multiply_adds(self, shape: Sequence[int], data: Any) -> tuple[int, int]:
+        """Count the multiply-adds of the teachers' forward passes.
+
+        Args:
+            shape: shape ``(B, C, H, W)`` of a training batch.
+            data: data module, set up for ``fit``.
+
+        Returns:
+            Multiply-adds in each step, and before the first one, for features that are cached.
+        """
+        self.load_teachers(data)
+        images = torch.zeros(*shape)
+        with torch.no_grad(), counting() as of_outputs:
+            if self.teacher is not None:
+                self.teacher.model(images)
+        if self.transfer is None:
+            return of_outputs.multiply_adds, 0
+        with counting() as of_features:
+            self.transfer.taught(images)
+        features = of_features.multiply_adds
+        if is_cacheable(self.transfer, data, self):
+            return of_outputs.multiply_adds, features * len(data.train_set) // shape[0]
+        return of_outputs.multiply_adds + features, 0
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the backbone's progress, the completed fraction of the training."""
+        """Set the backbone's progress, the completed fraction of the training, and the batch."""
         steps = self.total_steps()
         self.backbone.progress = self.global_step / steps if steps else 1.0
+        self._index = batch.get("index") if isinstance(batch, Mapping) else None
 
     def whole_loss(self, loss: Tensor, images: Tensor, raw: Tensor) -> Tensor:
-        """Add the teachers' distillation loss and the backbone's penalty to a loss.
+        """Add to a loss what teachers teach, outputs and features, and the backbone's penalty.
 
         Args:
             loss: the task's loss for the batch.
@@ -276,8 +423,23 @@ class BaseTask(pl.LightningModule):
         """
         if self.teacher is not None:
             loss = self.teacher(loss, images, raw, self.imitation)
+        if self.transfer is not None:
+            loss = loss + self.transfer.weight * self._feature_distance(self.transfer, images)
         penalty = self.backbone.penalty()
         return loss if penalty is None else loss + penalty
+
+    def _feature_distance(self, transfer: FeatureTransfer, images: Tensor) -> Tensor:
+        """Distance of the last forward pass's features from the teachers', a scalar."""
+        features, self._features = pooled_features(self._features), None
+        # As a resumed run draws them; the first image tells batches of one step apart.
+        first = 0 if self._index is None else int(self._index[0])
+        seed = getattr(self.data(), "seed", 0)
+        generator = sample_generator(seed, self.global_step, -4 - first)
+        taught = transfer.taught(images, self._index)
+        with torch.autocast(images.device.type, enabled=False):
+            distance = transfer.distance(features, taught, generator)
+        self.log("train/feature_distance", distance)
+        return distance
 
     def imitation(self, raw: Tensor, taught: Tensor) -> Tensor:
         """Compute the distillation loss of this task's output against a teacher's output."""
@@ -294,7 +456,10 @@ class BaseTask(pl.LightningModule):
             return self.ensemble(images)
         # Channels last is the faster layout of convolutions on CPUs and on tensor cores.
         images = images.contiguous(memory_format=torch.channels_last)
-        return self.head(self.backbone(images))
+        features = self.backbone(images)
+        if self.transfer is not None and self.training:
+            self._features = features
+        return self.head(features)
 
     def fold(self) -> nn.Module:
         """Build the ordinary network with its head that computes what ``forward`` computes.
@@ -318,10 +483,9 @@ class BaseTask(pl.LightningModule):
 
     def describe_outputs(self) -> str:
         """Describe the properties of the output that must agree in an ensemble."""
-        outputs = getattr(self, "num_classes", None) or getattr(self, "num_points", None)
         decode = getattr(self.head, "decode", None)
         return (
-            f"{type(self).__name__} of {outputs} outputs by a {type(self.head).__name__}"
+            f"{type(self).__name__} of {self.num_outputs} outputs by a {type(self.head).__name__}"
             f"{f' with decode: {decode}' if decode else ''}, in_chans: "
             f"{self.backbone.architecture.in_chans}"
         )
@@ -360,7 +524,7 @@ class BaseTask(pl.LightningModule):
 
     def facts(self) -> dict[str, Any]:
         """Facts about this task for ``summary.json``."""
-        return {}
+        return {} if self.transfer is None else {"feature_scales": self.transfer.mean_scales()}
 
     # Checkpoints
 
@@ -405,7 +569,8 @@ class BaseTask(pl.LightningModule):
                 "one network: give the run of one of them"
             )
         found = dict((members[0] if members else checkpoint)["hyper_parameters"])
-        found = present_names(type(self), found)
+        # Options that an earlier version did not have are at their defaults.
+        found = self._new_options() | present_names(type(self), found)
         wanted = dict(self.hparams)
         if members:  # each brings its own
             found["backbone"] = wanted["backbone"]
@@ -426,6 +591,11 @@ class BaseTask(pl.LightningModule):
             # What the first network knows of the data, such as mirror images, is known to all.
             checkpoint["state_dict"] = self.state_dict() | members[0]["state_dict"]
 
+    def _new_options(self) -> dict[str, Any]:
+        """Defaults of the options that checkpoints of earlier versions may lack."""
+        parameters = inspect.signature(BaseTask.__init__).parameters
+        return {name: parameters[name].default for name in ADDED_OPTIONS}
+
     def _kinds(self) -> dict[str, type[BaseTask]]:
         """Classes that the checkpoints of teachers and members may name: this task's own."""
         kinds = type(self).__mro__
@@ -445,9 +615,16 @@ def joint_output(tasks: Sequence[BaseTask]) -> JointOutput:
     return JointOutput(tasks, tasks[0].averages_probabilities())
 
 
-def images_of(facts: Mapping[str, Any]) -> Normalisation | None:
-    """Return the normalisation of images among the facts about data; ``None`` if there is none."""
-    return known(facts.get("mean"), facts.get("std"))
+def pooled_features(features: Tensor | Sequence[Tensor]) -> Tensor:
+    """Average features over positions, and take those of the last stage, ``(B, F)`` in float32.
+
+    Args:
+        features: output of a backbone: ``(B, F)``, tokens ``(B, N, F)``, maps ``(B, F, H, W)`` or
+            a list of such.
+    """
+    last = features if isinstance(features, Tensor) else features[-1]
+    places = {2: (), 3: (1,), 4: (2, 3)}[last.dim()]
+    return (last.mean(dim=places) if places else last).float()
 
 
 def training_options(data: Any) -> dict[str, Any]:
@@ -484,6 +661,20 @@ def check_classes(num_classes: int, data: Any) -> None:
         raise ConfigError(
             f"the head has {num_classes} classes, the data have {found}; give data of "
             f"{num_classes} classes or train a head of {found} (num_classes)"
+        )
+
+
+def _check_feature_options(weight: float, kernels: str, drop: float, view: str) -> None:
+    if weight < 0:
+        raise ConfigError(f"feature_weight must be at least 0, got {weight}")
+    check_choice("feature_kernels", kernels, get_args(Kernels))
+    check_choice("feature_view", view, get_args(View))
+    if not 0 <= drop < 1:
+        raise ConfigError(f"teacher_drop must lie in [0, 1), got {drop}")
+    if drop and kernels == "joint":
+        raise ConfigError(
+            f"teacher_drop is {drop}, and feature_kernels joint has one kernel of all teachers; "
+            "set feature_kernels: each, or teacher_drop: 0"
         )
 
 

@@ -26,6 +26,7 @@ class Buildable(Protocol):
     """Protocol of tasks that can be built from a checkpoint."""
 
     made_by: str | None
+    from_checkpoint: bool
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
         """Load weights."""
@@ -79,6 +80,7 @@ def build_network(
             f"{__version__}: {str(error).splitlines()[0]}; use the version that wrote it"
         ) from error
     task.made_by = content["zoo_lightning"].get("method")
+    task.from_checkpoint = True
     task.eval()
     return task
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo_lightning.data.landmarks.codec import FractionCodec, to_original
 from zoo_lightning.errors import ConfigError
+from zoo_lightning.methods.joint_output import MeanPoints
 from zoo_lightning.metrics.landmarks import LandmarkErrors
 from zoo_lightning.models.backbone import Backbone
 from zoo_lightning.nn.heads import CoordinateHead, HeatmapHead
@@ -217,8 +218,29 @@ class LandmarkTask(BaseTask):
         return loss
 
     def imitation(self, raw: Tensor, taught: Tensor) -> Tensor:
-        """Compute the loss against the teacher's points instead of the true ones."""
-        return self.head.loss(raw, self.head.points(taught))
+        """Compute the loss against the teachers' points instead of the true ones.
+
+        Args:
+            raw: output of this task's head.
+            taught: output of such a head, or points ``(B, K, 2)``.
+        """
+        return self.head.loss(raw, taught if taught.dim() == 3 else self.head.points(taught))
+
+    def lesson(
+        self, networks: Sequence[BaseTask], runs: Sequence[Sequence[nn.Module]]
+    ) -> nn.Module:
+        """Build the network that computes the teachers' mean output, or their mean points.
+
+        Points are averaged where heads are of other kinds than this task's or than one another.
+
+        Args:
+            networks: tasks of all networks of all teachers.
+            runs: for each teacher its networks, which map this task's images to outputs.
+        """
+        kinds = {each.describe_outputs() for each in networks}
+        if len(kinds) == 1 and isinstance(networks[0].head, type(self.head)):
+            return super().lesson(networks, runs)
+        return MeanPoints(runs, [each.head for each in networks])
 
     def averages_probabilities(self) -> bool:
         """Whether ensembles average probabilities: for heat maps with ``soft_argmax``."""

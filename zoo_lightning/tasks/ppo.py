@@ -256,6 +256,10 @@ class PPOTask(BaseTask, metaclass=RenamedOptions):
             check_game(before, self.data().facts(), self.trainer.training)
         super().on_load_checkpoint(checkpoint)
 
+    def learns_from_teachers(self) -> bool:
+        """Whether the training uses teachers: a policy's does not."""
+        return False
+
     def facts(self) -> dict[str, Any]:
         """Facts for ``summary.json``: the game, and the number of agent steps in training."""
         game = getattr(self.data(), "game", "")

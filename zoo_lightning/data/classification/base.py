@@ -130,6 +130,10 @@ class ClassData(ImageDataModule, ABC):
         turns = [f"turned by {90 * turn}°" for turn in range(ROTATIONS)]
         return turns if self.targets == "rotation" else self.classes
 
+    def varies_training_images(self) -> bool:
+        """Whether training images differ between epochs, by augmentation or random turns."""
+        return self.targets == "rotation" or (self.crop_scale, self.flip, self.jitter) != (1, 0, 0)
+
     def facts(self) -> dict[str, Any]:
         """Facts of :class:`ImageDataModule`, class names in output order, and preprocessing."""
         preprocessing = {"kind": "crop", "squeeze": self.resize, "crops": self.test_crops}

@@ -190,6 +190,10 @@ class LandmarkData(ImageDataModule, ABC):
         augment = self.augmentation.as_option()
         return super().training_options() | dict(self.named) | options | {"augment": augment}
 
+    def varies_training_images(self) -> bool:
+        """Whether training images differ between epochs, by augmentation."""
+        return self.augmentation != NO_AUGMENTATION
+
     @abstractmethod
     def read(self, part: Literal["train", "test"]) -> LandmarkTable:
         """Read the annotations of one part.

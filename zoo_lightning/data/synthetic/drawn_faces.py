@@ -259,6 +259,10 @@ class DrawnFaces(ImageDataModule):
             "augment": self.augmentation.as_option() if self.augmentation else False,
         }
 
+    def varies_training_images(self) -> bool:
+        """Whether training faces differ between epochs, by augmentation."""
+        return self.augmentation is not None
+
     def setup(self, stage: str) -> None:
         """Prepare the splits of a stage; faces are drawn at their first access.
 
