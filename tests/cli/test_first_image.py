@@ -51,7 +51,7 @@ def test_it_is_refused_before_a_run_begins(tiny, command):
     scratch = {"class_path": "PlainBackbone", "init_args": {"architecture": "test_resnet"}}
     tiny(**{"model.init_args.backbone": scratch})
     words = ("--model.init_args.backbone.init_args.in_chans", "4")
-    command(*FIT, *words).refused("cannot take the data's images", "in_chans")
+    command(*FIT, *words).refused("in_chans must be the number of channels", "got 4")
     assert not list(Path("run").rglob("*.ckpt"))
     tiny(**{"model.init_args.backbone.init_args.gate_init": "greedy",
             "model.init_args.backbone.init_args.in_chans": 4})  # fmt: skip

@@ -269,6 +269,8 @@ def test_a_declared_source_needs_the_normalisation_of_the_zoos_images(tmp_path):
     ):
         with pytest.raises(ConfigError, match="std"):
             PlainBackbone("test_resnet", [source], **wrong)
+    with pytest.raises(ConfigError, match="in_chans"):
+        PlainBackbone("test_resnet", [source], in_chans=4, mean=MEAN, std=STD)
 
 
 @pytest.mark.parametrize("mode", ["lite", "full"])

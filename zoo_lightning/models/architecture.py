@@ -234,13 +234,17 @@ def _check_normalisation(mean: object, std: object, in_chans: int) -> None:
         return
     for option, given in (("mean", mean), ("std", std)):
         values = statistics(given)
-        if not values or len(values) not in (1, in_chans):
+        if not values or (option == "std" and min(values) <= 0):
+            wanted = "numbers above 0" if option == "std" else "numbers"
             raise ConfigError(
-                f"{option} must be a number for each of the {in_chans} channels of in_chans, "
-                f"or one for all, and mean and std are given together; got {given!r}"
+                f"{option} must be {wanted}, one for each channel or one for all, and mean and std "
+                f"are given together; got {given!r}"
             )
-        if option == "std" and min(values) <= 0:
-            raise ConfigError(f"std must be above 0, got {given!r}")
+        if len(values) not in (1, in_chans):
+            raise ConfigError(
+                f"in_chans must be the number of channels of the images, {len(values)} as {option} "
+                f"{list(values)} has it, got {in_chans}"
+            )
 
 
 def _import_factory(path: str) -> Callable[[], nn.Module]:

@@ -139,7 +139,8 @@ def on_input_of(source: Adapted, architecture: Architecture) -> Adapted:
         if declares:
             raise SourceError(
                 f"The preprocessing of source {name!r} cannot be put into its first layer: "
-                f"{problem}. Normalise the data in the same way and leave out the declaration."
+                f"{problem}. Leave out the declaration, and normalise the data as the source's "
+                "images were."
             ) from error
         return replace(source, problem=problem)
     report = replace(source.report, adapted_input=False, transformed=str(own))
@@ -194,7 +195,8 @@ def first_layers(name: object, in_chans: int) -> FirstLayers:
     """Find and verify an architecture's convolutions that see the image.
 
     The network with random weights is run in double precision: with the image, with another one for
-    which the kernels are transformed, and with a constant added to the layers' outputs.
+    which the kernels are transformed, and with a constant added to the layers' outputs. The random
+    number generator is left as it was, and the result is kept for the process.
 
     Args:
         name: timm name, import path or function that builds the network.
@@ -244,9 +246,9 @@ class _Study:
         with torch.no_grad():
             seen, before = self._look()
             layers = tuple(self._layer(name, each) for name, each in seen.items())
-            change, other = self._other_image()
-            if not layers or not all(self._takes(layer, change) for layer in layers):
+            if not layers or not all(self._takes(layer) for layer in layers):
                 return FirstLayers(problem="no ordinary convolution sees the image itself")
+            change, other = self._other_image()
             state = dict(self.state)
             for layer in layers:
                 state[layer.key] = on_zoo_input(state[layer.key], change)[0]
@@ -325,7 +327,7 @@ class _Study:
             constant = Constant(embeddings[0], "positions", first)
         return FirstLayer(key, constant)
 
-    def _takes(self, layer: FirstLayer, change: InputMap) -> bool:
+    def _takes(self, layer: FirstLayer) -> bool:
         """Whether a layer's kernel has a shape and grouping that can be transformed."""
         kernel, module = self.state.get(layer.key), self.modules[layer.key.removesuffix(".weight")]
         fold, odd = divmod(module.in_channels, self.architecture.in_chans)
