@@ -44,7 +44,7 @@ def _group_lines(group: FolderGroup, files: Sequence[FolderFile]) -> list[str]:
     else:
         lines = ["architecture  unknown; --architecture NAME compares with one"]
     rows = [["source", "training", "preprocessing", "match"]]
-    rows += [[f.name, "; ".join(f.training), f.preprocessing, f.remark] for f in files]
+    rows += [[f.name, "; ".join(f.training), preprocessing(f), f.remark] for f in files]
     lines += aligned(rows, left=(0, 1, 2, 3))
     if len(files) < 2:
         return lines
@@ -68,3 +68,11 @@ def _descents(group: FolderGroup) -> list[tuple[list[str], str]]:
         origin = f"descends from {' or '.join(each.parents)}, " if each.parents else ""
         said.setdefault(origin + each.remark, []).append(each.name)
     return [(names, text) for text, names in said.items()]
+
+
+def preprocessing(file: FolderFile) -> str:
+    """Describe what images a source was trained on, as far as it is stated."""
+    if file.mean is None or file.std is None:
+        return "not stated"
+    mean, std = (", ".join(f"{value:.3f}" for value in each) for each in (file.mean, file.std))
+    return f"mean {mean}; std {std}"

@@ -16,7 +16,7 @@ from zoo_lightning.sources.folders import weights_of_folder
 from zoo_lightning.sources.guessing import ArchitectureFit, fit_of, guess, skeleton
 from zoo_lightning.sources.inspecting import own_run, training_of
 from zoo_lightning.sources.key_matching import score_prefixes
-from zoo_lightning.sources.reading import SourceWeights, read_weights
+from zoo_lightning.sources.reading import read_weights
 from zoo_lightning.sources.spec import Source, parse_sources
 from zoo_lightning.transfer.kinship import Kin, kin_of
 
@@ -35,7 +35,8 @@ class FolderFile:
         architecture: timm name or import path; empty if unknown.
         remark: what matched; for an unknown architecture the number of tensors.
         training: run or probable training task.
-        preprocessing: of the training images, as far as it is stated.
+        mean: mean of the training images per channel in [0, 1] units; ``None`` if not stated.
+        std: their standard deviation; ``None`` if not stated.
     """
 
     name: str
@@ -43,7 +44,8 @@ class FolderFile:
     architecture: str
     remark: str
     training: list[str]
-    preprocessing: str
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -141,19 +143,12 @@ def _read(
         architecture=fit.architecture if fit else "",
         remark=fit.remark if fit else f"{len(state)} tensors",
         training=training,
-        preprocessing=stated_preprocessing(weights),
+        mean=weights.mean,
+        std=weights.std,
     )
     if fit:
         state = adapt(state, skeleton(fit.architecture), source, fit.architecture).state
     return file, state
-
-
-def stated_preprocessing(weights: SourceWeights) -> str:
-    """Describe what images a source was trained on, as far as it is stated."""
-    if weights.mean is None or weights.std is None:
-        return "not stated"
-    mean, std = (", ".join(f"{v:.3f}" for v in each) for each in (weights.mean, weights.std))
-    return f"mean {mean}; std {std}"
 
 
 def _fit(
