@@ -5,7 +5,7 @@ import torch
 
 from zoo_lightning.sources.files import read_file
 from zoo_lightning.sources.shipped import shipped_path
-from zoo_lightning.transfer.kinship import kinship
+from zoo_lightning.transfer.kinship import kin_of
 
 
 def network(seed):
@@ -31,7 +31,7 @@ def parents(kin):
 def test_the_ancestor_is_the_one_from_which_the_others_differ_independently():
     ancestor = network(0)
     states = {f"child{n}": descendant(ancestor, n) for n in (1, 2, 3)} | {"ancestor": ancestor}
-    kin = kinship(states)
+    kin = kin_of(states)
     assert {pair.relation for pair in kin.pairs} == {"relatives"}
     assert parents(kin) == {
         "ancestor": [], "child1": ["ancestor"], "child2": ["ancestor"], "child3": ["ancestor"]
@@ -40,20 +40,20 @@ def test_the_ancestor_is_the_one_from_which_the_others_differ_independently():
 
 
 def test_without_the_ancestor_it_is_said_to_be_absent():
-    kin = kinship({f"child{n}": descendant(network(0), n) for n in (1, 2, 3)})
+    kin = kin_of({f"child{n}": descendant(network(0), n) for n in (1, 2, 3)})
     assert set(map(tuple, parents(kin).values())) == {()}
     assert all("not here" in each.remark for each in kin.descents)
 
 
 def test_of_two_the_one_with_fewer_batches_is_the_ancestor():
     ancestor = network(0) | {"0.num_batches_tracked": torch.tensor(100)}
-    kin = kinship({"child": descendant(ancestor, 1, batches=150), "ancestor": ancestor})
+    kin = kin_of({"child": descendant(ancestor, 1, batches=150), "ancestor": ancestor})
     assert parents(kin) == {"child": ["ancestor"], "ancestor": []}
 
 
 def test_of_two_without_counters_nothing_tells_the_ancestor():
     ancestor = network(0)
-    kin = kinship({"a": descendant(ancestor, 1), "b": ancestor})
+    kin = kin_of({"a": descendant(ancestor, 1), "b": ancestor})
     assert parents(kin) == {"a": [], "b": []}
     assert all("nothing tells" in each.remark for each in kin.descents)
 
@@ -67,13 +67,13 @@ def test_a_descendant_of_a_descendant_has_the_nearer_parent():
         "third": descendant(second, 2, batches=300),
         "other": descendant(first, 3, batches=250),
     }
-    assert parents(kinship(states)) == {
+    assert parents(kin_of(states)) == {
         "first": [], "second": ["first"], "third": ["second"], "other": ["first"]
     }  # fmt: skip
 
 
 def test_strangers_have_no_descent():
-    kin = kinship({"a": network(0), "b": network(1)})
+    kin = kin_of({"a": network(0), "b": network(1)})
     assert [(pair.relation, pair.equal) for pair in kin.pairs] == [("strangers", 0)]
     assert kin.descents == []
 
@@ -81,7 +81,7 @@ def test_strangers_have_no_descent():
 def test_the_scale_of_a_kernel_changes_nothing():
     ancestor = network(0)
     scaled = {key: 7 * tensor for key, tensor in ancestor.items()}
-    [pair] = kinship({"a": ancestor, "b": scaled}).pairs
+    [pair] = kin_of({"a": ancestor, "b": scaled}).pairs
     assert pair.cosine == pytest.approx(1)
     assert (pair.equal, pair.kernels) == (0, 3)
 
@@ -90,7 +90,7 @@ def test_a_copy_is_named_and_disturbs_nothing():
     ancestor = network(0)
     states = {"ancestor": ancestor, "copy": dict(ancestor)}
     states |= {f"child{n}": descendant(ancestor, n) for n in (1, 2, 3)}
-    kin = kinship(states)
+    kin = kin_of(states)
     assert parents(kin)["child1"] == ["ancestor"]
     assert kin.descents[1].remark == "the same kernels as ancestor"
 
@@ -98,12 +98,12 @@ def test_a_copy_is_named_and_disturbs_nothing():
 def test_frozen_layers_are_counted():
     ancestor = network(0)
     child = descendant(ancestor, 1) | {"0.weight": ancestor["0.weight"]}
-    assert kinship({"a": ancestor, "b": child}).pairs[0].equal == 1
+    assert kin_of({"a": ancestor, "b": child}).pairs[0].equal == 1
 
 
 def test_the_shipped_sources_descend_as_their_cards_say():
     names = ("counting", "faces5", "rotation", "segmentation", "tiny-imagenet50")
-    kin = kinship({name: read_file(shipped_path(name)) for name in names})
+    kin = kin_of({name: read_file(shipped_path(name)) for name in names})
     assert parents(kin) == {
         "counting": ["tiny-imagenet50"],
         "segmentation": ["tiny-imagenet50"],

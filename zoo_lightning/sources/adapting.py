@@ -3,8 +3,8 @@
 Tensors of other projects' layouts are translated first, and position embeddings of another size
 interpolated (:mod:`zoo_lightning.sources.layouts`). Keys are matched by name under a prefix that is
 found automatically, or by order. Values are cast to float32, and the input kernel is adapted to the
-image channels; nothing else changes. Matched,
-unused and missing tensors are reported. Files are not read here.
+image channels; nothing else changes. Matched, unused and missing tensors are reported. Files are
+not read here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
+from .folder import FolderInspection as FolderInspection
+from .folder import inspect_folder as inspect_folder
 from .head_start import solve_head as solve_head
+from .kinship import kin_of as kin_of
 from .probing import linear_probe as linear_probe
 from .ranking import Ranking as Ranking
 from .ranking import rank_sources as rank_sources

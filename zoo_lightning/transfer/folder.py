@@ -19,7 +19,7 @@ from zoo_lightning.sources.key_matching import score_prefixes
 from zoo_lightning.sources.normalisation import Normalisation
 from zoo_lightning.sources.reading import read_weights
 from zoo_lightning.sources.spec import Source, parse_sources
-from zoo_lightning.transfer.kinship import Kin, kinship
+from zoo_lightning.transfer.kinship import Kin, kin_of
 
 COMMON = 0.8
 """Fraction of the smaller network's kernels, by name and shape, that networks of one unknown
@@ -226,4 +226,4 @@ def _related(files: list[FolderFile], states: Mapping[str, Mapping[str, Tensor]]
             name: {key: chosen[name][theirs] for key, theirs in keys.items()}
             for name, keys in shared.items()
         }
-    return FolderGroup(files[0].architecture, [file.name for file in files], kinship(chosen))
+    return FolderGroup(files[0].architecture, [file.name for file in files], kin_of(chosen))

@@ -103,7 +103,7 @@ def relation_of(cosine: float) -> Relation:
     return "strangers" if cosine < STRANGE else "distant"
 
 
-def kinship(states: Mapping[str, Mapping[str, Tensor]]) -> Kin:
+def kin_of(states: Mapping[str, Mapping[str, Tensor]]) -> Kin:
     """Compare the weights of networks of one architecture.
 
     Args:
