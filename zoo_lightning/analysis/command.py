@@ -15,6 +15,7 @@ from zoo_lightning.experiments.option_names import CommandParser, add_experiment
 from zoo_lightning.experiments.resolving import run_data
 from zoo_lightning.files.folders import refuse_full
 from zoo_lightning.models.architecture import vouch_for
+from zoo_lightning.reports.writing import PAGE, leave_report
 from zoo_lightning.runs.run_folder import find_checkpoint, read_checkpoint
 from zoo_lightning.sources.own_runs import describe_ensemble, run_of
 from zoo_lightning.tasks.compatibility import trained_classes
@@ -67,7 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     write_report(found, output, {"checkpoint": str(checkpoint)})
     print(f"{checkpoint}\n{format_report(found)}")
-    print(f"wrote {', '.join(FILES)} to {output}")
+    files = [*FILES, *([PAGE] if leave_report(output) else [])]
+    print(f"wrote {', '.join(files)} to {output}")
     return 0
 
 
