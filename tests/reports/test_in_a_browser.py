@@ -1,4 +1,4 @@
-"""Reports in a browser without a window: no console errors, no overflow, sorting, dark, in print."""
+"""Reports in a browser without a window: console, overflow, sorting, dark and light, print."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ const measure = (frame) => {
   const sorted = [];
   if (button) { button.click(); sorted.push(column()); button.click(); sorted.push(column()); }
   return {
-    width: root.clientWidth, content: root.scrollWidth, wide: wide.map((each) => each.outerHTML.slice(0, 200)),
+    width: root.clientWidth, content: root.scrollWidth,
+    wide: wide.map((each) => each.outerHTML.slice(0, 200)),
     ink: frame.contentWindow.getComputedStyle(page.body).color,
     paper: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
     images: [...page.images].map((each) => each.naturalWidth), sorted,
@@ -60,6 +61,7 @@ def browser():
 def run(browser, folder, *words):
     """Start the browser; its output, and the lines that pages wrote to the console."""
     options = ["--headless", "--disable-gpu", "--enable-logging=stderr", "--v=0", "--no-first-run",
+               "--hide-scrollbars",
                "--disable-dev-shm-usage", f"--user-data-dir={folder / 'profile'}"]  # fmt: skip
     if os.name == "posix" and os.geteuid() == 0:
         options.append("--no-sandbox")  # it refuses to run for root otherwise
@@ -73,11 +75,15 @@ def run(browser, folder, *words):
 def measured(browser, folder, page, *words):
     """What the probe measures of a page, in frames of both widths, and the console's lines."""
     content = escape(page.read_text("utf-8"))
-    frames = "".join(f'<iframe width="{w}" height="900" srcdoc="{content}"></iframe>' for w in WIDTHS)
+    frames = "".join(
+        f'<iframe width="{w}" height="900" srcdoc="{content}"></iframe>' for w in WIDTHS
+    )
     around = folder / "around.html"
     around.write_text(f'<!DOCTYPE html><html><head><meta charset="utf-8"></head><body>{frames}'
                       f"<script>{PROBE}</script></body></html>", "utf-8")  # fmt: skip
-    text, lines = run(browser, folder, "--window-size=1600,2000", *words, "--dump-dom", around.as_uri())
+    text, lines = run(
+        browser, folder, "--window-size=1600,2000", *words, "--dump-dom", around.as_uri()
+    )
     title = re.search(r"<title>(.*?)</title>", text, re.DOTALL)
     assert title, lines
     return json.loads(unescape(title[1])), lines
@@ -125,8 +131,9 @@ def test_a_page_has_no_console_errors_and_fits_narrow_and_wide_windows(
 
 
 def test_a_page_is_dark_where_the_reader_prefers_it(browser, pages, tmp_path):
-    light, _ = measured(browser, tmp_path, pages["run"], "--blink-settings=preferredColorScheme=1")
-    dark, lines = measured(browser, tmp_path, pages["run"], "--blink-settings=preferredColorScheme=0")
+    setting = "--blink-settings=preferredColorScheme"
+    light, _ = measured(browser, tmp_path, pages["run"], f"{setting}=1")
+    dark, lines = measured(browser, tmp_path, pages["run"], f"{setting}=0")
     assert lines == []
 
     def brightness(colour):

@@ -32,6 +32,7 @@ class Addresses(HTMLParser):
         self.tags, self.found, self.attributes = [], [], []
 
     def handle_starttag(self, tag, attrs):
+        """Note a tag and its attributes."""
         self.tags.append(tag)
         self.attributes += [name for name, _ in attrs]
         self.found += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
@@ -69,8 +70,9 @@ def test_fit_leaves_a_page_with_its_figures_curves_gates_pictures_and_command(fi
     assert facts["sources"] == "random:1, random:2"
     assert facts["data"].startswith("DrawnFaces")
     assert "fit --config done/config.yaml --run_dir runs/again" in content
-    pictures = [each for part in report.sections for block in part.blocks
-                if isinstance(block, Gallery) for each in block.shown if each.kind == "picture"]  # fmt: skip
+    blocks = [block for part in report.sections for block in part.blocks]
+    shown = [each for block in blocks if isinstance(block, Gallery) for each in block.shown]
+    pictures = [each for each in shown if each.kind == "picture"]
     drawn = sorted((finished / "pictures").glob("*.png"))
     assert len(pictures) == len(drawn) > 3
 
@@ -130,7 +132,8 @@ def test_what_comes_from_users_is_escaped(tmp_path):
     summary["test"][HOSTILE] = 0.5
     (run / "summary.json").write_text(json.dumps(summary))
     config = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(config.replace("small_network.SmallNetwork", f"'{HOSTILE.replace(chr(39), '')}'"))  # fmt: skip
+    quoted = json.dumps(HOSTILE)
+    (run / "config.yaml").write_text(config.replace("small_network.SmallNetwork", quoted))
     content = (run / "metrics.csv").read_text()
     (run / "metrics.csv").write_text(content.replace("gates/random-1", "gates/<i>$\\frac{1$"))
     plain = parsed(rendered(make_report([OLD / "classification", OLD / "landmarks"])))
@@ -183,7 +186,8 @@ def test_entries_of_other_types_do_not_stop_a_report(tmp_path, kept):
         run = tmp_path / f"run{wrong.index(each)}"
         run.mkdir()
         keys = ("test", "validation", "parameters", "compute", "seconds", "steps", "seed",
-                "checkpoint", "peak_memory_mb", "test_images", "pipeline", "experiment")  # fmt: skip
+                "checkpoint", "peak_memory_mb", "test_images", "pipeline",
+                "experiment")  # fmt: skip
         if kept == "summary":
             (run / "summary.json").write_text(json.dumps(dict.fromkeys(keys, each)))
         else:

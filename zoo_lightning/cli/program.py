@@ -16,7 +16,8 @@ from zoo_lightning.errors import ConfigError, ZooError, nearest
 from zoo_lightning.files.paths import expand_word
 
 SUBCOMMANDS = (
-    "fit", "validate", "test", "predict", "export", "compare", "sweep", "gates", "report", "sources",
+    "fit", "validate", "test", "predict", "export", "compare", "sweep", "gates", "report",
+    "sources",
 )  # fmt: skip
 
 SOURCES = ("list", "inspect", "check", "rank", "relate", "match", "ship")

@@ -91,11 +91,10 @@ from zoo_lightning.tasks.compatibility import take_value_range
 
 METHOD_HELP = """
 Transfer methods, which may take several trainings:
-  --method METHOD       Train by a transfer method; names: fit --method auto --help.
-  --inference K         Cost of the result per image in networks of the architecture, for
-                        --method auto; from 2 on it may be an ensemble (default: 1).
-  --workers N           Trainings at a time (default: 1).
-  --devices 0,1         GPUs to give to the workers.
+  --method            Train by a transfer method; names: fit --method auto --help
+  --inference         Cost of the result per image, in networks, for --method auto (default: 1)
+  --workers           Trainings at a time (default: 1)
+  --devices           GPUs to give to the workers, such as 0,1
 """
 """Options of ``zoo_lightning.pipelines.command``, which its own parser reads."""
 

@@ -1,8 +1,8 @@
 """Log a run's sources, best checkpoint and report as artifacts of Weights & Biases.
 
 Inputs of a run are its sources, or the checkpoint whose weights it is initialised from; its outputs
-are the best checkpoint and the report. A source's artifact holds a reference with a checksum, which identifies runs
-on the same file; weights are uploaded only on request. No file is unpickled.
+are the best checkpoint and the report. A source's artifact holds a reference with a checksum, which
+identifies runs on the same file; weights are uploaded only on request. No file is unpickled.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def bars(title: str, rows: Sequence[tuple[str, float]], horizontal: str) -> Char
 
 def shortened(label: str) -> str:
     """Shorten a label, keeping its end, by which names of runs and layers differ."""
-    return label if len(label) <= LABEL else f"…{label[1 - LABEL:]}"
+    return label if len(label) <= LABEL else f"…{label[1 - LABEL :]}"
 
 
 def _finish(axes: Axes) -> None:

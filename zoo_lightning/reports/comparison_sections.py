@@ -35,9 +35,7 @@ from zoo_lightning.runs.run_folder import PICTURES
 RUNS = "runs.json"
 
 METRICS = {
-    each.name: each
-    for metric in METRICS_OF.values()
-    for each in (metric, metric.in_validation)
+    each.name: each for metric in METRICS_OF.values() for each in (metric, metric.in_validation)
 }
 """Metrics that methods are compared by, by name."""
 
@@ -203,7 +201,9 @@ def _table(
 
 def _cells(folder: Path, place: str, row: Mapping[str, Any], costs: bool) -> list[Value]:
     found = _difference(row) or (None, None, None)
-    seconds, spent, units = (_average(row.get(key)) for key in ("seconds", "multiply_adds", "units"))
+    seconds, spent, units = (
+        _average(row.get(key)) for key in ("seconds", "multiply_adds", "units")
+    )
     cost = row.get("cost") if isinstance(row.get("cost"), dict) else {}
     compute = Value("" if spent is None else operations(spent), spent)
     if units is not None:

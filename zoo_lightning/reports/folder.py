@@ -1,4 +1,4 @@
-"""Read the files of a folder for a report: what is missing is left out, what is damaged is noted."""
+"""Read the files of a folder for a report; missing ones are left out, damaged ones are noted."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Folder:
         return (self.path / name).read_text(encoding="utf-8", errors="replace")
 
     def rows(self, name: str) -> list[dict[str, str]]:
-        """Read a CSV file; rows that are cut off, as in a file of a killed process, are left out."""
+        """Read a CSV file without rows that are cut off, as a killed process leaves them."""
         if not self.has(name):
             return []
         found = []

@@ -19,6 +19,7 @@ from zoo_lightning import __version__
 from zoo_lightning.files.atomic import atomic_file
 from zoo_lightning.reports.contents import Report
 
+
 def write_page(report: Report, path: Path) -> None:
     """Write a report as an HTML file, atomically.
 

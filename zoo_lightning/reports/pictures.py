@@ -37,7 +37,9 @@ TITLES = {
 """Titles of pictures by the stem of their file; others are named after it."""
 
 
-def pictures_in(folder: Path, titles: Mapping[str, str] = TITLES) -> tuple[list[Picture], list[str]]:
+def pictures_in(
+    folder: Path, titles: Mapping[str, str] = TITLES
+) -> tuple[list[Picture], list[str]]:
     """Read the pictures of a folder.
 
     Args:

@@ -251,8 +251,8 @@ def _again(run: RunFiles) -> list[Any]:
     if plan := run.folder.yaml(PIPELINE):
         words = ["fit", "--config", "options.yaml", "--method", str(plan.get("method"))]
         for name in ("budget", "inference"):
-            if plan.get(name) not in (None, 1):
-                words += [f"--{name}", f"{plan[name]:g}"]
+            if (limit := finite(plan.get(name))) not in (None, 1.0):
+                words += [f"--{name}", f"{limit:g}"]
         words += ["--run_test", "false"] if plan.get("run_test") is False else []
         options = plan.get("options")
         return [
@@ -339,5 +339,3 @@ def _stem(picture: Picture, stems: tuple[str, ...]) -> bool:
 
 def _gallery(shown: list[Any]) -> list[Any]:
     return [Gallery(shown)] if shown else []
-
-

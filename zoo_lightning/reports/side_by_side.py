@@ -79,8 +79,8 @@ def _overview(runs: Sequence[RunFiles]) -> Table:
     return Table(
         heads,
         rows,
-        note="Intervals are over the samples of each test. Whether a method is better takes several "
-        "seeds of each: the command compare.",
+        note="Intervals are over the samples of each test. Whether a method is better takes "
+        "several seeds of each: the command compare.",
         marked=_best(runs) if same else None,
     )
 

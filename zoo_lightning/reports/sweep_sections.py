@@ -79,9 +79,7 @@ def _trials(folder: Folder, rows: list[dict[str, str]]) -> list[Any]:
     metric, parameters = names[BEFORE - 1], names[BEFORE:-AFTER]
     short = short_names(parameters)
     heads = [*names[:BEFORE], *(short[name] for name in parameters), *names[-AFTER:]]
-    cells = [
-        [_cell(row[name], folder, name == names[0]) for name in names] for row in rows
-    ]
+    cells = [[_cell(row[name], folder, name == names[0]) for name in names] for row in rows]
     states = {state: sum(row.get("state") == state for row in rows) for state in
               dict.fromkeys(row.get("state", "") for row in rows)}  # fmt: skip
     points = {

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from zoo_lightning.files.plain_yaml import one_line
 
-
 PAGE = "report.html"
 """Name of a report in the folder that it is about."""
 
