@@ -17,7 +17,7 @@ from zoo_lightning.files.paths import expand_word
 
 SUBCOMMANDS = (
     "fit", "validate", "test", "predict", "export", "compare", "sweep", "gates", "report",
-    "sources",
+    "sources", "completion",
 )  # fmt: skip
 
 SOURCES = ("list", "inspect", "check", "rank", "relate", "match", "ship")
@@ -50,6 +50,8 @@ usage: python -m zoo_lightning SUBCOMMAND ...
   gates      --ckpt_path RUN_DIR                   gates beside what removing each source does
   report     RUN_DIR [RUN_DIR ...]                 a page of HTML, several runs side by side
 {sources}
+  completion bash|zsh|tcsh                         a script that completes commands in a shell
+
   --sources A,B --architecture NAME stand for the sources and architecture of an experiment.
 
   SUBCOMMAND --help explains its options; --version prints the version.
@@ -171,6 +173,11 @@ def _carry_out(given: Sequence[str] | None) -> int:
         from zoo_lightning.analysis import command
 
         return command.main(arguments[1:])
+    if arguments[0] == "completion":
+        ignore_library_warnings()
+        from zoo_lightning.cli import completion
+
+        return completion.main(arguments[1:])
     if arguments[0] == "report":
         ignore_library_warnings()
         from zoo_lightning.reports import command as reporting

@@ -11,8 +11,7 @@ from lightning.pytorch import LightningDataModule
 from zoo_lightning.callbacks.training_compute import TrainingCompute
 from zoo_lightning.models.backbone import ZooBackbone
 from zoo_lightning.models.plain import PlainBackbone
-from zoo_lightning.reports.writing import PAGE
-from zoo_lightning.runs.run_folder import CONFIG, METRICS, PICTURES, compute_of
+from zoo_lightning.runs.run_folder import CONFIG, METRICS, PAGE, PICTURES, compute_of
 from zoo_lightning.sources.own_runs import SUMMARY
 from zoo_lightning.tasks import BaseTask, PPOTask
 

@@ -106,7 +106,7 @@ def _ancestor(source: Source, depth: int) -> Ancestor:
     """Describe a source from what is on this machine; nothing is downloaded."""
     kind, rest = split_weights(source.weights)
     if kind == "builtin":
-        card = next((each for each in shipped_cards() if each.name == rest), None)
+        card = shipped_cards().get(rest)
         if card is not None:
             about = f"{card.nature}; {card.data}"
             return Ancestor(source.name, source.weights, about, card.license.lower())

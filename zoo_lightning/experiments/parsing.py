@@ -174,12 +174,13 @@ class ExperimentCLI(LightningCLI):
         # An interpolation like ${data.init_args.root} is written as if the file were the whole
         # configuration; under a subcommand it lies one level deeper.
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-        first = [*map(str, sys.argv[1:] if args is None else args)][:1]
+        words = [*map(str, sys.argv[1:] if args is None else args)]
+        first = words[:1]
         # Building a parser takes time, and only help without a subcommand needs all of them.
         self._parsed = first if subcommands and first and first[0] in SUBCOMMANDS else SUBCOMMANDS
-        given = [underscored(str(word)) for word in (sys.argv[1:] if args is None else args)]
+        everything = HELP_ALL in map(underscored, words)
         each: dict[str, dict[str, Any]] = {
-            name: {"trainer_method": name, "full_help": HELP_ALL in given} for name in self._parsed
+            name: {"trainer_method": name, "full_help": everything} for name in self._parsed
         }
         if "fit" in each:
             each["fit"]["appendix"] = appendix

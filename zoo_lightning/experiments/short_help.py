@@ -59,7 +59,6 @@ def short_help(actions: Iterable[argparse.Action], subcommand: str, appendix: st
     for title, found in groups.items():
         if found:
             parts.append(f"{title}:\n{''.join(map(_line, found))}")
-    # Two blank lines less, of a screen that is full.
     return "\n".join(parts) + appendix.rstrip("\n") + "\n" + END
 
 
@@ -69,12 +68,17 @@ def _is_ours(action: argparse.Action) -> bool:
     return own and bool(named) and not any(word.endswith(".help") for word in named)
 
 
+def first_clause(text: str | None) -> str:
+    """First clause of an explanation, without its full stop."""
+    words = " ".join(str(text or "").split())
+    return re.split(r"(?<=\w)[.;:] |\.$| \(", words, maxsplit=1)[0]
+
+
 def _line(action: argparse.Action) -> str:
     """Option with the first clause of its explanation, in one line."""
     name = next(word for word in action.option_strings[::-1] if not word.endswith("+"))
     width = help_width()
-    words = " ".join(str(action.help or "").split())
-    clause = re.split(r"(?<=\w)[.;:] |\.$| \(", words, maxsplit=1)[0]
+    clause = first_clause(action.help)
     room = width - 22
     if len(clause) > room:
         clause = clause[: room - 1].rsplit(" ", 1)[0] + "…"

@@ -129,7 +129,7 @@ def log_report(loggers: Sequence[Logger], file: Path) -> None:
         for _, run in wandb_runs(loggers):
             artifact = wandb.Artifact(artifact_name(f"report-{run.id}"), "report")
             add_file(artifact, file)
-            run.log_artifact(artifact)
+            run.log_artifact(artifact, aliases=["latest"])
 
 
 def add_file(artifact: wandb.Artifact, file: Path) -> None:

@@ -130,7 +130,7 @@ def _finish(axes: Axes) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         if isinstance(formatter := axis.get_major_formatter(), ScalarFormatter):
             formatter.set_useOffset(False)
-    axes.xaxis.label.set_size(9)
+    axes.xaxis.label.set_fontsize(9)
 
 
 def _svg(figure: Figure, title: str) -> str:
@@ -144,6 +144,8 @@ def _svg(figure: Figure, title: str) -> str:
     drawn = stream.getvalue()
     drawn = drawn[drawn.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, count=1, flags=re.DOTALL)
+    # Its rules would hold for the whole page, whose own style has them.
+    drawn = re.sub(r"<style.*?</style>", "", drawn, flags=re.DOTALL)
     # Groups of several charts on a page would have the same names; nothing refers to them.
     drawn = re.sub(r'<g id="[^"]*">', "<g>", drawn)
     drawn = re.sub(r"#0{6}\b", "currentColor", drawn)

@@ -10,7 +10,7 @@ from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiments.option_names import CommandParser
 from zoo_lightning.reports.collecting import make_report
 from zoo_lightning.reports.page import write_page
-from zoo_lightning.reports.writing import PAGE
+from zoo_lightning.runs.run_folder import PAGE
 
 ABOUT = """\
 Write a page of HTML on a run, a comparison, a sweep or a gate report: what was run, figures with
@@ -32,17 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         ConfigError: a folder holds nothing to report on, or its main file is damaged.
         StorageError: the page cannot be written.
     """
-    parser = CommandParser("report", description=ABOUT)
-    parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="RUN_DIR", help="folder of a run, a comparison, a "
-        "sweep, or a gate report"
-    )  # fmt: skip
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help=f"file to write, an earlier report is replaced (default: {PAGE} in the folder, for "
-        "several in the present one)",
-    )
+    parser = _parser()
     options = parser.parse_args(arguments)
     folders = list({os.path.realpath(each): each for each in options.folders}.values())
     output = options.output or (folders[0] / PAGE if len(folders) == 1 else Path(PAGE))
@@ -55,3 +45,18 @@ def main(arguments: Sequence[str]) -> int:
     write_page(make_report(folders), output)
     print(f"wrote {output}")
     return 0
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser("report", description=ABOUT)
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="RUN_DIR", help="folder of a run, a comparison, a "
+        "sweep, or a gate report"
+    )  # fmt: skip
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help=f"file to write, an earlier report is replaced (default: {PAGE} in the folder, for "
+        "several in the present one)",
+    )
+    return parser

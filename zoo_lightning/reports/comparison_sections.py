@@ -28,9 +28,8 @@ from zoo_lightning.reports.finished_run import named_sources
 from zoo_lightning.reports.folder import Folder, finite, within
 from zoo_lightning.reports.pictures import pictures_in
 from zoo_lightning.reports.run_sections import command
-from zoo_lightning.reports.writing import PAGE
 from zoo_lightning.runs.pool import folder_name
-from zoo_lightning.runs.run_folder import PICTURES
+from zoo_lightning.runs.run_folder import PAGE, PICTURES
 
 RUNS = "runs.json"
 

@@ -66,10 +66,10 @@ def _embedded(path: Path, title: str) -> Picture:
         image.load()
         width, height = image.size
         if len(content) > LARGEST:
-            image = image.convert("RGBA" if "A" in image.getbands() else "RGB")
-            image.thumbnail((WIDEST, WIDEST * 4))
+            smaller = image.convert("RGBA" if "A" in image.getbands() else "RGB")
+            smaller.thumbnail((WIDEST, WIDEST * 4))
             stream = io.BytesIO()
-            image.save(stream, "webp", quality=85)
+            smaller.save(stream, "webp", quality=85)
             content, kind = stream.getvalue(), "webp"
     address = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     return Picture(address, title, width, height)

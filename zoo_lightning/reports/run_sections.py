@@ -27,8 +27,7 @@ from zoo_lightning.reports.finished_run import Figure, RunFiles
 from zoo_lightning.reports.folder import finite, within
 from zoo_lightning.reports.gate_sections import gate_sections
 from zoo_lightning.reports.pictures import pictures_in
-from zoo_lightning.reports.writing import PAGE
-from zoo_lightning.runs.run_folder import CONFIG, PICTURES
+from zoo_lightning.runs.run_folder import CONFIG, PAGE, PICTURES
 from zoo_lightning.sources.own_runs import SUMMARY
 
 GATE_PICTURES = ("gates", "gates_over_time")

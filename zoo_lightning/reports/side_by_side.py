@@ -18,7 +18,7 @@ from zoo_lightning.reports.contents import (
     operations,
     value,
 )
-from zoo_lightning.reports.finished_run import RunFiles
+from zoo_lightning.reports.finished_run import Figure, RunFiles
 from zoo_lightning.reports.folder import finite
 from zoo_lightning.reports.run_sections import interval, training_curves
 
@@ -68,7 +68,7 @@ def _overview(runs: Sequence[RunFiles]) -> Table:
                 value(summary.get("method") or ("" if run.ended else "not ended")),
                 value(summary.get("seed")),
                 value(None if main is None else main.mean),
-                Value("" if main is None else interval(main), main and main.mean),
+                _interval(main),
                 *([] if same else [Value("" if main is None else main.label)]),
                 value(summary.get("steps")),
                 Value("" if seconds is None else duration(seconds), seconds),
@@ -83,6 +83,10 @@ def _overview(runs: Sequence[RunFiles]) -> Table:
         "several seeds of each: the command compare.",
         marked=_best(runs) if same else None,
     )
+
+
+def _interval(main: Figure | None) -> Value:
+    return Value("") if main is None else Value(interval(main), main.mean)
 
 
 def _best(runs: Sequence[RunFiles]) -> int | None:

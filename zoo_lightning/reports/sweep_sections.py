@@ -9,8 +9,7 @@ from zoo_lightning.reports.contents import Code, Gallery, Section, Table, Text, 
 from zoo_lightning.reports.folder import Folder, finite
 from zoo_lightning.reports.pictures import pictures_in
 from zoo_lightning.reports.run_sections import command
-from zoo_lightning.reports.writing import PAGE
-from zoo_lightning.runs.run_folder import PICTURES
+from zoo_lightning.runs.run_folder import PAGE, PICTURES
 from zoo_lightning.sweeps.report import BEST, IMPORTANCES, TABLE, short_names
 
 SWEEP = "sweep.yaml"

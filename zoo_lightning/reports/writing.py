@@ -6,9 +6,7 @@ import sys
 from pathlib import Path
 
 from zoo_lightning.files.plain_yaml import one_line
-
-PAGE = "report.html"
-"""Name of a report in the folder that it is about."""
+from zoo_lightning.runs.run_folder import PAGE
 
 
 def leave_report(folder: Path) -> Path | None:

@@ -15,9 +15,10 @@ from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiments.option_names import OF_RUNS, CommandParser
 from zoo_lightning.files.atomic import atomic_file
 from zoo_lightning.files.text import TEXT
-from zoo_lightning.reports.writing import PAGE, leave_report
+from zoo_lightning.reports.writing import leave_report
 from zoo_lightning.runs.options import task_of
 from zoo_lightning.runs.pool import Execution, add_pool_options, execution_of
+from zoo_lightning.runs.run_folder import PAGE
 from zoo_lightning.runs.stopping import WorkStopped
 from zoo_lightning.sweeps import hosted
 from zoo_lightning.sweeps.expansion import expand, nested, words_of_fit
