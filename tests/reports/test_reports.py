@@ -120,6 +120,13 @@ def test_the_best_of_comparable_runs_is_marked(tmp_path):
     assert table(report, "Side by side").marked == 1
 
 
+def test_no_run_is_marked_as_best_among_different_data(tmp_path):
+    run = shutil.copytree(OLD / "landmarks", tmp_path / "other")
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("image_size: 32", "image_size: 64"))
+    assert table(make_report([OLD / "landmarks", run]), "Side by side").marked is None
+
+
 def test_folders_are_named_by_what_tells_them_apart():
     names = distinct_names([Path("/r/a/lite/0"), Path("/r/a/lite/1"), Path("/r/b/lite/1")])
     assert names == ["0", "a/lite/1", "b/lite/1"]
@@ -233,6 +240,19 @@ def test_a_report_that_fails_is_one_warning(tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert "RuntimeError: a library has changed" in lines[0]
+
+
+def test_a_training_ends_well_without_its_report(tiny, command, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(page, "rendered", fails)
+    done = command("fit", "--experiment", "tiny", "--run_dir", "run", "--trainer.max_steps", "1",
+                   "--trainer.val_check_interval", "1")  # fmt: skip
+    assert done.status == 0, done.err
+    assert len([line for line in done.err.splitlines() if "report.html" in line]) == 1
+    assert Path("run/summary.json").is_file()
+    assert not Path("run/report.html").exists()
 
 
 def test_intervals_are_left_out_where_there_are_too_few_samples():

@@ -30,13 +30,16 @@ Curve = Mapping[int, float]
 """Value by step."""
 
 
-def curves(title: str, lines: Mapping[str, Curve], horizontal: str) -> Chart | None:
+def curves(
+    title: str, lines: Mapping[str, Curve], horizontal: str, joined: bool = True
+) -> Chart | None:
     """Draw values over steps, a line for each label; ``None`` if there is no value.
 
     Args:
         title: title of the chart.
         lines: curves by label.
         horizontal: what the steps are.
+        joined: whether to join the points of a curve by a line.
     """
     shown = {label: points for label, points in lines.items() if points}
     if not shown:
@@ -48,9 +51,9 @@ def curves(title: str, lines: Mapping[str, Curve], horizontal: str) -> Chart | N
         axes.plot(
             steps,
             [points[step] for step in steps],
-            linestyle=DASHES[place % len(DASHES)],
+            linestyle=DASHES[place % len(DASHES)] if joined else "",
             color=COLOURS[place % len(COLOURS)],
-            marker="o" if len(steps) < 25 else "",
+            marker="o" if len(steps) < 25 or not joined else "",
             markersize=3,
             linewidth=1.6,
             label=shortened(label),

@@ -60,8 +60,7 @@ def make_report(folders: Sequence[Path]) -> Report:
         for part in parts:
             part.level = 3
         sections += parts
-    counted = ", ".join(f"{kind}: {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
-    return Report(" · ".join(names), counted, sections)
+    return Report(" · ".join(names), f"{len(folders)} folders", sections)
 
 
 def kind_of(folder: Path) -> str:

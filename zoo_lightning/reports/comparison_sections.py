@@ -23,6 +23,7 @@ from zoo_lightning.reports.contents import (
     number,
     operations,
     value,
+    without_gaps,
 )
 from zoo_lightning.reports.finished_run import named_sources
 from zoo_lightning.reports.folder import Folder, finite, within
@@ -136,7 +137,7 @@ def _results(folder: Folder, table: dict[str, Any], several: bool) -> Section:
     place = target_name(1.0 if fraction is None else fraction, budget)
     section.add(
         Gallery([chart for chart in drawn if chart is not None]),
-        _table(folder.path, place, rows, metric, reference),
+        without_gaps(_table(folder.path, place, rows, metric, reference)),
     )
     return section
 
@@ -215,7 +216,7 @@ def _cells(folder: Path, place: str, row: Mapping[str, Any], costs: bool) -> lis
         value(row.get("mean_count")),
         Value("" if found[0] is None else signed(found[0]), found[0]),
         Value("" if found[1] is None or found[1] != found[1] else f"{found[1]:.2f}", found[1]),
-        Value("" if found[2] is None else f"{found[2]:.3f}", found[2]),
+        Value("" if found[2] is None else _p_value(found[2]), found[2]),
         Value("" if seconds is None else duration(seconds), seconds),
         compute,
     ]
@@ -223,6 +224,10 @@ def _cells(folder: Path, place: str, row: Mapping[str, Any], costs: bool) -> lis
         keys = ("multiply_adds", "relative", "parameters")
         cells += [value(finite(within(cost, key)), 3) for key in keys]
     return cells
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _average(by_seed: Any) -> float | None:

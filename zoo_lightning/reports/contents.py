@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 MINUS = "\N{MINUS SIGN}"
@@ -45,6 +45,17 @@ class Table:
     note: str = ""
     marked: int | None = None
     kind: str = "table"
+
+
+def without_gaps(table: Table) -> Table:
+    """Leave out the columns of a table that are empty in all rows."""
+    kept = [
+        place
+        for place in range(len(table.heads))
+        if not table.rows or any(row[place].text for row in table.rows)
+    ]
+    rows = [[row[place] for place in kept] for row in table.rows]
+    return replace(table, heads=[table.heads[place] for place in kept], rows=rows)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,6 @@ def interval(figure: Figure) -> str:
 def described(run: RunFiles) -> list[tuple[str, Any]]:
     """Names and values of what a run was: experiment, method, data, sources."""
     summary, options = run.summary, run.backbone
-    data = within(run.config, "data", "init_args") or {}
     model = {name: options[name] for name in MODEL_OPTIONS if options.get(name) is not None}
     return [
         ("experiment", summary.get("experiment")),
@@ -109,7 +107,7 @@ def described(run: RunFiles) -> list[tuple[str, Any]]:
         ("architecture", options.get("architecture")),
         ("sources", ", ".join(_source(*each) for each in run.sources)),
         ("backbone", ", ".join(f"{name} {_short(each)}" for name, each in model.items())),
-        ("data", _data(run.config, data)),
+        ("data", data_of(run)),
         ("seed", summary.get("seed", within(run.config, "seed_everything"))),
         ("steps", summary.get("steps")),
         ("agent steps", summary.get("agent_steps")),
@@ -124,8 +122,9 @@ def _source(name: str, weights: str) -> str:
     )  # fmt: skip
 
 
-def _data(config: Mapping[str, Any], options: Any) -> str:
-    path = within(dict(config), "data", "class_path")
+def data_of(run: RunFiles) -> str:
+    """Describe the data of a run: class, place, size of the images; empty if unknown."""
+    path, options = (within(run.config, "data", key) for key in ("class_path", "init_args"))
     if not isinstance(path, str):
         return ""
     known = options if isinstance(options, dict) else {}

@@ -20,7 +20,7 @@ from zoo_lightning.reports.contents import (
 )
 from zoo_lightning.reports.finished_run import Figure, RunFiles
 from zoo_lightning.reports.folder import finite
-from zoo_lightning.reports.run_sections import interval, training_curves
+from zoo_lightning.reports.run_sections import data_of, interval, training_curves
 
 LEFT_OUT = ("run_dir", "ckpt_path", "config", "weights_only")
 """Options that differ between any two runs, or say nothing of the training."""
@@ -90,6 +90,8 @@ def _interval(main: Figure | None) -> Value:
 
 
 def _best(runs: Sequence[RunFiles]) -> int | None:
+    if len({data_of(run) for run in runs}) > 1:
+        return None  # figures on different data say nothing of the runs
     known = [i for i, run in enumerate(runs) if run.main is not None and run.metric is not None]
     if len(known) < 2:
         return None

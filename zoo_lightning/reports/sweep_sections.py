@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from zoo_lightning.reports import charts
-from zoo_lightning.reports.contents import Code, Gallery, Section, Table, Text, Value, facts, number
+from zoo_lightning.reports.contents import (
+    Code,
+    Gallery,
+    Section,
+    Table,
+    Text,
+    Value,
+    facts,
+    number,
+    without_gaps,
+)
 from zoo_lightning.reports.folder import Folder, finite
 from zoo_lightning.reports.pictures import pictures_in
 from zoo_lightning.reports.run_sections import command
@@ -88,7 +98,9 @@ def _trials(folder: Folder, rows: list[dict[str, str]]) -> list[Any]:
         and (reached := finite(row[metric])) is not None
         and row.get("state") == "done"
     }
-    chart = charts.curves(f"{metric} of the finished trials", {metric: points}, "trial")
+    chart = charts.curves(
+        f"{metric} of the finished trials", {metric: points}, "trial", joined=False
+    )
     blocks: list[Any] = [
         facts(
             [
@@ -101,7 +113,7 @@ def _trials(folder: Folder, rows: list[dict[str, str]]) -> list[Any]:
     ]
     if chart is not None and len(points) > 1:
         blocks.append(Gallery([chart]))
-    return [*blocks, Table(heads, cells)]
+    return [*blocks, without_gaps(Table(heads, cells))]
 
 
 def _cell(text: str, folder: Folder, is_index: bool) -> Value:
