@@ -6,13 +6,18 @@ import json
 import os
 import re
 import shutil
+from dataclasses import asdict, fields
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from zoo_lightning.analysis.agreement import Agreement
+from zoo_lightning.analysis.measuring import Measure
+from zoo_lightning.analysis.report import GateReport, LayerRow, SourceEffect
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.reports import finished_run, page, writing
+from zoo_lightning.reports.charts import MOST_POINTS, thinned
 from zoo_lightning.reports.collecting import make_report
 from zoo_lightning.reports.contents import Gallery, Table, duration, number, operations
 from zoo_lightning.reports.finished_run import RunFiles, wilson
@@ -295,6 +300,68 @@ def test_a_sweep_is_reported_from_its_trials(tmp_path):
         "Trials", "What mattered", "The best configuration",
     ]  # fmt: skip
     rendered(report)
+
+
+def written_gates(folder):
+    """A gate report as the command ``gates`` writes it, of two sources and one layer."""
+    effects = {"effect": 2.5, "effect_error": 0.5, "loss_effect": 0.1, "loss_effect_error": 0.01,
+               "metric_as_is": 80.0, "effect_as_is": 2.0, "metric_alone": 60.0}  # fmt: skip
+    sources = [
+        SourceEffect(name, None, share, share, metric=81.0, **effects)
+        for name, share in (("a", 0.75), ("b", 0.25))
+    ]
+    layers = [LayerRow("conv1", name, 0.5, None, 0.5, 0.5) for name in ("a", "b")]
+    found = GateReport(
+        method="lite", architecture="x", split="test", samples=100, calibration=10,
+        layer_samples=0, measure=Measure("acc", "accuracy, %", True, "loss"), metric=83.5,
+        metric_as_is=83.0, sources=sources, layers=layers,
+        agreement=Agreement(*[None] * len(fields(Agreement))), verdict="Read <the> column.",
+        remarks=[],
+    )  # fmt: skip
+    folder.mkdir()
+    (folder / "gates.json").write_text(json.dumps(asdict(found)))
+    return folder
+
+
+def test_a_gate_report_is_a_page_and_part_of_its_runs_page(tmp_path):
+    run = shutil.copytree(OLD / "classification", tmp_path / "run")
+    report = make_report([written_gates(run / "gates")])
+    assert report.lead == "Read <the> column."
+    by_source = next(each for each in report.sections[0].blocks if isinstance(each, Table))
+    assert texts(by_source)[0] == ["a", "", "0.75", "0.75", "81", "2.5", "0.5", "60"]
+    assert "Read &lt;the&gt; column." in rendered(make_report([run]))
+
+
+def test_a_pipeline_is_reported_with_its_stages_and_its_decision(tmp_path):
+    run = shutil.copytree(OLD / "classification", tmp_path / "run")
+    stage = shutil.copytree(OLD / "classification", run / "stages" / "student")
+    (stage / "report.html").write_text("")
+    options = {"model": {"class_path": "ClassificationTask"}}
+    (run / "pipeline.yaml").write_text(
+        json.dumps({"method": "auto", "budget": 4.0, "inference": 1, "options": options})
+    )
+    chosen = {
+        "result": ["student"], "measure": "accuracy, %", "loss": "cross-entropy",
+        "candidates": [{"name": "start", "value": 60.0, "loss": 1.0},
+                       {"name": "student", "value": 65.5, "loss": 0.5}],
+        "gains": {"student": {"mean": 0.5, "low": 0.1, "high": 0.9, "share": 0.99}},
+    }  # fmt: skip
+    (run / "decisions.json").write_text(json.dumps(chosen))
+    report = make_report([run])
+    assert table(report, "Decision").marked == 1
+    assert texts(table(report, "Stages"))[0][:2] == ["student", "val/acc"]
+    assert table(report, "Stages").rows[0][0].link == "stages/student/report.html"
+    content = rendered(report)
+    assert "--config options.yaml --method auto --budget 4 --run_dir runs/again" in content
+    assert "better in 99 % of the bootstrap samples" in content
+
+
+def test_long_curves_are_thinned_and_keep_their_ends():
+    steps = list(range(0, 100_000, 7))
+    drawn = thinned(steps)
+    assert len(drawn) <= MOST_POINTS + 1
+    assert (drawn[0], drawn[-1]) == (steps[0], steps[-1])
+    assert thinned([3]) == [3]
 
 
 def test_a_comparison_without_tables_is_refused(tmp_path):

@@ -69,6 +69,8 @@ def main(arguments: Sequence[str]) -> int:
     write_report(found, output, {"checkpoint": str(checkpoint)})
     print(f"{checkpoint}\n{format_report(found)}")
     files = [*FILES, *([PAGE] if leave_report(output) else [])]
+    if folder is not None and output == folder / "gates":
+        leave_report(folder)  # the run's own page shows them, too
     print(f"wrote {', '.join(files)} to {output}")
     return 0
 

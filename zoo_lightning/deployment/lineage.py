@@ -114,8 +114,10 @@ def _ancestor(source: Source, depth: int) -> Ancestor:
         return Ancestor(source.name, source.weights, "random weights", "")
     if kind == "timm":
         known = timm.models.get_pretrained_cfg(rest, allow_unregistered=True)
-        license = getattr(known, "license", None) or None
-        return Ancestor(source.name, source.weights, "", license, f"timm/{rest}")
+        license, tag = (getattr(known, name, None) or None for name in ("license", "tag"))
+        # The Hub's repositories have the tag, which may be left out here.
+        full = f"{rest}.{tag}" if tag and "." not in rest else rest
+        return Ancestor(source.name, source.weights, "", license, f"timm/{full}")
     if kind == "hf-hub":
         return Ancestor(source.name, source.weights, hub=rest.partition("@")[0])
     if kind == "path":

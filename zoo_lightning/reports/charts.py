@@ -26,6 +26,9 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 LABEL = 28
 """Longest label in a chart, characters; tables have the whole one."""
 
+MOST_POINTS = 1500
+"""Points of a curve that are drawn; of longer ones every second, third, ... and the last."""
+
 Curve = Mapping[int, float]
 """Value by step."""
 
@@ -47,7 +50,7 @@ def curves(
     figure = Figure(figsize=(5.4, 3.1), layout="constrained")
     axes = figure.subplots()
     for place, (label, points) in enumerate(shown.items()):
-        steps = sorted(points)
+        steps = thinned(sorted(points))
         axes.plot(
             steps,
             [points[step] for step in steps],
@@ -66,6 +69,12 @@ def curves(
             loc="outside lower center", ncols=2, frameon=False, fontsize=8, handlelength=3
         )
     return Chart(_svg(figure, title), title)
+
+
+def thinned(steps: Sequence[int]) -> list[int]:
+    """Every n-th of some steps, so that a page stays small, and the last one."""
+    stride = -(-len(steps) // MOST_POINTS)
+    return [*steps[:-1:stride], steps[-1]]
 
 
 def intervals(
