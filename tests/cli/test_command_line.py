@@ -136,7 +136,7 @@ def test_the_help_of_every_subcommand_fits_a_screen(command, name, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     lines = command(name, "--help").out.splitlines()
     assert 5 < len(lines) <= SCREEN
-    assert max(map(len, lines[2:])) <= 100 or name == "compare"
+    assert max(map(len, lines)) <= 100
 
 
 def test_the_help_of_all_options_has_those_of_the_trainer(command):

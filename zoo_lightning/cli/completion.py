@@ -25,8 +25,22 @@ PATHS = ("ckpt_path", "run_dir", "output", "init_from", "images", "boxes", "fold
          "source", "run")  # fmt: skip
 """Options and arguments that are completed by files and folders."""
 
+WHAT = {
+    "fit": "train, then test the best checkpoint",
+    "validate": "measure on the validation data",
+    "test": "measure on the test data",
+    "predict": "write predictions",
+    "export": "write the model for those without this package",
+    "compare": "transfer methods side by side",
+    "sweep": "try options",
+    "gates": "gates beside what removing each source does",
+    "report": "a page of HTML on runs",
+    "sources": "about sources",
+}
+"""Subcommands in a few words; shtab leaves out those without."""
+
 ABOUT = f"""\
-Print a script that completes subcommands, options, experiments and files of {PROGRAM} in a shell.
+Print a script that completes subcommands, options, experiments and files of {PROGRAM}.
 bash: {PROGRAM} completion bash > ~/.local/share/bash-completion/completions/{PROGRAM}
 zsh: {PROGRAM} completion zsh > FOLDER/_{PROGRAM}, with FOLDER in $fpath before compinit
 """
@@ -72,14 +86,15 @@ def whole_parser(paths: Any) -> argparse.ArgumentParser:
     whole.add_argument("--version", action="store_true", help="print the version")
     commands = whole.add_subparsers()
     for name, build in parsers().items():
-        _add(commands.add_parser(name, command=name, add_help=True), build()._actions, paths)
+        _add(commands.add_parser(name, command=name, help=WHAT[name]), build()._actions, paths)
     for name in TRAINER:
-        _add(commands.add_parser(name, command=name, add_help=True), trainer_actions(name), paths)
-    sources = commands.add_parser("sources", command="sources").add_subparsers()
+        _add(commands.add_parser(name, command=name, help=WHAT[name]), trainer_actions(name), paths)
+    sources = commands.add_parser("sources", command="sources", help=WHAT["sources"])
+    ways = sources.add_subparsers()
     for name, make in source_parsers().items():
-        _add(sources.add_parser(name, command=name), make()._actions, paths)
+        _add(ways.add_parser(name, command=name, help=name), make()._actions, paths)
     for name in ("list", "inspect", "ship"):
-        sources.add_parser(name, command=name)
+        ways.add_parser(name, command=name, help=name)
     return whole
 
 

@@ -265,7 +265,10 @@ def _cost(origin: Origin) -> list[str]:
 def _license_line(origin: Origin) -> str:
     license = common_license(origin)
     if license is not None:
-        return f"All sources have the licence {code(license)}; the training data have their own."
+        return (
+            f"{code(license)}, which all sources have. The training data have their own: see "
+            "whether it allows this one before passing the model on."
+        )
     return (
         "Not recorded. It depends on those of the sources and of the training data: see to them "
         "before passing the model on, and then add `license` to the metadata above."

@@ -12,6 +12,7 @@ import copy
 import inspect
 import pkgutil
 import sys
+import textwrap
 import warnings
 from abc import ABCMeta
 from collections.abc import Mapping, Sequence
@@ -205,6 +206,11 @@ class _WideHelp(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=26, width=help_width())
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Keep the lines of a description, and break those that are too long."""
+        lines = super()._fill_text(text, width, indent).splitlines()
+        return "\n".join(textwrap.fill(line, width) if line else "" for line in lines)
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -117,12 +117,14 @@ class Picture:
         title: what it shows.
         width: width, pixels.
         height: height, pixels.
+        name: name of its file without the suffix.
     """
 
     address: str
     title: str
     width: int
     height: int
+    name: str
     kind: str = "picture"
 
 

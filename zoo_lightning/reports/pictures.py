@@ -72,4 +72,4 @@ def _embedded(path: Path, title: str) -> Picture:
             smaller.save(stream, "webp", quality=85)
             content, kind = stream.getvalue(), "webp"
     address = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    return Picture(address, title, width, height)
+    return Picture(address, title, width, height, path.stem)

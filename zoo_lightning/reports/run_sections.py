@@ -6,12 +6,13 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from zoo_lightning.reports import charts
 from zoo_lightning.reports.contents import (
     Chart,
     Code,
     Gallery,
-    Picture,
     Section,
     Table,
     Text,
@@ -45,8 +46,8 @@ MODEL_OPTIONS = ("mode", "align", "gate_init", "norm_weights", "gating", "weight
 def run_sections(run: RunFiles) -> list[Section]:
     """Make all sections on a run; those that its files say nothing of are left out."""
     pictures, unread = pictures_in(run.folder.path / PICTURES)
-    of_gates = [each for each in pictures if _stem(each, GATE_PICTURES)]
-    others = [each for each in pictures if not _stem(each, GATE_PICTURES)]
+    of_gates = [each for each in pictures if each.name in GATE_PICTURES]
+    others = [each for each in pictures if each.name not in GATE_PICTURES]
     sections = [
         Section("What was run", [facts(described(run))]),
         Section("Figures", _figures(run)),
@@ -274,8 +275,6 @@ def command(*words: str) -> str:
 
 
 def _yaml(options: dict[str, Any]) -> str:
-    import yaml
-
     return yaml.safe_dump(options, sort_keys=False, allow_unicode=True)
 
 
@@ -327,12 +326,6 @@ def _stages(folder: Path) -> list[Any]:
             ]
         )
     return [Table(["stage", "metric", "best validation", "steps", "time"], rows)] if rows else []
-
-
-def _stem(picture: Picture, stems: tuple[str, ...]) -> bool:
-    from zoo_lightning.reports.pictures import TITLES
-
-    return picture.title in {TITLES[stem] for stem in stems}
 
 
 def _gallery(shown: list[Any]) -> list[Any]:

@@ -48,7 +48,7 @@ def sweep_sections(folder: Folder) -> list[Section]:
         )
         shown = [] if chart is None else [chart]
         sections.append(Section("What mattered", [Gallery(shown)]))
-    others = [each for each in pictures if not each.title.startswith("Importance")]
+    others = [each for each in pictures if each.name != "importances"]
     sections.append(Section("Pictures", [Gallery(others)] if others else []))
     if folder.has(BEST):
         best = folder.path / BEST
