@@ -49,9 +49,8 @@ usage: python -m zoo_lightning SUBCOMMAND ...
   sweep      FILE [--count N] [--workers K]        try options as a W&B sweep file says
   gates      --ckpt_path RUN_DIR                   gates beside what removing each source does
   report     RUN_DIR [RUN_DIR ...]                 a page of HTML, several runs side by side
-{sources}
   completion bash|zsh|tcsh                         a script that completes commands in a shell
-
+{sources}
   --sources A,B --architecture NAME stand for the sources and architecture of an experiment.
 
   SUBCOMMAND --help explains its options; --version prints the version.
