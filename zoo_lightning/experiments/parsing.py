@@ -32,11 +32,10 @@ from zoo_lightning.experiments.option_names import (
     RENAMED,
     RenamedOptions,
     documented,
-    underscored,
 )
 from zoo_lightning.experiments.parser_errors import one_line, option_names
 from zoo_lightning.experiments.short_form import add_short_form
-from zoo_lightning.experiments.short_help import HELP_ALL, short_help
+from zoo_lightning.experiments.short_help import asks_for_all, short_help
 from zoo_lightning.experiments.words import (
     EVALUATING,
     check_has_experiment,
@@ -178,7 +177,7 @@ class ExperimentCLI(LightningCLI):
         first = words[:1]
         # Building a parser takes time, and only help without a subcommand needs all of them.
         self._parsed = first if subcommands and first and first[0] in SUBCOMMANDS else SUBCOMMANDS
-        everything = HELP_ALL in map(underscored, words)
+        everything = any(map(asks_for_all, words))
         each: dict[str, dict[str, Any]] = {
             name: {"trainer_method": name, "full_help": everything} for name in self._parsed
         }
@@ -306,7 +305,7 @@ class ExperimentCLI(LightningCLI):
         differences.
         """
         words = [*map(str, sys.argv[1:] if args is None else args)]
-        words = ["--help" if underscored(word) == HELP_ALL else word for word in words]
+        words = ["--help" if asks_for_all(word) else word for word in words]
         others = OF_TRAINED if {*EVALUATING} & {*words[:1]} else OF_RUNS
         self.arguments, line = implied_zoo(experiments_first(documented(words, RENAMED | others)))
         if line:

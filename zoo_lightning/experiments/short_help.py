@@ -36,6 +36,11 @@ Anything else, in an experiment or here:
 """
 
 
+def asks_for_all(word: str) -> bool:
+    """Whether a word of a command line is ``--help_all``, in either spelling."""
+    return word.startswith("--") and word.replace("-", "_") == HELP_ALL.replace("-", "_")
+
+
 def help_width() -> int:
     """Number of columns for a help text in the present terminal."""
     columns = shutil.get_terminal_size((WIDEST + 2, 24)).columns
