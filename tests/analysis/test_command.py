@@ -54,6 +54,8 @@ def test_a_run_is_reported_from_its_own_configuration_and_others_are_refused(run
     assert float(layers[0]["gate_share"]) + float(layers[1]["gate_share"]) == pytest.approx(1)
     assert [row["source"] for row in rows_of("run/gates/removal.csv")] == ["random-1", "random-2"]
     assert Path("run/gates/gates.png").read_bytes().startswith(b"\x89PNG")
+    assert "Effect of removing each source" in Path("run/gates/report.html").read_text()
+    assert "Effect of removing each source" in Path("run/report.html").read_text()
     assert "run/gates is not empty" in command("gates", "--ckpt_path", "run").refused()
 
     other = [*("gates", "--ckpt_path", "run/checkpoints/last.ckpt"), "--experiment", "tiny"]

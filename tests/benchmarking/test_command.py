@@ -67,6 +67,9 @@ def test_methods_are_trained_and_compared(tiny, command, reads):
     one, both = costs["single random-1"], costs["ensemble"]
     assert both["multiply_adds"] == pytest.approx(2 * one["multiply_adds"])
     assert both["parameters"] == 2 * one["parameters"]
+    page = Path("out/report.html").read_text()
+    assert "best single (validation)" in page
+    assert 'href="runs/data-1/distillation/3/report.html"' in page
     assert {path.name for path in Path("out/pictures").iterdir()} == {
         "data-1-compute.png",
         "data-1-curves.png",

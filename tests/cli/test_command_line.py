@@ -127,6 +127,28 @@ def test_the_help_of_fit_names_the_options_of_transfer_methods(command):
     assert [name for name in own if name.startswith("--") and name not in shown] == []
 
 
+SCREEN = 45
+"""Lines of a screen."""
+
+
+@pytest.mark.parametrize("name", cli.SUBCOMMANDS)
+def test_the_help_of_every_subcommand_fits_a_screen(command, name, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    lines = command(name, "--help").out.splitlines()
+    assert 5 < len(lines) <= SCREEN
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_help_of_all_options_has_those_of_the_trainer(command):
+    short, everything = command("fit", "--help").out, command("fit", "--help-all").out
+    assert "--trainer.gradient_clip_val" in everything
+    assert "--trainer.gradient_clip_val" not in short
+    assert "--help_all" in short
+    # Our own options come before the Trainer's.
+    body = everything[everything.index("options:") :]
+    assert body.index("--wandb_sources") < body.index("--trainer.accelerator")
+
+
 def test_the_help_of_test_has_its_folder_as_output(command):
     shown = command("test", "--help").out
     assert "--output" in shown

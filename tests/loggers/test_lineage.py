@@ -16,6 +16,7 @@ from zoo_lightning.loggers import selection as loggers
 from zoo_lightning.loggers.lineage import (
     artifact_name,
     log_checkpoint,
+    log_report,
     log_sources,
     log_start,
     source_artifact,
@@ -107,6 +108,15 @@ def test_the_checkpoint_comes_out_with_the_summary(run, tmp_path):
     assert Path(entries(artifact)["best.ckpt"].local_path) == file
     assert artifact.metadata["test"]["loss"] == "inf"
     json.dumps(artifact.metadata, allow_nan=False)
+
+
+def test_the_report_comes_out_as_an_artifact(run, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text("<!DOCTYPE html>")
+    log_report(run.loggers, file)
+    ((artifact, _),) = run.logged
+    assert (artifact.name, artifact.type) == ("report-a1", "report")
+    assert Path(entries(artifact)["report.html"].local_path) == file
 
 
 def test_names_have_no_signs_that_are_refused():

@@ -110,6 +110,8 @@ def test_the_best_checkpoint_has_sources_as_its_lineage(offline, wandb_records):
     artifacts = wandb_records.artifacts(offline.got)
     (model,) = [each for each in artifacts.values() if each.type == "model"]
     assert (model.use_after_commit, "best" in model.aliases) == (False, True)
+    (page,) = [each for each in artifacts.values() if each.type == "report"]
+    assert [Path(each.local_path).name for each in page.manifest.contents] == ["report.html"]
     (entry,) = model.manifest.contents
     assert Path(entry.local_path) == (offline.folder / "checkpoints" / "best.ckpt").resolve()
     summary = json.loads((offline.folder / "summary.json").read_text())

@@ -58,6 +58,9 @@ def test_a_sweep_finds_the_best_configuration_and_it_fits(tiny, command):
     assert best["model"]["init_args"]["lr"] == [2e-3, 1e-6][values[1] < values[0]]
     assert best["model"]["init_args"]["backbone"]["init_args"]["gate_init"] == [0.8, 0.2]
     assert (folder / "pictures" / "parallel-coordinates.png").is_file()
+    page = (folder / "report.html").read_text()
+    assert "the three best in black" in page
+    assert all(f'href="trials/000{number}/report.html"' in page for number in (0, 1))
     assert f"{min(values):.5g}" in done.out
     fitted = command("fit", "--config", folder / "best.yaml", "--run_dir", "best")
     assert fitted.status == 0, fitted.err

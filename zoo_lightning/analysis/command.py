@@ -15,7 +15,8 @@ from zoo_lightning.experiments.option_names import CommandParser, add_experiment
 from zoo_lightning.experiments.resolving import run_data
 from zoo_lightning.files.folders import refuse_full
 from zoo_lightning.models.architecture import vouch_for
-from zoo_lightning.runs.run_folder import find_checkpoint, read_checkpoint
+from zoo_lightning.reports.writing import leave_report
+from zoo_lightning.runs.run_folder import PAGE, find_checkpoint, read_checkpoint
 from zoo_lightning.sources.own_runs import describe_ensemble, run_of
 from zoo_lightning.tasks.compatibility import trained_classes
 from zoo_lightning.tasks.loading import task_from
@@ -67,7 +68,10 @@ def main(arguments: Sequence[str]) -> int:
     )
     write_report(found, output, {"checkpoint": str(checkpoint)})
     print(f"{checkpoint}\n{format_report(found)}")
-    print(f"wrote {', '.join(FILES)} to {output}")
+    files = [*FILES, *([PAGE] if leave_report(output) else [])]
+    if folder is not None and output == folder / "gates":
+        leave_report(folder)  # the run's own page shows them, too
+    print(f"wrote {', '.join(files)} to {output}")
     return 0
 
 

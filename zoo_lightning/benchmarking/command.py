@@ -44,9 +44,10 @@ from zoo_lightning.methods.recipe import Derived, Recipe
 from zoo_lightning.methods.recipes import RECIPES, find_recipes
 from zoo_lightning.pipelines.plan import check_shared
 from zoo_lightning.plotting.figures import save_figure
+from zoo_lightning.reports.writing import leave_report
 from zoo_lightning.runs.options import higher_is_better
 from zoo_lightning.runs.pool import Execution, add_pool_options, execution_of
-from zoo_lightning.runs.run_folder import LOG, PICTURES, find_checkpoint, read_checkpoint
+from zoo_lightning.runs.run_folder import LOG, PAGE, PICTURES, find_checkpoint, read_checkpoint
 from zoo_lightning.runs.stopping import WorkStopped
 from zoo_lightning.tasks import BaseTask, PPOTask
 from zoo_lightning.tasks.loading import task_from
@@ -338,7 +339,8 @@ def _report(
             save_figure(figure, folder / f"data-{fraction:g}-compute.png")
     write_tables(comparison, tables)
     print((comparison.folder / "table.md").read_text(**TEXT), end="")
-    print(f"wrote {', '.join(TABLE_FILES)} and pictures/ to {comparison.folder}")
+    files = [*TABLE_FILES, *([PAGE] if leave_report(comparison.folder) else [])]
+    print(f"wrote {', '.join(files)} and pictures/ to {comparison.folder}")
 
 
 def _report_returns(comparison: Comparison, cells: Sequence[Cell]) -> None:

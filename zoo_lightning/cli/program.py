@@ -16,7 +16,8 @@ from zoo_lightning.errors import ConfigError, ZooError, nearest
 from zoo_lightning.files.paths import expand_word
 
 SUBCOMMANDS = (
-    "fit", "validate", "test", "predict", "export", "compare", "sweep", "gates", "sources",
+    "fit", "validate", "test", "predict", "export", "compare", "sweep", "gates", "report",
+    "sources", "completion",
 )  # fmt: skip
 
 SOURCES = ("list", "inspect", "check", "rank", "relate", "match", "ship")
@@ -49,6 +50,8 @@ usage: python -m zoo_lightning SUBCOMMAND ...
                                                    transfer methods side by side
   sweep      FILE [--count N] [--workers K]        try options as a W&B sweep file says
   gates      --ckpt_path RUN_DIR                   gates beside what removing each source does
+  report     RUN_DIR [RUN_DIR ...]                 a page of HTML, several runs side by side
+  completion bash|zsh|tcsh                         a script that completes commands in a shell
 {sources}
   --sources A,B --architecture NAME stand for the sources and architecture of an experiment.
 
@@ -171,6 +174,16 @@ def _carry_out(given: Sequence[str] | None) -> int:
         from zoo_lightning.analysis import command
 
         return command.main(arguments[1:])
+    if arguments[0] == "completion":
+        ignore_library_warnings()
+        from zoo_lightning.cli import completion
+
+        return completion.main(arguments[1:])
+    if arguments[0] == "report":
+        ignore_library_warnings()
+        from zoo_lightning.reports import command as reporting
+
+        return reporting.main(arguments[1:])
     if arguments[0] == "export":
         ignore_library_warnings()
         from zoo_lightning.deployment import command as exporting

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from zoo_lightning.callbacks.training_compute import TrainingCompute
 from zoo_lightning.models.backbone import ZooBackbone
 from zoo_lightning.models.plain import PlainBackbone
-from zoo_lightning.runs.run_folder import CONFIG, METRICS, PICTURES, compute_of
+from zoo_lightning.runs.run_folder import CONFIG, METRICS, PAGE, PICTURES, compute_of
 from zoo_lightning.sources.own_runs import SUMMARY
 from zoo_lightning.tasks import BaseTask, PPOTask
 
@@ -74,6 +74,7 @@ def describe_result(
     # Without a logger there are no curves.
     files = [n for n in (CONFIG, METRICS, SUMMARY) if (run_dir / n).is_file()]
     files += [f"{PICTURES}/"] if (run_dir / PICTURES).is_dir() else []
+    files += [PAGE] if (run_dir / PAGE).is_file() else []
     return (
         f"\n{summary['experiment']}: {summary['method']}, {summary['steps']} steps, "
         f"{seconds:.0f} s\ncheckpoint   {checkpoint}\nrun folder   {run_dir}  ({', '.join(files)})"

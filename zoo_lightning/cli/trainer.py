@@ -57,7 +57,7 @@ from zoo_lightning.experiments.refused_options import (
 from zoo_lightning.experiments.short_form import apply_short_form
 from zoo_lightning.files.text import TEXT
 from zoo_lightning.loggers.figures_and_tables import log_table, step_of
-from zoo_lightning.loggers.lineage import log_checkpoint, log_sources, log_start
+from zoo_lightning.loggers.lineage import log_checkpoint, log_report, log_sources, log_start
 from zoo_lightning.loggers.selection import (
     begin_runs,
     finish,
@@ -65,6 +65,7 @@ from zoo_lightning.loggers.selection import (
     log_summary,
     make_loggers,
 )
+from zoo_lightning.reports.writing import leave_report
 from zoo_lightning.runs.checkpoint_files import preload_checkpoint, write_checkpoints_atomically
 from zoo_lightning.runs.faults import explained_faults, raise_on_sigterm
 from zoo_lightning.runs.folders import remove_if_unused, shared_run_folder
@@ -90,11 +91,10 @@ from zoo_lightning.tasks.compatibility import take_value_range
 
 METHOD_HELP = """
 Transfer methods, which may take several trainings:
-  --method METHOD       Train by a transfer method; names: fit --method auto --help.
-  --inference K         Cost of the result per image in networks of the architecture, for
-                        --method auto; from 2 on it may be an ensemble (default: 1).
-  --workers N           Trainings at a time (default: 1).
-  --devices 0,1         GPUs to give to the workers.
+  --method            Train by a transfer method; names: fit --method auto --help
+  --inference         Cost of the result per image, in networks, for --method auto (default: 1)
+  --workers           Trainings at a time (default: 1)
+  --devices           GPUs to give to the workers, such as 0,1
 """
 """Options of ``zoo_lightning.pipelines.command``, which its own parser reads."""
 
@@ -510,16 +510,18 @@ class ZooCLI(ExperimentCLI):
             "test": {name: value for name, value in results[0].items() if name != "step"},
         }
         write_summary(self.run_dir, summary)
-        self._log_results(checkpoint, summary)
+        self._log_results(checkpoint, summary, leave_report(self.run_dir))
         print(describe_result(summary, self.run_dir, checkpoint, seconds))
         finish(self.trainer.loggers)
 
-    def _log_results(self, checkpoint: Path, summary: dict[str, Any]) -> None:
-        """Log the summary, the test's table and the checkpoint to loggers that take them."""
+    def _log_results(self, checkpoint: Path, summary: dict[str, Any], report: Path | None) -> None:
+        """Log summary, test's table, report and checkpoint to the loggers that take them."""
         loggers = self.trainer.loggers
         log_summary(loggers, summary)
         step = step_of(self.trainer, self.model)
         log_table(self.trainer, step, "test", ["metric", "value"], [*summary["test"].items()])
+        if report is not None:
+            log_report(loggers, report)
         if self.fits and self.options.wandb_checkpoint:
             log_checkpoint(loggers, checkpoint, summary)
 

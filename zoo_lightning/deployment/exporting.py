@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zoo_lightning.deployment.formats import FORMATS, ONNX, TORCH_EXPORT, card
+from zoo_lightning.deployment.formats import FORMATS, ONNX, TORCH_EXPORT
+from zoo_lightning.deployment.lineage import origin_of
 from zoo_lightning.deployment.manifest import TASKS, Manifest, manifest_of
+from zoo_lightning.deployment.model_card import model_card
 from zoo_lightning.deployment.modules import (
     FoldedZoo,
     averages_with_mirror,
@@ -76,6 +78,7 @@ def export(
     path = find_checkpoint(str(checkpoint), None, "")
     content = read_checkpoint(path)
     noted, task = content["zoo_lightning"], task_from(content, path)
+    origin = origin_of(path, content)
     del content
     full = any(map(is_full, task.networks()))
     _refuse(task, wanted, full, fold)
@@ -90,17 +93,19 @@ def export(
             f"--mirrored true: this {type(task).__name__} does not know which points swap in the "
             "mirror image; remove it"
         )
-    method = task.method
+    method, remarks = task.method, []
     if full and fold:
         folded = fold_by_average(task, module)
-        say(described(folded))
+        remarks.append(described(folded))
+        say(remarks[0])
         task, method = folded.task, f"{method}, folded by average gates"
     manifest = replace(manifest_of(task, facts, mirrored), method=method)
     network = deployable(task, mirrored)
     with atomic_folder(output, FILES) as folder:
         for name in wanted:
             FORMATS[name](task, network, manifest, folder)
-        (folder / CARD).write_text(card(manifest, wanted), **TEXT)
+        remarks += notes(manifest, wanted)
+        (folder / CARD).write_text(model_card(manifest, wanted, origin, remarks), **TEXT)
         files = sorted(file.name for file in folder.iterdir())
     say(f"{path}: {manifest.task}, {manifest.architecture}, {method}")
     for note in notes(manifest, wanted):

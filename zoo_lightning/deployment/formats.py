@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -258,47 +257,3 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-def card(manifest: Manifest, formats: Sequence[str]) -> str:
-    """Format the ``README.md`` of an exported folder, with metadata for the Hugging Face Hub.
-
-    Args:
-        manifest: manifest of the model.
-        formats: exported formats, ``timm``, ``onnx`` or ``torch-export``.
-    """
-    library = next((name for name in ("timm", "onnx") if name in formats), "torch")
-    lines = [
-        "---",
-        f"library_name: {library}",
-        "tags:",
-        "- zoo_lightning",
-        f"- {manifest.task}",
-        "---",
-        "",
-        f"# {manifest.architecture}, {manifest.task}",
-        "",
-        f"Trained by zoo_lightning {manifest.version}, method {manifest.method}.",
-        "",
-        *(
-            f"- network {number}: {each['architecture']}, method {each['method']}"
-            for number, each in enumerate(manifest.members, 1)
-        ),
-        *([""] if manifest.members else []),
-        f"Input `{manifest.input['name']}`: {manifest.input['dtype']} "
-        f"(B, {', '.join(map(str, manifest.input['size']))})",
-    ]
-    if manifest.task != "policy":
-        lines += [
-            f"in [0, 1], minus the mean {manifest.input['mean']}, divided by the standard "
-            f"deviation {manifest.input['std']}.",
-            f"Preprocessing: `{json.dumps(manifest.input['preprocessing'])}`.",
-        ]
-        if values := manifest.input.get("value_range"):
-            lines.append(
-                f"Images with more than 8 bits or floating numbers: {values[0]:g} becomes 0, "
-                f"{values[1]:g} becomes 1."
-            )
-    lines += ["", "Outputs:", ""]
-    lines += [f"- `{name}` {meaning}" for name, meaning in manifest.output["names"].items()]
-    return "\n".join(lines) + "\n"

@@ -12,12 +12,14 @@ import copy
 import inspect
 import pkgutil
 import sys
+import textwrap
 import warnings
 from abc import ABCMeta
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from zoo_lightning.errors import ConfigError, nearest
+from zoo_lightning.experiments.short_help import help_width
 from zoo_lightning.runs.folders import is_first_rank
 
 RENAMED = {"--ckpt": "--ckpt_path"}
@@ -199,6 +201,18 @@ def experiment_words(given: Sequence[str]) -> list[str]:
     return [word for pair in zip(options, given, strict=True) for word in pair]
 
 
+class _WideHelp(argparse.RawDescriptionHelpFormatter):
+    """Help format that takes the terminal's width, so that a help fits on a screen."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=help_width())
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Keep the lines of a description, and break those that are too long."""
+        lines = super()._fill_text(text, width, indent).splitlines()
+        return "\n".join(textwrap.fill(line, width) if line else "" for line in lines)
+
+
 class CommandParser(argparse.ArgumentParser):
     """Argument parser of a subcommand, with one-line errors and accepted option spellings.
 
@@ -213,7 +227,7 @@ class CommandParser(argparse.ArgumentParser):
     ) -> None:
         options.setdefault("prog", f"python -m zoo_lightning {command}")
         super().__init__(
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_WideHelp,
             allow_abbrev=False,
             **options,
         )

@@ -35,6 +35,7 @@ from zoo_lightning.experiments.option_names import (
 )
 from zoo_lightning.experiments.parser_errors import one_line, option_names
 from zoo_lightning.experiments.short_form import add_short_form
+from zoo_lightning.experiments.short_help import asks_for_all, short_help
 from zoo_lightning.experiments.words import (
     EVALUATING,
     check_has_experiment,
@@ -71,7 +72,8 @@ class ExperimentParser(LightningArgumentParser):
     Args:
         args: positional arguments of LightningArgumentParser.
         trainer_method: subcommand of the options, a method of the Trainer.
-        appendix: text printed after the help of all options.
+        appendix: text printed after the help of the options.
+        full_help: whether the help has all options, not only this package's own.
         options: further arguments of LightningArgumentParser.
     """
 
@@ -81,14 +83,23 @@ class ExperimentParser(LightningArgumentParser):
     """Options that the command's own parser has taken; a mistyped one may be meant for them."""
 
     def __init__(
-        self, *args: Any, trainer_method: str = "fit", appendix: str = "", **options: Any
+        self,
+        *args: Any,
+        trainer_method: str | None = None,
+        appendix: str = "",
+        full_help: bool = False,
+        **options: Any,
     ) -> None:
         # A mistyped option is an error with a suggestion, even if it is the beginning of another.
         super().__init__(*args, **{"allow_abbrev": False, **options})
-        self.trainer_method, self.appendix = trainer_method, appendix
+        # Without a subcommand the options are those of fit, or of one class.
+        self.has_short_help = trainer_method is not None and not full_help
+        self.trainer_method, self.appendix = trainer_method or "fit", appendix
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
-        """Return the help of all options, then the appendix."""
+        """Return the help of this package's own or of all options, then the appendix."""
+        if self.has_short_help:
+            return short_help(self._actions, self.trainer_method, self.appendix)
         return super().format_help(formatter) + self.appendix
 
     def add_class_arguments(self, theclass: Any, *args: Any, **options: Any) -> Any:
@@ -164,10 +175,14 @@ class ExperimentCLI(LightningCLI):
         # An interpolation like ${data.init_args.root} is written as if the file were the whole
         # configuration; under a subcommand it lies one level deeper.
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-        first = [*map(str, sys.argv[1:] if args is None else args)][:1]
+        words = [*map(str, sys.argv[1:] if args is None else args)]
+        first = words[:1]
         # Building a parser takes time, and only help without a subcommand needs all of them.
         self._parsed = first if subcommands and first and first[0] in SUBCOMMANDS else SUBCOMMANDS
-        each = {name: {"trainer_method": name} for name in self._parsed}
+        everything = any(map(asks_for_all, words))
+        each: dict[str, dict[str, Any]] = {
+            name: {"trainer_method": name, "full_help": everything} for name in self._parsed
+        }
         if "fit" in each:
             each["fit"]["appendix"] = appendix
         super().__init__(
@@ -299,6 +314,7 @@ class ExperimentCLI(LightningCLI):
         differences.
         """
         words = [*map(str, sys.argv[1:] if args is None else args)]
+        words = ["--help" if asks_for_all(word) else word for word in words]
         others = OF_TRAINED if {*EVALUATING} & {*words[:1]} else OF_RUNS
         self.arguments, line = implied_zoo(experiments_first(documented(words, RENAMED | others)))
         if line:

@@ -1,8 +1,8 @@
-"""Log a run's sources and its best checkpoint as artifacts of Weights & Biases.
+"""Log a run's sources, best checkpoint and report as artifacts of Weights & Biases.
 
-Inputs of a run are its sources, or the checkpoint whose weights it is initialised from; its output
-is the best checkpoint. A source's artifact holds a reference with a checksum, which identifies runs
-on the same file; weights are uploaded only on request. No file is unpickled.
+Inputs of a run are its sources, or the checkpoint whose weights it is initialised from; its outputs
+are the best checkpoint and the report. A source's artifact holds a reference with a checksum, which
+identifies runs on the same file; weights are uploaded only on request. No file is unpickled.
 """
 
 from __future__ import annotations
@@ -119,6 +119,18 @@ def log_checkpoint(loggers: Sequence[Logger], file: Path, summary: Mapping[str, 
             )
             add_file(artifact, file)
             run.log_artifact(artifact, aliases=["best"])
+
+
+@rank_zero_only
+def log_report(loggers: Sequence[Logger], file: Path) -> None:
+    """Log a run's ``report.html`` as its output ``report-RUN_ID``."""
+    import wandb
+
+    with tolerate_failures("the report"):
+        for _, run in wandb_runs(loggers):
+            artifact = wandb.Artifact(artifact_name(f"report-{run.id}"), "report")
+            add_file(artifact, file)
+            run.log_artifact(artifact, aliases=["latest"])
 
 
 def add_file(artifact: wandb.Artifact, file: Path) -> None:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from zoo_lightning.callbacks.checkpoints import TrainingInterrupted
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiments.option_names import OF_RUNS, CommandParser
@@ -15,6 +17,7 @@ from zoo_lightning.pipelines.auto import AUTO, BUDGET, budget_of, check_auto, ru
 from zoo_lightning.pipelines.estimate import estimate
 from zoo_lightning.pipelines.plan import Plan, begin, check_shared
 from zoo_lightning.pipelines.transfer import find_method, run_method, trainings
+from zoo_lightning.reports.writing import leave_report
 from zoo_lightning.runs.faults import raise_on_sigterm
 from zoo_lightning.runs.folders import shared_run_folder
 from zoo_lightning.runs.pool import add_pool_options, execution_of
@@ -79,6 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with raise_on_sigterm():
             run_plan(plan, folder, execution)
+            rank_zero_only(leave_report)(folder)
     except (WorkStopped, TrainingInterrupted) as stop:
         print(
             f"\n{stop}\nResume with the same command and --run_dir {folder}",

@@ -11,6 +11,7 @@ file                       written by                                   read wit
 ``pictures/``              callbacks, ``loggers.figures_and_tables``    an image viewer
 ``test_errors.csv``        callbacks, in a test                         :func:`errors_in_test`
 ``predictions.csv``        the same callbacks, in ``predict``           a spreadsheet
+``report.html``            ``reports.writing``, at a run's end          a browser
 ``log.txt``                ``runs.pool``: output of a run's process     :func:`last_line_of_log`
 =========================  ===========================================  ======================
 
@@ -35,6 +36,9 @@ CONFIG, METRICS, PICTURES = "config.yaml", "metrics.csv", "pictures"
 
 TEST_ERRORS, PREDICTIONS = "test_errors.csv", "predictions.csv"
 """Tables with a row for each image."""
+
+PAGE = "report.html"
+"""Report on what a folder holds, also in folders of comparisons, sweeps and gate reports."""
 
 LOG = "log.txt"
 """Output of a run that another command started."""

@@ -15,8 +15,10 @@ from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiments.option_names import OF_RUNS, CommandParser
 from zoo_lightning.files.atomic import atomic_file
 from zoo_lightning.files.text import TEXT
+from zoo_lightning.reports.writing import leave_report
 from zoo_lightning.runs.options import task_of
 from zoo_lightning.runs.pool import Execution, add_pool_options, execution_of
+from zoo_lightning.runs.run_folder import PAGE
 from zoo_lightning.runs.stopping import WorkStopped
 from zoo_lightning.sweeps import hosted
 from zoo_lightning.sweeps.expansion import expand, nested, words_of_fit
@@ -324,5 +326,6 @@ def _report(
     path = write_best(folder, resolve_trial(sweep, values, extra), best[0], metric)
     if not found:
         print(f"no importances: they need Optuna and {FEWEST} finished trials that differ")
-    print(f"wrote {TABLE}, {IMPORTANCES}, pictures/ to {folder}")
+    page = f"{PAGE}, " if leave_report(folder) else ""
+    print(f"wrote {TABLE}, {IMPORTANCES}, {page}pictures/ to {folder}")
     print(f"the best configuration: python -m zoo_lightning fit --config {path}")

@@ -1,0 +1,108 @@
+"""Model cards: the Hub can read their metadata, and they say what is known and nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from zoo_lightning import export
+from zoo_lightning.deployment.lineage import Ancestor, Origin, origin_of
+from zoo_lightning.deployment.manifest import OUTPUTS, Manifest
+from zoo_lightning.deployment.model_card import METRICS, PIPELINE_TAGS, common_license, model_card
+from zoo_lightning.runs.run_folder import read_checkpoint
+
+HOSTILE = '`x` | <b>y</b>\n---\nlicense: mit\n"{[: #'
+
+
+def manifest(task="classification", **output):
+    given = {"name": "images", "size": [3, 8, 8], "dtype": "float32", "mean": [0.0] * 3,
+             "std": [1.0] * 3, "preprocessing": {"kind": "crop"}}  # fmt: skip
+    return Manifest(task, "resnet18", "lite", given, {"names": OUTPUTS[task], **output})
+
+
+def card(found, **options):
+    return ModelCard(model_card(found, ["timm"], Origin(**options)))
+
+
+def test_an_export_has_a_card_that_the_hub_can_read(finished):
+    folder = export(finished, "torch-export", "out", say=lambda line: None)
+    written = ModelCard.load(folder / "README.md")
+    data = written.data.to_dict()
+    summary = json.loads((finished / "summary.json").read_text())
+    assert data["library_name"] == "torch"
+    assert data["pipeline_tag"] == "keypoint-detection"
+    assert data["metrics"] == ["nme"]
+    assert {"zoo_lightning", "landmarks"} <= {*data["tags"]}
+    assert "license" not in data
+    [result] = written.data.eval_results
+    assert result.metric_value == pytest.approx(summary["test"]["test/nme"])
+    assert result.dataset_name == "DrawnFaces"
+    for part in ("## Results", "## Use", "## Intended use", "## Sources", "## Training cost",
+                 "random:1", "torch.export.load", f"steps: {summary['steps']}"):  # fmt: skip
+        assert part in written.text
+
+
+@pytest.mark.parametrize("task", [*PIPELINE_TAGS])
+def test_every_task_has_its_tag_and_metric(task):
+    name, on_hub = METRICS[task]
+    found = card(manifest(task), summary={"test": {name: 0.25}, "seed": 1})
+    assert found.data.pipeline_tag == PIPELINE_TAGS[task]
+    assert found.data.eval_results[0].metric_type == on_hub
+
+
+def test_sources_of_the_hub_are_base_models():
+    sources = [Ancestor("a", "timm:a.x", "", "mit", "timm/a.x"), Ancestor("b", "b.pth")]
+    several = card(manifest(), sources=sources).data.to_dict()
+    assert several["base_model"] == ["timm/a.x"]
+    assert several["base_model_relation"] == "merge"
+    assert "license" not in several
+    alone = card(manifest(), sources=sources[:1]).data.to_dict()
+    assert alone["base_model_relation"] == "finetune"
+    assert alone["license"] == "mit"
+
+
+def test_a_licence_is_named_only_if_all_sources_have_it():
+    mit, unknown, random = Ancestor("a", "a", license="mit"), Ancestor("b", "b"), Ancestor(
+        "c", "random:1", license="")  # fmt: skip
+    assert common_license(Origin(sources=[mit, random])) == "mit"
+    assert common_license(Origin(sources=[mit, unknown])) is None
+    assert common_license(Origin(sources=[random])) is None
+    run = Ancestor("r", "runs/r", sources=[mit])
+    assert common_license(Origin(sources=[run])) == "mit"
+
+
+def test_names_of_users_change_neither_metadata_nor_tables():
+    sources = [Ancestor(HOSTILE, HOSTILE, HOSTILE)]
+    found = card(
+        manifest(classes=[HOSTILE]),
+        summary={"test": {"test/acc": 0.5, HOSTILE: 1.0}, "seed": 0},
+        data=HOSTILE,
+        sources=sources,
+    )
+    assert "license" not in found.data.to_dict()
+    assert found.data.eval_results[0].dataset_name == HOSTILE
+    assert "\n---" not in found.text.replace("|---", "")
+    rows = [line for line in found.text.splitlines() if "`'x'" in line and line.startswith("|")]
+    assert [row.replace("\\|", "").count("|") for row in rows] == [3, 5]
+
+
+def test_the_sources_of_a_run_that_is_a_source_are_followed(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "private" / "team" / "first")
+    content = read_checkpoint(run / "checkpoints" / "best.ckpt")
+    content["hyper_parameters"]["backbone"]["init_args"]["sources"] = [str(run), "builtin:faces5"]
+    found = origin_of(Path("elsewhere/model.ckpt"), content)
+    first, shipped = found.sources
+    assert first.weights == "team/first"
+    assert [each.weights for each in first.sources] == ["random:1", "random:2"]
+    assert shipped.license == "mit"
+    assert "private" not in model_card(manifest(), ["timm"], found)
+
+
+def test_figures_that_are_no_numbers_are_left_out():
+    found = card(manifest(), summary={"test": {"test/acc": float("nan")}, "compute": None})
+    assert found.data.eval_results is None
+    assert "nan" not in found.text

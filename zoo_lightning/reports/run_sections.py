@@ -1,0 +1,332 @@
+"""Sections of a report on one run: what was run, figures, curves, gates, pictures, costs."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoo_lightning.reports import charts
+from zoo_lightning.reports.contents import (
+    Chart,
+    Code,
+    Gallery,
+    Section,
+    Table,
+    Text,
+    Value,
+    duration,
+    facts,
+    number,
+    operations,
+    value,
+)
+from zoo_lightning.reports.finished_run import Figure, RunFiles
+from zoo_lightning.reports.folder import finite, within
+from zoo_lightning.reports.gate_sections import gate_sections
+from zoo_lightning.reports.pictures import pictures_in
+from zoo_lightning.runs.run_folder import CONFIG, PAGE, PICTURES
+from zoo_lightning.sources.own_runs import SUMMARY
+
+GATE_PICTURES = ("gates", "gates_over_time")
+"""Stems of pictures that are shown with the gates."""
+
+GATES = "gates/gates.json"
+"""Report of the command ``gates`` in a run folder, at its usual place."""
+
+PIPELINE, DECISIONS, STAGES = "pipeline.yaml", "decisions.json", "stages"
+"""Files and folder of ``fit --method``; ``zoo_lightning.pipelines`` writes them."""
+
+MODEL_OPTIONS = ("mode", "align", "gate_init", "norm_weights", "gating", "weights", "output")
+"""Options of the backbone that are shown with the run."""
+
+
+def run_sections(run: RunFiles) -> list[Section]:
+    """Make all sections on a run; those that its files say nothing of are left out."""
+    pictures, unread = pictures_in(run.folder.path / PICTURES)
+    of_gates = [each for each in pictures if each.name in GATE_PICTURES]
+    others = [each for each in pictures if each.name not in GATE_PICTURES]
+    sections = [
+        Section("What was run", [facts(described(run))]),
+        Section("Figures", _figures(run)),
+        *_pipeline(run),
+        Section("Curves", _gallery(training_curves([run]))),
+        Section("Gates", _gallery([*gate_curves(run), *of_gates])),
+        *gate_sections(run.folder, GATES),
+        Section("Pictures", _gallery(others)),
+        Section("Costs", _costs(run)),
+        Section("Run it again", _again(run)),
+    ]
+    lines = [*run.folder.notes, *unread]
+    if lines:
+        sections.insert(0, Section("Left out", [Text(lines, warning=True)]))
+    return [section for section in sections if section.blocks]
+
+
+def lead(run: RunFiles) -> str:
+    """Describe a run's result in a sentence."""
+    if not run.ended:
+        return f"This run has not ended: it has written no {SUMMARY} yet."
+    words = [] if run.main is None else [with_interval(run.main)]
+    method, steps = run.summary.get("method"), finite(run.summary.get("steps"))
+    if method:
+        words.append(f"method {method}")
+    if steps is not None:
+        words.append(f"{number(steps)} steps")
+    if run.seconds is not None:
+        words.append(duration(run.seconds))
+    return ", ".join(words)
+
+
+def with_interval(figure: Figure) -> str:
+    """Format a metric with its 95 % interval and what it stands for."""
+    name, _, unit = figure.label.partition(", ")
+    text = f"{name} {number(figure.mean)}{unit and f' {unit}'}"
+    what = "games" if "return" in figure.label else "images"
+    if figure.has_interval:
+        return f"{text} (95 %: {interval(figure)}, {number(figure.samples)} {what})"
+    return f"{text} ({number(figure.samples)} {what})" if figure.samples else text
+
+
+def interval(figure: Figure) -> str:
+    """Format the 95 % interval of a metric; empty if it is unknown."""
+    return f"{number(figure.low, 3)} to {number(figure.high, 3)}" if figure.has_interval else ""
+
+
+def described(run: RunFiles) -> list[tuple[str, Any]]:
+    """Names and values of what a run was: experiment, method, data, sources."""
+    summary, options = run.summary, run.backbone
+    model = {name: options[name] for name in MODEL_OPTIONS if options.get(name) is not None}
+    return [
+        ("experiment", summary.get("experiment")),
+        ("method", summary.get("method")),
+        ("made by", f"fit --method {p}" if (p := summary.get("pipeline")) else None),
+        ("task", run.task),
+        ("game", summary.get("game")),
+        ("architecture", options.get("architecture")),
+        ("sources", ", ".join(_source(*each) for each in run.sources)),
+        ("backbone", ", ".join(f"{name} {_short(each)}" for name, each in model.items())),
+        ("data", data_of(run)),
+        ("seed", summary.get("seed", within(run.config, "seed_everything"))),
+        ("steps", summary.get("steps")),
+        ("agent steps", summary.get("agent_steps")),
+        ("best checkpoint", summary.get("checkpoint")),
+        ("folder", str(run.folder.path)),
+    ]
+
+
+def _source(name: str, weights: str) -> str:
+    return weights if not name or weights.endswith((name, name.replace("-", ":"))) else (
+        f"{name} ({weights})"
+    )  # fmt: skip
+
+
+def data_of(run: RunFiles) -> str:
+    """Describe the data of a run: class, place, size of the images; empty if unknown."""
+    path, options = (within(run.config, "data", key) for key in ("class_path", "init_args"))
+    if not isinstance(path, str):
+        return ""
+    known = options if isinstance(options, dict) else {}
+    place = [str(known[key]) for key in ("root", "name", "game") if known.get(key)]
+    size = [f"{known['image_size']} pixels"] if known.get("image_size") else []
+    return ", ".join([path.rpartition(".")[2], *place, *size])
+
+
+def _short(content: Any) -> str:
+    """Value of an option in at most 60 characters."""
+    if isinstance(content, list):
+        content = f"[{', '.join(number(each, 3) for each in content)}]"
+    text = number(content)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _figures(run: RunFiles) -> list[Any]:
+    rows = []
+    if (main := run.main) is not None:
+        rows.append([Value(main.label), value(main.mean), Value(interval(main)),
+                     value(main.samples or None)])  # fmt: skip
+    for name, found in {**run.test, **run.validation}.items():
+        rows.append([Value(name), value(found), Value(""), Value("")])
+    if not rows:
+        return []
+    blocks: list[Any] = [
+        Table(
+            ["metric", "value", "95 % interval", "samples"],
+            rows,
+            note=_note(run),
+            marked=0 if run.main is not None else None,
+        )
+    ]
+    return blocks
+
+
+def _note(run: RunFiles) -> str:
+    main = run.main
+    if main is None or not main.has_interval:
+        return "val/ metrics are those of the checkpoint that was kept."
+    kind = "Wilson's" if run.metric is not None and run.metric.name == "test/acc" else "the normal"
+    return (
+        f"The interval is {kind}, over the samples of the test: it says how much other samples "
+        "would change the figure, not how much another seed would. val/ metrics are those of the "
+        "checkpoint that was kept."
+    )
+
+
+def training_curves(runs: list[RunFiles]) -> list[Chart]:
+    """Draw how the validation's metric, the losses and a policy's returns went, run by run.
+
+    Args:
+        runs: runs to draw into the same charts.
+    """
+    drawn: list[Chart | None] = []
+    steps = runs[0].steps_are
+    metrics = dict.fromkeys(run.metric for run in runs if run.metric is not None)
+    for metric in metrics:
+        judged = metric.in_validation
+        lines = {
+            run.name: {s: judged.scale * v for s, v in run.curves.get(judged.name, {}).items()}
+            for run in runs
+            if run.metric == metric
+        }
+        drawn.append(charts.curves(judged.unit[:1].upper() + judged.unit[1:], lines, steps))
+    for title, names in (
+        ("Loss", ("train/loss", "val/loss")),
+        ("Episodic return in training", ("charts/episodic_return",)),
+        ("Losses of the policy", ("losses/policy_loss", "losses/value_loss")),
+        ("Entropy of the policy", ("losses/entropy",)),
+    ):
+        lines = {
+            " ".join([*([run.name] if len(runs) > 1 else []), *([name] if len(names) > 1 else [])])
+            or name: run.curves[name]
+            for run in runs
+            for name in names
+            if name in run.curves
+        }
+        drawn.append(charts.curves(title, lines, steps))
+    return [chart for chart in drawn if chart is not None]
+
+
+def gate_curves(run: RunFiles) -> list[Chart]:
+    """Draw the mean gate of each source over the training."""
+    lines = {
+        name.partition("/")[2]: points
+        for name, points in run.curves.items()
+        if name.startswith("gates/") and name.count("/") == 1
+    }
+    chart = charts.curves("Mean gate of each source", lines, run.steps_are)
+    return [] if chart is None else [chart]
+
+
+def _costs(run: RunFiles) -> list[Any]:
+    summary, parts = run.summary, run.compute.get("parts")
+    named: list[tuple[str, Any]] = []
+    if run.seconds is not None:
+        named.append(("time, with all that the training needed", duration(run.seconds)))
+    if (alone := finite(summary.get("seconds"))) is not None and alone != run.seconds:
+        named.append(("time of the training itself", duration(alone)))
+    if (whole := finite(run.compute.get("multiply_adds"))) is not None:
+        named.append(("multiply-adds", operations(whole)))
+    if (memory := finite(summary.get("peak_memory_mb"))) is not None:
+        named.append(("peak memory", f"{number(memory)} MiB"))
+    counts = summary.get("parameters")
+    for name, count in counts.items() if isinstance(counts, dict) else ():
+        named.append((f"parameters, {name}", count))
+    blocks: list[Any] = [facts(named)] if named else []
+    known = {
+        str(name): count
+        for name, each in (parts.items() if isinstance(parts, dict) else ())
+        if (count := finite(each))
+    }
+    rows = [(name, count / 1e9) for name, count in known.items()]
+    chart = charts.bars("Multiply-adds by part", rows, "thousand millions of multiply-adds")
+    return blocks + _gallery([chart] if chart is not None and len(rows) > 1 else [])
+
+
+def _again(run: RunFiles) -> list[Any]:
+    """Commands that repeat the run, and its configuration."""
+    path = run.folder.path
+    if plan := run.folder.yaml(PIPELINE):
+        words = ["fit", "--config", "options.yaml", "--method", str(plan.get("method"))]
+        for name in ("budget", "inference"):
+            if (limit := finite(plan.get(name))) not in (None, 1.0):
+                words += [f"--{name}", f"{limit:g}"]
+        words += ["--run_test", "false"] if plan.get("run_test") is False else []
+        options = plan.get("options")
+        return [
+            Text(["With the options below, saved as options.yaml:"]),
+            Code(command(*words, "--run_dir", "runs/again")),
+            Code(_yaml(options if isinstance(options, dict) else {}), "options.yaml"),
+        ]
+    if not run.folder.has(CONFIG):
+        return []
+    words = ["fit", "--config", str(path / CONFIG), "--run_dir", "runs/again"]
+    return [
+        Text([f"With {CONFIG} of the run, which is also below:"]),
+        Code(command(*words)),
+        Code(run.folder.text(CONFIG), CONFIG),
+    ]
+
+
+def command(*words: str) -> str:
+    """Format a command line of this package, quoted for a shell."""
+    return f"python -m zoo_lightning {shlex.join(words)}"
+
+
+def _yaml(options: dict[str, Any]) -> str:
+    return yaml.safe_dump(options, sort_keys=False, allow_unicode=True)
+
+
+def _pipeline(run: RunFiles) -> list[Section]:
+    """Sections on the stages of ``fit --method`` and on what ``auto`` decided."""
+    sections = [Section("Stages", _stages(run.folder.path / STAGES))]
+    found = run.folder.mapping(DECISIONS)
+    candidates = [each for each in found.get("candidates", []) if isinstance(each, dict)]
+    if candidates:
+        rows = [
+            [Value(str(each.get("name"))), value(each.get("value")), value(each.get("loss"))]
+            for each in candidates
+        ]
+        gains = found.get("gains")
+        lines = [
+            f"{name}: {number(within(gained, 'mean'), 3)} less {found.get('loss')} than what was "
+            f"chosen before ({number(within(gained, 'low'), 3)} to "
+            f"{number(within(gained, 'high'), 3)}), better in "
+            f"{100 * (finite(within(gained, 'share')) or 0):.0f} % of the bootstrap samples"
+            for name, gained in (gains.items() if isinstance(gains, dict) else ())
+        ]
+        result = found.get("result")
+        chosen = " + ".join(map(str, result)) if isinstance(result, list) else str(result)
+        marked = next((i for i, each in enumerate(candidates) if each.get("name") == chosen), None)
+        table = Table(
+            ["candidate", f"{found.get('measure')} on validation images", str(found.get("loss"))],
+            rows,
+            marked=marked,
+        )
+        sections.append(Section("Decision", [Text([f"The result is {chosen}.", *lines]), table]))
+    return sections
+
+
+def _stages(folder: Path) -> list[Any]:
+    rows = []
+    for path in sorted(folder.glob("*/")):
+        stage = RunFiles(path)
+        if not stage.ended:
+            continue
+        name, best = next(iter(stage.validation.items()), ("", None))
+        link = f"{STAGES}/{path.name}/{PAGE}" if (path / PAGE).is_file() else ""
+        rows.append(
+            [
+                Value(path.name, link=link),
+                Value(name),
+                value(best),
+                value(finite(stage.summary.get("steps"))),
+                Value("" if stage.seconds is None else duration(stage.seconds), stage.seconds),
+            ]
+        )
+    return [Table(["stage", "metric", "best validation", "steps", "time"], rows)] if rows else []
+
+
+def _gallery(shown: list[Any]) -> list[Any]:
+    return [Gallery(shown)] if shown else []
