@@ -25,6 +25,7 @@ extensions = [
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 root_doc = "index"
 default_role = "code"
+smartquotes = False  # it would turn the two hyphens of options into a dash
 suppress_warnings = ["mystnb.unknown_mime_type"]  # a notebook's outputs have several forms
 
 # Notebooks are committed as they were executed, and python -m notebooks.execute renews them.
@@ -55,6 +56,7 @@ html_theme_options = {
     "show_prev_next": False,
     "navigation_with_keys": False,
     "header_links_before_dropdown": 8,
+    "navbar_persistent": ["search-button"],
     "navbar_end": ["theme-switcher"],
     "footer_start": ["copyright"],
     "footer_end": [],

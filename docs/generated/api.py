@@ -98,7 +98,7 @@ def page(package: str, exporting: Sequence[str]) -> str:
     names = public_names(module)
     body = "\n".join(_directive(package, name, exporting) for name in names)
     start = f".. automodule:: {package}\n   :no-members:\n"
-    return f"# `{package}`\n\n```{{eval-rst}}\n{start}\n{body}\n```\n"
+    return f"# {package}\n\n```{{eval-rst}}\n{start}\n{body}\n```\n"
 
 
 def write(folder: Path) -> str:

@@ -20,6 +20,9 @@ COMMANDS = (
 )
 """Words of all subcommands."""
 
+LONG_TITLE = 40
+"""Characters of a group of options' title, from which on it is a description."""
+
 INTRODUCTION = """\
 # Command line
 
@@ -75,6 +78,7 @@ def _words(action: argparse.Action) -> str:
     else:
         metavar = action.metavar or (action.dest if not names else "")
         value = " ".join(metavar) if isinstance(metavar, tuple) else str(metavar or "")
+        value = re.sub(r"[\x00-\x1f]", "", value)  # jsonargparse's has a backspace
     return " ".join(each for each in (names, f"`{value}`" if value else "") if each)
 
 
@@ -84,10 +88,13 @@ def _tables(parser: argparse.ArgumentParser) -> Iterator[str]:
         actions = [each for each in group._group_actions if each.help != argparse.SUPPRESS]
         if not actions:
             continue
-        title = (group.title or "options").strip().rstrip(":")
+        title = " ".join((group.title or "options").split()).rstrip(":")
+        description = group.description
+        if len(title) > LONG_TITLE:  # jsonargparse takes the first paragraph of a class
+            description, title = title, actions[0].dest.partition(".")[0]
         yield f"## {_cell(title[0].upper() + title[1:])}\n"
-        if group.description:
-            yield f"{_cell(group.description)}\n"
+        if description:
+            yield f"{_cell(description)}\n"
         yield "| option | meaning |\n|---|---|"
         for action in actions:
             words = _words(action).replace("|", "\\|")
@@ -97,7 +104,7 @@ def _tables(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 def page(command: str) -> str:
     """The page of a subcommand."""
-    title = f"# `{command}`\n\n"
+    title = f"# {command}\n\n"
     if command == "sources list":
         return f"{title}Print the cards of the shipped sources. It has no options.\n"
     parser = parser_of(command)
