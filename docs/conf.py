@@ -7,8 +7,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("MPLBACKEND", "agg")
 
-import zoo_lightning  # noqa: E402
-from docs import docstrings, mathml  # noqa: E402
+import zoo_lightning
+from docs import docstrings, mathml
 
 project = "zoo_lightning"
 author = "The zoo_lightning authors"

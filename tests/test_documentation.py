@@ -35,7 +35,7 @@ def links(page):
 
 
 def anchors(page):
-    """The anchors of a page's headings, as GitHub makes them; of code, its classes and functions."""
+    """The anchors of a page's headings, as GitHub makes them; of code, its definitions."""
     if page.suffix == ".py":
         tree = ast.parse(page.read_text(encoding="utf-8"))
         return {

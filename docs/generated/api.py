@@ -15,8 +15,8 @@ import zoo_lightning
 INTRODUCTION = """\
 # Python API
 
-What can be imported from `zoo_lightning` itself, and where it is described; then the public names of
-each package. A name that no package exports is internal and may change in any version.
+What can be imported from `zoo_lightning` itself, and where it is described; then the public names
+of each package. A name that no package exports is internal and may change in any version.
 
 | name | what it is |
 |---|---|

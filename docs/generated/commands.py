@@ -28,7 +28,8 @@ INTRODUCTION = """\
 
 Every option of every subcommand, from the parsers. `python -m zoo_lightning SUBCOMMAND --help`
 prints the same. Options of tasks, backbones and data modules are the arguments of their classes:
-[tasks](api/zoo_lightning.tasks.md), [backbones](api/zoo_lightning.models.md), [data](api/zoo_lightning.data.md).
+[tasks](api/zoo_lightning.tasks.md), [backbones](api/zoo_lightning.models.md),
+[data](api/zoo_lightning.data.md).
 """
 
 

@@ -1,18 +1,15 @@
 """Every block of code in README and the pages works: Python runs, commands and YAML are parsed.
 
-Words in capitals, such as DIR, stand for what the reader has. A block that cannot be checked has the
-comment ``<!-- not checked: REASON -->`` in the line before it. Results are records of what was run
-at a commit, and are not checked.
+Words in capitals, such as DIR, stand for what the reader has. A block that cannot be checked has
+the comment ``<!-- not checked: REASON -->`` in the line before it. Results are records of what was
+run at a commit, and are not checked.
 """
 
-import argparse
 import ast
 import configparser
 import contextlib
-import importlib.util
 import io
 import itertools
-import os
 import re
 import shlex
 import shutil
@@ -35,12 +32,15 @@ from zoo_lightning.sweeps import read_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md"]
-    + list((ROOT / "docs").rglob("*.md"))
+    [
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")),
+        *(ROOT / "docs").rglob("*.md"),
+    ]
 )
 
 BLOCK = re.compile(
-    r"(?ms)^(?P<why><!-- not checked: \S.*? -->\n+)?^ *```(?P<language>[\w-]*)\n(?P<code>.*?)^ *```$"
+    r"(?ms)^(?P<why><!-- not checked: \S.*? -->\n+)?"
+    r"^ *```(?P<language>[\w-]*)\n(?P<code>.*?)^ *```$"
 )
 INDENTED = re.compile(r"(?m)(?:^    (?:python|pip|zoo-lightning) .*\n)+")
 
@@ -274,11 +274,9 @@ def main_raising(words):
 
 def check_fit(words):
     """Options of ``fit`` are known and have values that they can have."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        try:
-            main_raising([*words, "--print_config"])
-        except SystemExit as end:
-            assert not end.code
+    with contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as end:
+        main_raising([*words, "--print_config"])
+    assert not end.value.code
 
 
 def check_ours(words):
