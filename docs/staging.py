@@ -50,14 +50,11 @@ def pages() -> list[Path]:
     return sorted(found)
 
 
-def place_of(path: Path) -> str | None:
-    """Where a file or folder of the repository is on the site.
+def place_of(path: Path) -> str:
+    """Where a file or folder of the repository is on the site, relative to the site's pages.
 
     Args:
         path: absolute path.
-
-    Returns:
-        A path relative to the site's pages; ``None`` for a folder without a page.
     """
     inside = path.relative_to(ROOT)
     name = inside.as_posix()
@@ -75,16 +72,16 @@ def place_of(path: Path) -> str | None:
     if path.suffix in PICTURES:
         return name.removeprefix("docs/")
     if inside.parts[0] == "experiments":
-        return _place_of_folder(inside.parent)
+        return f"reference/experiments/{'_'.join(inside.parts[1:-1]) or 'tasks'}.md"
     return f"files/{name}.md"
 
 
-def _place_of_folder(inside: Path) -> str | None:
+def _place_of_folder(inside: Path) -> str:
     """Where a folder, relative to the repository, is on the site."""
     parts = inside.parts
     if parts[0] == "experiments":
         return f"reference/experiments/{'_'.join(parts[1:]) or 'index'}.md"
-    if parts[0] == "zoo_lightning":
+    if parts[0] == "zoo_lightning" and (ROOT / inside / "__init__.py").is_file():
         if parts[1:] and "__all__" not in (ROOT / inside / "__init__.py").read_text("utf-8"):
             return _place_of_folder(inside.parent)  # it exports nothing
         return f"reference/api/{'.'.join(parts)}.md" if parts[1:] else "reference/api/index.md"
@@ -120,9 +117,7 @@ class Stage:
             page: of the repository.
             appendix: text added at the end.
         """
-        place = place_of(page)
-        assert place is not None
-        target = self.folder / place
+        target = self.folder / place_of(page)
         target.parent.mkdir(parents=True, exist_ok=True)
         if page.suffix == ".ipynb":
             notebook = nbformat.read(page, as_version=4)
@@ -153,20 +148,20 @@ class Stage:
             self.faults.append(f"{page.relative_to(ROOT)}: {target} leads nowhere")
             return found[0]
         place = place_of(path)
-        here = place_of(page)
-        assert place is not None
-        assert here is not None
+        if path.suffix == ".yaml" and place.startswith("reference/experiments/"):
+            known = path.relative_to(ROOT / "experiments").with_suffix("").as_posix()
+            anchor = known.replace("/", "")  # of the heading that the experiment has there
         if path.suffix in PICTURES or place.startswith("files/"):
             self._wanted.add(path)
         if place.startswith("files/"):
             anchor = anchor.lower()
-        relative = os.path.relpath(place, Path(here).parent).replace(os.sep, "/")
+        relative = os.path.relpath(place, Path(place_of(page)).parent).replace(os.sep, "/")
         return f"{found[1]}{relative}{'#' if anchor else ''}{anchor}{found[3]}"
 
     def write_files(self) -> None:
         """Copy the pictures that pages show, and write a page of each other file that they name."""
         for path in sorted(self._wanted):
-            target = self.folder / str(place_of(path))
+            target = self.folder / place_of(path)
             target.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix in PICTURES:
                 shutil.copyfile(path, target)
@@ -242,8 +237,8 @@ def contents_of_sections(found: Sequence[Path]) -> dict[str, list[str]]:
         mine = [page for page in dict.fromkeys(linked) if page in left]
         mine += [page for page in left if page.parent == index.parent and page not in mine]
         left = [page for page in left if page not in mine]
-        contents[section] = [str(place_of(page)) for page in mine]
-    contents["howto"] += [str(place_of(page)) for page in left if page.parent == DOCS]
+        contents[section] = [place_of(page) for page in mine]
+    contents["howto"] += [place_of(page) for page in left if page.parent == DOCS]
     return contents
 
 

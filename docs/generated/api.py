@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -88,8 +89,10 @@ def _directive(package: str, name: str, exporting: Sequence[str]) -> str:
 
 
 def first_line(thing: object) -> str:
-    """First line of a docstring, for a table."""
-    return (inspect.getdoc(thing) or "").partition("\n")[0].replace("|", "\\|").replace("*", "\\*")
+    """First line of a docstring as Markdown, for a table."""
+    line = (inspect.getdoc(thing) or "").partition("\n")[0].replace("|", "\\|")
+    line = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", line)
+    return line.replace("``", "`").replace("*", "\\*")
 
 
 def page(package: str, exporting: Sequence[str]) -> str:
@@ -101,6 +104,24 @@ def page(package: str, exporting: Sequence[str]) -> str:
     return f"# {package}\n\n```{{eval-rst}}\n{start}\n{body}\n```\n"
 
 
+def _index(found: Sequence[str]) -> str:
+    """The page of what the package itself exports, with what no other page describes."""
+    rows, apart = [], []
+    origins = _modules_of_names(zoo_lightning)
+    for name in sorted(zoo_lightning.__all__):
+        above = [each for each in found if f"{origins[name]}.".startswith(f"{each}.")]
+        owner = home(max(above, key=len), name, found)
+        if name not in public_names(importlib.import_module(owner)):
+            owner = "zoo_lightning"
+            apart.append(_directive(owner, name, [owner]))
+        link = f"{{py:obj}}`{name} <{owner}.{name}>`"
+        rows.append(f"| {link} | {first_line(getattr(zoo_lightning, name))} |")
+    parts = [INTRODUCTION + "\n".join(rows)]
+    parts += ["```{eval-rst}\n" + "\n".join(apart) + "\n```"] if apart else []
+    parts.append("```{toctree}\n:maxdepth: 1\n\n" + "\n".join(found) + "\n```\n")
+    return "\n\n".join(parts)
+
+
 def write(folder: Path) -> str:
     """Write the pages; returns the index's place on the site."""
     place = folder / "reference" / "api"
@@ -108,16 +129,5 @@ def write(folder: Path) -> str:
     found = packages()
     for package in found:
         (place / f"{package}.md").write_text(page(package, found), encoding="utf-8")
-    rows = []
-    origins = _modules_of_names(zoo_lightning)
-    for name in sorted(zoo_lightning.__all__):
-        above = [each for each in found if f"{origins[name]}.".startswith(f"{each}.")]
-        near = max(above, key=len)
-        owner = home(near, name, found)
-        exported = name in public_names(importlib.import_module(owner))
-        link = f"{{py:obj}}`{name} <{owner}.{name}>`" if exported else f"`{name}`"
-        rows.append(f"| {link} | {first_line(getattr(zoo_lightning, name)).replace('``', '`')} |")
-    tree = "\n".join(found)
-    index = INTRODUCTION + "\n".join(rows) + f"\n\n```{{toctree}}\n:maxdepth: 1\n\n{tree}\n```\n"
-    (place / "index.md").write_text(index, encoding="utf-8")
+    (place / "index.md").write_text(_index(found), encoding="utf-8")
     return "reference/api/index.md"

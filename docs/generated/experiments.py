@@ -41,7 +41,7 @@ def _facts(config: dict) -> list[tuple[str, str]]:
     zoo = backbone.get("init_args") or {}
     trainer = config.get("trainer") or {}
     sources = [
-        each if isinstance(each, str) else f"{each['name']}: {each['weights']}"
+        each if isinstance(each, str) else f"{each.get('name', '')}: {each['weights']}"
         for each in zoo.get("sources") or []
     ]
     length = trainer.get("max_steps") or config.get("length_from_data")

@@ -294,11 +294,11 @@ def check_ours(words):
     for name in experiments_in(parsed):
         find_experiment(name)
     rest = [each for each in parsed.rest if each != "--print_config"]
-    run = getattr(parsed.options, "ckpt_path", None)
-    if rest and run and not experiments_in(parsed):
-        check_fit(["test", "--ckpt_path", run, *rest])
-    elif rest and not sweep:
-        resolve(overrides=[*words_of_experiments(parsed), *rest])
+    known = words_of_experiments(parsed)
+    if not known and getattr(parsed.options, "ckpt_path", None):
+        known = ["--experiment", "landmarks-faces68"]  # in place of the run's own configuration
+    if rest and not sweep:
+        resolve(overrides=[*known, *rest])
 
 
 def experiments_in(parsed):
@@ -454,9 +454,20 @@ def trainings():
                 yield parameter
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", list(trainings()))
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(
+            *each.values,
+            id=each.id,
+            marks=[] if "runs/first" in each.values[0] else pytest.mark.slow,
+        )
+        for each in trainings()
+    ],
+)
 def test_trainings_in_pages_run_when_they_are_shortened(command, at_reader, tmp_path):
     at_reader("")
-    assert main([*command[3:], *SHORT, f"--run_dir={tmp_path / 'run'}"]) == 0
+    faces = ["--data.train_size=64", "--data.val_size=8", "--data.test_size=8"]
+    fewer = faces if "landmarks" in command else []
+    assert main([*command[3:], *SHORT, *fewer, f"--run_dir={tmp_path / 'run'}"]) == 0
     assert (tmp_path / "run" / "summary.json").is_file()
