@@ -5,8 +5,9 @@ a page leads to the page, one to a package to its reference, one to an experimen
 experiments, and one to another text file to a page that shows it.
 
 A folder's ``README.md`` is the index of a section. The pages that it links to are the section's, in
-that order, unless an earlier section has them; then come the folder's other pages. Pages of
-``docs/`` itself that no section links to are how-to guides. So a new page needs no entry anywhere.
+that order, unless an earlier section has them; then come the folder's other pages. Of those that no
+section links to, pages of ``docs/`` itself are how-to guides, notebooks tutorials, and pages of
+``results/`` results. So a new page needs no entry anywhere.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from urllib.parse import unquote
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 
 SECTIONS = (
     "getting_started",
@@ -127,7 +129,7 @@ class Stage:
             nbformat.write(notebook, target)
             return
         text = self.relinked(page.read_text(encoding="utf-8"), page)
-        apart = page == ROOT / "README.md" or (page.name != "README.md" and "results" in page.parts)
+        apart = page == ROOT / "README.md" or _is_record(page)
         orphan = "---\norphan: true\n---\n\n" if apart else ""
         target.write_text(f"{orphan}{text}\n{appendix}", encoding="utf-8")
 
@@ -223,8 +225,9 @@ def toctree(names: Sequence[str], options: str = "") -> str:
 
 def contents_of_sections(found: Sequence[Path]) -> dict[str, list[str]]:
     """Which pages each section has, in order, by its folder; see the module's docstring."""
-    left = [page for page in found if page.name != "README.md" or page.parent.parent != DOCS]
-    left = [page for page in left if page not in (ROOT / "README.md", DOCS / "README.md")]
+    indices = {ROOT / "README.md", DOCS / "README.md"}
+    indices |= {DOCS / section / "README.md" for section in SECTIONS}
+    left = [page for page in found if page not in indices and not _is_record(page)]
     contents: dict[str, list[str]] = {}
     for section in SECTIONS:
         index = DOCS / section / "README.md"
@@ -238,11 +241,17 @@ def contents_of_sections(found: Sequence[Path]) -> dict[str, list[str]]:
         mine += [page for page in left if page.parent == index.parent and page not in mine]
         left = [page for page in left if page not in mine]
         contents[section] = [place_of(page) for page in mine]
-    contents["howto"] += [place_of(page) for page in left if page.parent == DOCS]
+    usual = {"results": "results", "notebooks": "tutorials", "docs": "howto"}
+    for page in left:
+        folder = page.relative_to(ROOT).parts[0]
+        if page.parent == DOCS or folder != "docs":
+            contents[usual.get(folder, "development")].append(place_of(page))
     return contents
 
 
-DOCS = ROOT / "docs"
+def _is_record(page: Path) -> bool:
+    """Whether a page is a table that a command wrote, which the page of its results links to."""
+    return page.is_relative_to(ROOT / "results") and page.name != "README.md"
 
 
 def stage(folder: Path, generated: Callable[[str], list[str]]) -> list[str]:

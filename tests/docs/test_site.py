@@ -96,7 +96,11 @@ def test_every_page_is_in_one_section_or_a_record_of_results():
 def test_a_new_page_needs_no_entry_anywhere():
     found = staging.pages()
     new, deeper = ROOT / "docs" / "zebras.md", ROOT / "docs" / "explanation" / "zebras.md"
-    contents = staging.contents_of_sections([*found, new, deeper])
+    notebook = ROOT / "notebooks" / "99_zebras.ipynb"
+    result = ROOT / "results" / "zebras" / "README.md"
+    contents = staging.contents_of_sections([*found, new, deeper, notebook, result])
+    assert contents["tutorials"][-1] == "notebooks/99_zebras.ipynb"
+    assert contents["results"][-1] == "results/zebras/index.md"
     assert contents["howto"][-1] == "zebras.md"
     assert contents["explanation"][-1] == "explanation/zebras.md"
 
