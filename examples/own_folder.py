@@ -35,7 +35,9 @@ def main() -> None:
     )
     task = ClassificationTask(backbone, num_classes=len(data.classes), lr=8e-3)
 
-    trainer = Trainer(max_steps=options.steps, max_epochs=-1, logger=False)
+    trainer = Trainer(
+        max_steps=options.steps, max_epochs=-1, logger=False, enable_checkpointing=False
+    )
     trainer.fit(task, data)
     trainer.test(task, data)
     for name, layer in backbone.aggregated_layers().items():
