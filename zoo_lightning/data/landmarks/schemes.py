@@ -239,6 +239,7 @@ FACES5 = LandmarkScheme(
 SCHEMES: dict[str, LandmarkScheme] = {
     scheme.name: scheme for scheme in (IBUG68, WFLW98, COFW29, AFLW19, FACES5)
 }
+"""Landmark schemes by name."""
 
 
 def scheme_for(
