@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from zoo_lightning.nn.alignment import align_and_mix, identity_alignment
+from zoo_lightning.nn.alignment import align_and_mix, identity_alignment, repeat_maps
 from zoo_lightning.nn.fast.kernel_cache import KernelCache
 from zoo_lightning.nn.fast.per_sample import is_pointwise, mix, subsample
 from zoo_lightning.nn.fast.planner import ONE_KERNEL, Request, request
@@ -53,8 +53,14 @@ class AggregatedLayer(nn.Module):
             slow) or the name of another way, see :mod:`zoo_lightning.nn.fast.planner`. All give
             the same result up to rounding.
         gating: kind of the gate: ``sigmoid``, ``softmax``, ``constant`` or ``shared``.
+        blocks: number of the map of each of some equal blocks of output channels, for an aligned
+            layer whose output is divided into attention heads; ``None`` for one map per group.
+        num_maps: number of maps that ``blocks`` refers to; layers may share them.
 
     Attributes:
+        alignment: maps of the sources, ``(m, g, o, o)``, or ``(m, num_maps, o, o)`` if there are
+            ``blocks``; ``None`` in a layer that is not aligned.
+        alignment_blocks: ``blocks`` as a tensor, or ``None``.
         gate_ema: exponential moving average of the batch-average gates, ``(m,)``, with which lite
             mode evaluates and folds. It starts at the gates' values for an input of zeros.
         gate_updates: number of updates of ``gate_ema``.
@@ -70,6 +76,7 @@ class AggregatedLayer(nn.Module):
     gate: Gate | ConstantGate | FollowingGate
     gate_ema: Tensor
     gate_updates: Tensor
+    alignment_blocks: Tensor | None
 
     def __init__(
         self,
@@ -82,6 +89,8 @@ class AggregatedLayer(nn.Module):
         gate_start: Sequence[float] | None = None,
         plan: str = "auto",
         gating: Gating = "sigmoid",
+        blocks: Sequence[int] | None = None,
+        num_maps: int = 0,
     ) -> None:
         super().__init__()
         self._aligned: KernelCache[SourceKernels] = KernelCache()
@@ -92,8 +101,15 @@ class AggregatedLayer(nn.Module):
         self.steady = False
         self.weight = nn.Parameter(weight.detach().clone())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
-        blocks = identity_alignment(num_sources, out_channels, groups) if aligned else None
-        self.alignment = None if blocks is None else nn.Parameter(blocks)
+        self.alignment: nn.Parameter | None = None
+        if aligned:
+            count = groups if blocks is None else len(blocks)
+            maps = identity_alignment(num_sources, out_channels, count)
+            if blocks is not None:
+                maps = maps[:, :1].repeat(1, num_maps, 1, 1)
+            self.alignment = nn.Parameter(maps)
+        index = None if not aligned or blocks is None else torch.tensor(blocks)
+        self.register_buffer("alignment_blocks", index)
         self.gate = GATES[gating](in_channels, num_sources, gate_start)
         self.register_buffer("gate_ema", self.gate.initial())
         self.register_buffer("gate_updates", torch.zeros((), dtype=torch.long))
@@ -186,10 +202,11 @@ class AggregatedLayer(nn.Module):
         They are aligned and cached only in evaluation without gradients. The matrices of a linear
         layer are returned as 1×1 kernels.
         """
-        kernels = SourceKernels(self.weight, self.bias, self.alignment)
+        kernels = SourceKernels(self.weight, self.bias, self.maps())
         if not (self.training or torch.is_grad_enabled() or self.alignment is None):
+            used = self._present(self.weight, self.bias, self.alignment)
             with autocast_off(self.weight.device):
-                kernels = self._aligned.get(self._present(*kernels), kernels.aligned)
+                kernels = self._aligned.get(used, kernels.aligned)
         return SourceKernels(self._as_filters(kernels.weight), kernels.bias, kernels.alignment)
 
     def parameters_as_kernels(self) -> SourceKernels:
@@ -197,7 +214,13 @@ class AggregatedLayer(nn.Module):
 
         The matrices of a linear layer are returned as 1×1 kernels.
         """
-        return SourceKernels(self._as_filters(self.weight), self.bias, self.alignment)
+        return SourceKernels(self._as_filters(self.weight), self.bias, self.maps())
+
+    def maps(self) -> Tensor | None:
+        """Blocks of the channel alignment, ``(m, g, o, o)``; ``None`` in a layer without one."""
+        if self.alignment is None:
+            return None
+        return repeat_maps(self.alignment, self.alignment_blocks)
 
     @staticmethod
     def _as_filters(weight: Tensor) -> Tensor:
@@ -221,11 +244,12 @@ class AggregatedLayer(nn.Module):
         return tuple(t for t in tensors if t is not None)
 
     def _mix(self, gates: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self.alignment is None:
+        maps = self.maps()
+        if maps is None:
             bias = None if self.bias is None else mix(self.bias, gates)
             return mix(self.weight, gates), bias
-        bias = None if self.bias is None else align_and_mix(self.bias, self.alignment, gates)
-        return align_and_mix(self.weight, self.alignment, gates), bias
+        bias = None if self.bias is None else align_and_mix(self.bias, maps, gates)
+        return align_and_mix(self.weight, maps, gates), bias
 
     def request(
         self, x: Tensor, gates: Tensor, geometry: ConvGeometry, training: bool | None = None
