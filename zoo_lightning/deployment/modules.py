@@ -178,7 +178,12 @@ def as_plain(task: Task) -> Task:
     options = {key: value for key, value in task.hparams.items() if key != "backbone"}
     with without_weights():
         backbone = PlainBackbone(
-            architecture.name, None, "uniform", architecture.output, architecture.in_chans
+            architecture.name,
+            None,
+            "uniform",
+            architecture.output,
+            architecture.in_chans,
+            architecture.image_size,
         )
     backbone.sources = task.backbone.sources
     plain = type(task)(backbone, **options)

@@ -42,7 +42,7 @@ def experiment_zoo(options: Any, experiment: str) -> tuple[Architecture, list[So
 def architecture_of(init_args: Mapping[str, Any]) -> Architecture:
     """Return the architecture of a backbone's options."""
     output, in_chans = init_args.get("output", "pooled"), init_args.get("in_chans", 3)
-    return Architecture(init_args["architecture"], output, in_chans)
+    return Architecture(init_args["architecture"], output, in_chans, init_args.get("image_size"))
 
 
 def plain_data(described: Any) -> LightningDataModule:

@@ -235,6 +235,8 @@ class ZooBackbone(Backbone):
         gating: kind of the gates: ``sigmoid``, independent for each source, as in the paper; for
             comparison ``softmax``, which sums to one, ``constant``, learned weights that do not
             depend on the input, or ``shared``, one gate for all layers after the first.
+        image_size: side of the images in pixels, to build a timm network that is made for one size,
+            such as a ViT, for another; ``None`` for its own.
 
     Raises:
         ArchitectureError: the architecture is unknown, or a layer cannot be aggregated.
@@ -254,9 +256,10 @@ class ZooBackbone(Backbone):
         in_chans: int = 3,
         plan: str = "auto",
         gating: Gating = "sigmoid",
+        image_size: int | None = None,
     ) -> None:
         parsed = parse_sources(sources)
-        super().__init__(Architecture(architecture, output, in_chans), parsed)
+        super().__init__(Architecture(architecture, output, in_chans, image_size), parsed)
         if not parsed:
             raise ConfigError(
                 "sources must have at least one source, got none; for random weights use "
@@ -391,6 +394,7 @@ def plain_config(
         **{k: list(v) if isinstance(v, (list, tuple)) else v for k, v in options.items()},
         "output": architecture.output,
         "in_chans": architecture.in_chans,
+        **({} if architecture.image_size is None else {"image_size": architecture.image_size}),
     }
 
 

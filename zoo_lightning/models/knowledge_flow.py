@@ -83,6 +83,8 @@ class KnowledgeFlow(Backbone):
         alone: fraction of the training after which ``p_0`` is 1, in (0, 1].
         output: features to return: ``pooled`` or ``map``.
         in_chans: number of channels of the input image.
+        image_size: side of the images in pixels, to build a timm network that is made for one size
+            for another; ``None`` for its own.
 
     Raises:
         ArchitectureError: timm declares no stages of the network.
@@ -100,9 +102,10 @@ class KnowledgeFlow(Backbone):
         alone: float = 0.5,
         output: Output = "pooled",
         in_chans: int = 3,
+        image_size: int | None = None,
     ) -> None:
         parsed = parse_sources(sources)
-        super().__init__(Architecture(architecture, output, in_chans), parsed)
+        super().__init__(Architecture(architecture, output, in_chans, image_size), parsed)
         _check(parsed, start, own, dependence, alone, output)
         self.dependence, self.alone = dependence, alone
         self.config = plain_config(

@@ -36,6 +36,8 @@ class PlainBackbone(Backbone):
             training data.
         output: features to return: ``pooled``, ``map`` or ``stages``.
         in_chans: number of channels of the input image.
+        image_size: side of the images in pixels, to build a timm network that is made for one size,
+            such as a ViT, for another; ``None`` for its own.
 
     Raises:
         ArchitectureError: the architecture is unknown.
@@ -50,9 +52,10 @@ class PlainBackbone(Backbone):
         weights: AverageWeights | list[float] = "uniform",
         output: Output = "pooled",
         in_chans: int = 3,
+        image_size: int | None = None,
     ) -> None:
         parsed = parse_sources(sources or [])
-        super().__init__(Architecture(architecture, output, in_chans), parsed)
+        super().__init__(Architecture(architecture, output, in_chans, image_size), parsed)
         self.config = plain_config(self.architecture, parsed, weights=weights)
         self.weights = weights
         shares = average_shares(weights, parsed, weights_wanted()) if parsed else None

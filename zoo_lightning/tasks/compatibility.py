@@ -15,7 +15,7 @@ FROM_DATA = ("num_points", "num_classes", "num_actions")
 SHAPING = ("task", *FROM_DATA, "head", "heatmap_stride", "stride", "head_width")
 """Task options that determine the network's shape."""
 
-SHAPING_BACKBONE = ("architecture", "mode", "align", "gating", "output", "in_chans")
+SHAPING_BACKBONE = ("architecture", "mode", "align", "gating", "output", "in_chans", "image_size")
 """Backbone options that determine the network's shape."""
 
 
