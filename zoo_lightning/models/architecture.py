@@ -320,12 +320,14 @@ class Trace:
         shapes: shapes of the features without the batch: one, or one for each stage.
         reductions: pixels of the image that a cell of each feature map spans; 0 for pooled
             features.
+        windowed: names of the leaf modules whose input has several rows for each image.
     """
 
     called: list[str] = field(default_factory=list)
     before_norm: set[str] = field(default_factory=set)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     reductions: list[int] = field(default_factory=list)
+    windowed: set[str] = field(default_factory=set)
 
 
 def trace(architecture: Architecture, network: nn.Module) -> Trace:
@@ -335,12 +337,14 @@ def trace(architecture: Architecture, network: nn.Module) -> Trace:
         architecture: architecture of the network.
         network: network that the architecture built; it is left unchanged.
     """
-    seen, search, hooks = Trace(), NormSearch(), []
+    seen, search, hooks, rows = Trace(), NormSearch(), [], dict[str, int]()
 
     def note(name: str, module: nn.Module) -> None:
         def before(_: nn.Module, inputs: tuple) -> None:
             if is_norm(module) and inputs:
                 search.meet(module, inputs[0])
+            if inputs and isinstance(inputs[0], Tensor) and inputs[0].dim():
+                rows[name] = len(inputs[0])
 
         def after(_: nn.Module, __: tuple, output: object) -> None:
             seen.called.append(name)
@@ -361,6 +365,12 @@ def trace(architecture: Architecture, network: nn.Module) -> Trace:
             image = architecture.example_input(network)
             with search:
                 y = architecture.features(network, image)
+            once = {name: count for name, count in rows.items() if count > 1}
+            if once:  # windows of the image, or something else that does not grow with the batch
+                called = list(seen.called)
+                architecture.features(network, image.repeat(2, 1, 1, 1))
+                seen.called = called
+                seen.windowed = {name for name, count in once.items() if rows[name] == 2 * count}
     finally:
         network.train(training)
         for hook in hooks:

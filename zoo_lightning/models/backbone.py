@@ -29,6 +29,7 @@ from zoo_lightning.models.initialization import (
     gate_start,
 )
 from zoo_lightning.nn import PLANS, AggregatedLayer, Mode, ZooConv2d, ZooLinear
+from zoo_lightning.nn.aggregated import SampleCount
 from zoo_lightning.nn.folding import fold_state
 from zoo_lightning.nn.gate import GATES, Gating, share_gate
 from zoo_lightning.nn.norm_search import is_norm
@@ -331,6 +332,13 @@ class ZooBackbone(Backbone):
             layer, owner = net.get_submodule(name), net.get_submodule(own.bank)
             if isinstance(layer, AggregatedLayer) and isinstance(owner, AggregatedLayer):
                 layer.alignment = owner.alignment  # one map for a head's queries and keys
+        layers_of = {n: m for n, m in net.named_modules() if isinstance(m, AggregatedLayer)}
+        if windowed := seen.windowed & layers_of.keys():
+            samples = SampleCount()
+            first = next(name for name in seen.called if name in layers_of)
+            for name in {first, *windowed}:
+                layers_of[name].samples = samples
+                layers_of[name].windowed = name != first
         if self.gating == "shared":
             named = dict(net.named_modules())
             order = [name for name in dict.fromkeys(seen.called) if name in named]

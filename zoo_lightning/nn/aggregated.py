@@ -37,6 +37,19 @@ if TYPE_CHECKING:
 Mode = Literal["full", "lite"]
 
 
+class SampleCount:
+    """Number of samples in the current forward pass, which the network's first layer notes.
+
+    Layers whose input has a row for each window of a sample, as in Swin and MobileViT, need it: a
+    sample has one set of gates and one kernel, whatever windows it is divided into.
+
+    Attributes:
+        value: number of samples; 0 before the first pass.
+    """
+
+    value: int = 0
+
+
 class AggregatedLayer(nn.Module):
     """Base class of aggregated layers: parameters and gates; subclasses define the convolution.
 
@@ -71,6 +84,9 @@ class AggregatedLayer(nn.Module):
         gate_sum: sum of the training gates since the last update of ``gate_ema``, ``(m,)``;
             ``None`` if there was no training step since.
         gate_count: number of samples in ``gate_sum``.
+        samples: number of samples, in a network that divides samples into windows; else ``None``.
+        windowed: whether the layer's input has a row for each window; other layers note the number
+            of their rows in ``samples``.
     """
 
     gate: Gate | ConstantGate | FollowingGate
@@ -99,6 +115,8 @@ class AggregatedLayer(nn.Module):
         self.mode = mode
         self.plan = plan
         self.steady = False
+        self.samples: SampleCount | None = None
+        self.windowed = False
         self.weight = nn.Parameter(weight.detach().clone())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         self.alignment: nn.Parameter | None = None
@@ -155,6 +173,10 @@ class AggregatedLayer(nn.Module):
     def pool(self, x: Tensor) -> Tensor:
         """Average the layer's input over all positions to ``(B, C_in)``, the gate's input."""
         raise NotImplementedError
+
+    def count_samples(self, x: Tensor) -> int:
+        """Number of samples ``B`` in the input: its rows, unless these are windows of samples."""
+        return sample_count(x, self.samples, self.windowed)
 
     def gates(self, x: Tensor) -> Tensor:
         """Gates to compute with: ``(B, m)`` in full mode, ``(m,)`` in lite mode.
@@ -311,3 +333,18 @@ class AggregatedLayer(nn.Module):
         shape = "x".join(map(str, self.weight.shape))
         aligned = "aligned" if self.alignment is not None else "not aligned"
         return f"{shape}, {self.mode}, {aligned}"
+
+
+def sample_count(x: Tensor, samples: SampleCount | None, windowed: bool) -> int:
+    """Number of samples in a layer's input; a layer without windows notes it for the others.
+
+    Args:
+        x: input of the layer, ``(B, ...)``, or ``(B w, ...)`` for ``w`` windows of each sample.
+        samples: common count of the network's layers; ``None`` if no layer sees windows.
+        windowed: whether the layer sees windows.
+    """
+    if samples is None:
+        return len(x)
+    if not windowed:
+        samples.value = len(x)
+    return samples.value or len(x)
