@@ -2,10 +2,11 @@ r"""Measure what a kernel for each sample costs in transformers, by the number o
 
     python -m benchmarks.transformers --out results/transformers
 
-An ordinary layer of ``n`` tokens multiplies ``B n C_in C_out`` times for ``B`` samples. Aggregating
-a kernel of ``m`` sources for each sample takes ``B m C_in C_out`` multiplications more, ``m / n`` of
-the layer; one kernel for the batch, as in lite mode, takes ``m / (B n)``. Here both are measured,
-forward and backward, for a layer of a ViT-Tiny's MLP and for training steps of whole networks.
+An ordinary layer of ``n`` tokens multiplies ``B n C_in C_out`` times for ``B`` samples. A kernel of
+``m`` sources for each sample takes ``B m C_in C_out`` multiplications more, ``m / n`` of the layer;
+one kernel for the batch, as in lite mode, takes ``m / (B n)``. Here both are measured, forward and
+backward, for a layer of a ViT-Tiny's MLP and for training steps of whole networks; ``--planner``
+measures instead how good the planner's choices are for layers of transformers.
 
 Variants take turns in one process on one thread; figures are medians over the turns of the
 process's CPU seconds, which other work on the machine does not count towards.
@@ -29,6 +30,7 @@ from torch import nn
 
 from benchmarks.variants import SpeedSetting, Variant
 from zoo_lightning.nn import ZooLinear
+from zoo_lightning.nn.fast.planner import costs, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,6 +39,12 @@ TOKENS = (4, 16, 49, 197, 785)
 """Numbers of tokens; 197 are 224x224 pixels in patches of 16, and a class token."""
 
 SOURCES, BATCH = 5, 16
+
+PLANNED = (
+    (16, 197, 192, 576), (16, 197, 192, 768), (16, 197, 768, 192), (16, 50, 192, 192),
+    (16, 49, 384, 1536), (32, 17, 192, 768), (32, 17, 768, 192), (32, 17, 192, 192),
+)  # fmt: skip
+"""Layers whose ways are timed: samples, tokens, channels of input and output."""
 
 NETWORKS = (
     SpeedSetting("vit_tiny_patch16_224", BATCH, 64, SOURCES),
@@ -106,6 +114,37 @@ def layer_rows(turns: int, tokens: tuple[int, ...] = TOKENS) -> list[dict[str, f
     return rows
 
 
+def planned_row(
+    batch: int, tokens: int, inputs: int, outputs: int, turns: int
+) -> dict[str, object]:
+    """Time all candidate ways of a full layer, training, beside the planner's choice."""
+    torch.manual_seed(0)
+    like = nn.Linear(inputs, outputs)
+    weight, bias = 0.02 * torch.randn(SOURCES, outputs, inputs), torch.zeros(SOURCES, outputs)
+    layer = ZooLinear(like, weight, bias, aligned=False)
+    x = torch.randn(batch, tokens, inputs, requires_grad=True)
+    weights = torch.randn(batch, tokens, outputs)
+    asked = layer.planned(x, torch.zeros(batch, SOURCES), training=True)
+
+    def step(way: str) -> Callable[[], object]:
+        def run() -> None:
+            layer.plan = way
+            torch.autograd.backward(layer(x), weights)
+
+        return run
+
+    found = take_turns({way: step(way) for way in costs(asked)}, turns)
+    chosen, best = plan("auto", asked), min(found, key=found.__getitem__)
+    row: dict[str, object] = {
+        "batch": batch, "tokens": tokens, "inputs": inputs, "outputs": outputs,
+        "chosen": chosen, "fastest": best,
+        "chosen_vs_fastest": round(found[chosen] / found[best], 2),
+    }  # fmt: skip
+    row |= {f"{way}_ms": round(1000 * seconds, 1) for way, seconds in found.items()}
+    print(row, flush=True)
+    return row
+
+
 def network_row(setting: SpeedSetting, turns: int) -> dict[str, object]:
     """Training steps of a full and of a lite zoo beside those of one network.
 
@@ -140,9 +179,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the files")
     parser.add_argument("--turns", type=int, default=5, help="timed steps of each variant")
     parser.add_argument("--networks", type=int, default=len(NETWORKS), help="number of networks")
+    parser.add_argument("--planner", action="store_true", help="measure the planner's choices")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.planner:
+        planned = [planned_row(*layer, turns=options.turns) for layer in PLANNED]
+        write(planned, options.out / "planner.csv")
+        return
     write(layer_rows(5 * options.turns), options.out / "layers.csv")
     rows = []
     for setting in NETWORKS[: options.networks]:

@@ -9,7 +9,13 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.transformers import layer_rows, layer_steps, network_row, write  # noqa: E402
+from benchmarks.transformers import (  # noqa: E402
+    layer_rows,
+    layer_steps,
+    network_row,
+    planned_row,
+    write,
+)
 from benchmarks.variants import SpeedSetting  # noqa: E402
 
 
@@ -35,3 +41,11 @@ def test_networks_of_a_fixed_size_are_built_for_the_benchmarks_images():
     row = network_row(SpeedSetting("test_vit", batch=2, size=32, sources=2), turns=1)
     assert row["plain_s"] > 0
     assert {"full_vs_plain", "lite_vs_plain", "lite_heads_vs_plain", "lite_all_vs_plain"} < set(row)
+
+
+def test_all_ways_of_a_layer_are_timed_beside_the_planners_choice():
+    row = planned_row(2, 3, 8, 8, turns=1)
+    assert row["chosen_vs_fastest"] >= 1
+    assert {"unfolded_ms", "mixed_inputs_ms", f"{row['chosen']}_ms", f"{row['fastest']}_ms"} <= set(
+        row
+    )

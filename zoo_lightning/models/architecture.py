@@ -85,12 +85,12 @@ class Architecture:
         if self.output not in ("pooled", "map", "stages"):
             raise ConfigError(f"output must be one of pooled, map, stages, got {self.output!r}")
         if self.image_size is not None:
-            self._check_image_size()
+            self._check_image_size(self.image_size)
         if not self.is_timm:
             _check_factory(self.label, self._factory())
         vouch_for(self.label)
 
-    def _check_image_size(self) -> None:
+    def _check_image_size(self, size: int) -> None:
         """Check that the network can be built for the image size, without memory for weights."""
         if not self.is_timm:
             raise ConfigError(
@@ -100,13 +100,13 @@ class Architecture:
         try:
             with torch.device("meta"):
                 network: Any = timm.create_model(self.label, num_classes=0, **self._options)
-                sides = (self.image_size, self.image_size)
-                network.eval().forward_features(torch.empty(1, self.in_chans, *sides))
+                image = torch.empty(1, self.in_chans, size, size)
+                network.eval().forward_features(image)
         except (TypeError, ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
             said = str(error).strip().partition("\n")[0]
             takes = "" if "img_size" in said else f" ({said})"
             raise ConfigError(
-                f"image_size {self.image_size} does not suit {self.label}{takes}: leave it out for "
+                f"image_size {size} does not suit {self.label}{takes}: leave it out for "
                 "a network that takes images of any size, such as a convolutional one; give a "
                 "transformer a multiple of its patches, and of its windows if it has some"
             ) from error

@@ -144,6 +144,7 @@ def _divided(
     blocks: dict[str, dict[range, Part]] = defaultdict(dict)
     broken: set[str] = set()
     partners: list[set[str]] = []
+    pairs: list[tuple[str, int, tuple[Tensor, ...]]]
     pairs = [("scores", turn, atoms) for turn, atoms in enumerate(trace.scores)]
     pairs += [("values", turn, (atoms,)) for turn, atoms in enumerate(trace.values)]
     for kind, turn, operands in pairs:
