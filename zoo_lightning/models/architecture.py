@@ -144,6 +144,8 @@ class Architecture:
         """
         if isinstance(self.name, str) and self.is_timm:
             network = timm.create_model(self.name, num_classes=0, **self._options)
+            if self.output == "map":  # found here, and not in a forward pass that is compiled
+                network.gives_maps = _gives_maps(self.name)
         else:
             network = self._factory()()
             if not isinstance(network, nn.Module):
@@ -199,7 +201,7 @@ class Architecture:
         """Run a network of :meth:`build` and return pooled features, a feature map or stages."""
         if self.output == "map" and self.is_timm:
             model: Any = network  # with methods of timm's models
-            if gives_maps(self.label):
+            if model.gives_maps:
                 return model.forward_features(x)
             return model.forward_intermediates(
                 x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
@@ -253,7 +255,7 @@ def _stage_options(name: str) -> dict[str, Any]:
 
 
 @cache
-def gives_maps(name: str) -> bool:
+def _gives_maps(name: str) -> bool:
     """Whether ``forward_features`` of a timm model returns a map ``(B, C, H, W)``.
 
     Others return tokens ``(B, N, C)`` or maps ``(B, H, W, C)``.
