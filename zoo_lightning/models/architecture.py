@@ -143,9 +143,10 @@ class Architecture:
             ArchitectureError: the function does not return a network.
         """
         if isinstance(self.name, str) and self.is_timm:
-            network = timm.create_model(self.name, num_classes=0, **self._options)
+            made: Any = timm.create_model(self.name, num_classes=0, **self._options)
             if self.output == "map":  # found here, and not in a forward pass that is compiled
-                network.gives_maps = _gives_maps(self.name)
+                made.gives_maps = _gives_maps(self.name)
+            network = made
         else:
             network = self._factory()()
             if not isinstance(network, nn.Module):
