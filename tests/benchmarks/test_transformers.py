@@ -38,7 +38,9 @@ def test_the_steps_are_those_of_one_layer_and_of_two_zoos():
 
 def test_networks_of_a_fixed_size_are_built_for_the_benchmarks_images():
     torch.manual_seed(0)
-    row = network_row(SpeedSetting("test_vit", batch=2, size=32, sources=2), turns=1)
+    row = network_row(
+        SpeedSetting("test_vit", batch=2, size=32, sources=2), turns=1, everything=True
+    )
     assert row["plain_s"] > 0
     assert {"full_vs_plain", "lite_vs_plain", "lite_heads_vs_plain", "lite_all_vs_plain"} < set(row)
 
