@@ -257,13 +257,16 @@ def _stage_options(name: str) -> dict[str, Any]:
 
 @cache
 def _gives_maps(name: str) -> bool:
-    """Whether ``forward_features`` of a timm model returns a map ``(B, C, H, W)``.
+    """Whether ``forward_features`` of a timm model is taken as it is, as a map ``(B, C, H, W)``.
 
-    Others return tokens ``(B, N, C)`` or maps ``(B, H, W, C)``.
+    Others return tokens ``(B, N, C)`` or maps ``(B, H, W, C)``. Some return several tensors, which
+    are taken as they are, too.
     """
     with torch.device("meta"):
         model: Any = timm.create_model(name, num_classes=0)
         y = model.eval().forward_features(torch.empty(1, *model.pretrained_cfg["input_size"]))
+    if not isinstance(y, Tensor):
+        return True
     return y.dim() == 4 and getattr(model, "output_fmt", "NCHW") == "NCHW"
 
 

@@ -361,6 +361,8 @@ def indexing(call: Call) -> list[list[Tensor]]:
     if len(given) != 1 or call.labels.of(given[0][1]).factors:
         raise Unmatchable("picks elements by several index tensors, or by computed ones")
     axis, index = given[0]
+    if index.dtype == torch.bool:
+        raise Unmatchable("picks elements by a mask")
     kept = []
     for factor in call.of("self").factors:
         if factor.shape[axis] == 1:
