@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo_lightning.nn import AggregatedLayer, ZooConv2d
+from zoo_lightning.nn import AggregatedLayer, ZooConv2d, ZooLinear
 
 
 class ReferenceConv2d(nn.Module):
@@ -75,16 +75,59 @@ class ReferenceConv2d(nn.Module):
         return y + bias[..., None, None]
 
 
-def reference_network(network: nn.Module) -> nn.Module:
-    """Copy a network with every aggregated convolution in the usual implementation.
+class ReferenceLinear(nn.Module):
+    """The same function of the same parameters as a ``ZooLinear``, in the usual implementation.
+
+    Args:
+        layer: layer without alignment to copy parameters and gates from, whose input has a row for
+            each sample.
 
     Raises:
-        TypeError: an aggregated layer is not a convolution.
+        TypeError: the layer is aligned, or its input has a row for each window.
+    """
+
+    def __init__(self, layer: ZooLinear) -> None:
+        super().__init__()
+        if layer.alignment is not None or layer.windowed:
+            raise TypeError("no reference for an aligned linear layer, nor for one of windows")
+        own = copy.deepcopy(layer)
+        self.mode, self.weight, self.bias, self.gate = own.mode, own.weight, own.bias, own.gate
+        self.register_buffer("gate_ema", own.gate_ema)
+
+    def gates(self, x: Tensor) -> Tensor:
+        """Compute gates ``(B, m)``; in lite mode all rows are equal."""
+        if self.mode == "lite" and not self.training:
+            return self.gate_ema.expand(len(x), -1)
+        gates = self.gate(x.flatten(1, -2).mean(1) if x.dim() > 2 else x)
+        if self.mode == "full":
+            return gates
+        average = gates.mean(0)
+        with torch.no_grad():
+            self.gate_ema.mul_(0.9).add_(average, alpha=0.1)
+        return average.expand(len(x), -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, ..., in)`` to ``(B, ..., out)``, with a matrix for each sample."""
+        gates = self.gates(x)
+        matrices = torch.einsum("bm,moi->bio", gates, self.weight)
+        y = torch.bmm(x.reshape(len(x), -1, x.shape[-1]), matrices)
+        if self.bias is not None:
+            y = y + torch.einsum("bm,mo->bo", gates, self.bias)[:, None]
+        return y.reshape(*x.shape[:-1], -1)
+
+
+def reference_network(network: nn.Module) -> nn.Module:
+    """Copy a network with every aggregated layer in the usual implementation.
+
+    Raises:
+        TypeError: there is no usual implementation of an aggregated layer.
     """
     network = copy.deepcopy(network)
     for name, layer in list(network.named_modules()):
         if isinstance(layer, ZooConv2d):
             network.set_submodule(name, ReferenceConv2d(layer))
+        elif isinstance(layer, ZooLinear) and layer.positions == 1:
+            network.set_submodule(name, ReferenceLinear(layer))
         elif isinstance(layer, AggregatedLayer):
             raise TypeError(f"layer {name!r} is a {type(layer).__name__}; no reference for it")
     return network

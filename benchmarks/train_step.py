@@ -174,7 +174,7 @@ def write(rows: list[dict[str, Any]], out: Path) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    shown = [k for k in rows[0] if k not in ("plan",)]
+    shown = [k for k in rows[0] if k not in ("plan", "align")]
     lines = [" | ".join(shown), " | ".join("---" for _ in shown)]
     lines += [" | ".join(str(row[k]) for k in shown) for row in rows]
     (out / "sweep.md").write_text("\n".join(f"| {line} |" for line in lines) + "\n")

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.reference import reference_network
 from zoo_lightning.methods import PlainBackbone
-from zoo_lightning.models.backbone import ZooBackbone
+from zoo_lightning.models.backbone import Align, ZooBackbone
 from zoo_lightning.nn import AggregatedLayer
 
 VARIANTS = ("plain", "reference_full", "reference_lite", "full", "lite", "folded")
@@ -33,6 +34,7 @@ class SpeedSetting:
         size: side of the square images, in pixels.
         sources: number of sources.
         plan: plan of the aggregated layers.
+        align: which layers are aligned.
     """
 
     architecture: str = "resnet50"
@@ -40,6 +42,7 @@ class SpeedSetting:
     size: int = 112
     sources: int = 5
     plan: str = "auto"
+    align: Align = "spatial"
 
 
 class Variant:
@@ -90,8 +93,13 @@ class Variant:
 
 
 def _backbone(name: str, setting: SpeedSetting) -> nn.Module:
+    config = timm.get_pretrained_cfg(setting.architecture)
+    fixed = config is not None and config.fixed_input_size
+    size = {"image_size": setting.size} if fixed else {}
     if name == "plain":
-        return PlainBackbone(setting.architecture, ["random:1"])
+        return PlainBackbone(setting.architecture, ["random:1"], **size)
     sources = [f"random:{i + 1}" for i in range(setting.sources)]
     mode = "full" if name.endswith("full") else "lite"
-    return ZooBackbone(setting.architecture, sources, mode=mode, plan=setting.plan)
+    return ZooBackbone(
+        setting.architecture, sources, mode, setting.align, plan=setting.plan, **size
+    )

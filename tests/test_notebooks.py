@@ -24,6 +24,7 @@ FEW_STEPS = {
     "03_landmarks": 20,
     "04_rl": 256,
     "05_your_own_zoo": 4,
+    "07_transformers": 4,
 }
 """Of the trainings in a notebook, where only its code is of interest."""
 
@@ -43,6 +44,11 @@ LESS = {
         "--methods single,lite": "--methods single:faces5,lite",
         "--seeds 0,1": "--seeds 0",
         "per_class=30": "per_class=8",
+    },
+    "07_transformers": {
+        "per_class=60": "per_class=8",
+        "--data.val_size 100 --data.test_size 300": "--data.val_size 20 --data.test_size 20",
+        "test_size=64": "test_size=8",
     },
 }
 """What else takes long in a notebook, and what to put in its place, where its code is tried."""

@@ -48,6 +48,16 @@ def test_the_usual_implementation_computes_the_same(mode, architecture):
 
 
 @pytest.mark.parametrize("mode", ["full", "lite"])
+def test_the_usual_implementation_of_a_vit_computes_the_same(mode):
+    backbone = ZooBackbone("test_vit", ["random:1", "random:2"], mode=mode, image_size=64)
+    usual, x = reference_network(backbone), torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(usual(x), backbone(x), rtol=1e-3, atol=1e-4)
+    aligned = ZooBackbone("test_vit", ["random:1"], mode=mode, align="heads")
+    with pytest.raises(TypeError, match="aligned"):
+        reference_network(aligned)
+
+
+@pytest.mark.parametrize("mode", ["full", "lite"])
 def test_the_usual_layer_aligns_biases_too(mode):
     conv = nn.Conv2d(4, 6, 3, padding=1, groups=2)
     weight = torch.randn(3, *conv.weight.shape)

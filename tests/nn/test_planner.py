@@ -360,3 +360,33 @@ def test_linear_layers_of_every_plan_equal_the_reference(mode, training):
     for name in PLANS:
         layer.plan = name
         torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("batch", "tokens", "inputs", "outputs", "way"),
+    [
+        (16, 197, 192, 576, "unfolded"),
+        (16, 197, 768, 192, "unfolded"),
+        (16, 49, 384, 1536, "unfolded"),
+        (32, 17, 192, 768, "mixed_inputs"),
+    ],
+)
+def test_layers_of_transformers_have_the_way_that_was_measured_as_fastest(
+    batch, tokens, inputs, outputs, way
+):
+    """As ``results/transformers/planner.csv`` has it."""
+    asked = BASE._replace(
+        batch=batch, in_channels=inputs, out_channels=outputs, image=(tokens, 1), kernel=(1, 1),
+        geometry=ConvGeometry(), aligned=False,
+    )  # fmt: skip
+    assert plan("auto", asked) == way
+
+
+def test_an_alignment_within_heads_is_estimated_by_its_blocks():
+    whole = BASE._replace(
+        in_channels=192, out_channels=576, image=(197, 1), kernel=(1, 1), geometry=ConvGeometry()
+    )
+    heads, plain = whole._replace(blocks=9), whole._replace(aligned=False)
+    extra = [costs(each)["unfolded"] - costs(plain)["unfolded"] for each in (whole, heads)]
+    assert extra[0] == pytest.approx(9 * extra[1], rel=0.05)
+    assert "aligned_outputs" not in costs(heads)

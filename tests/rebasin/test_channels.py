@@ -101,6 +101,36 @@ def test_a_large_permuted_network_computes_the_same(name):
     check(name, 224 if name == "vgg11_bn" else 96)
 
 
+@pytest.mark.parametrize("name", ["test_vit", "test_vit3"])
+def test_a_permuted_transformer_computes_the_same(name):
+    size = Architecture(name).plain().pretrained_cfg["input_size"][-1]
+    graph = check(name, size)
+    assert any(group.blocks > 1 for group in graph.groups)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["swin_tiny_patch4_window7_224", "mobilevit_xxs", "maxvit_nano_rw_256"]
+)
+def test_a_permuted_windowed_transformer_computes_the_same(name):
+    graph = check(name, 256 if name == "mobilevit_xxs" else int(name[-3:]))
+    assert any(group.blocks > 1 for group in graph.groups)
+
+
+def test_heads_move_as_wholes_with_queries_keys_and_values_together():
+    architecture = Architecture("test_vit")  # 6 blocks of 2 heads of 32 channels
+    graph = channel_groups(architecture)
+    blocks = [group for group in graph.groups if group.blocks > 1]
+    assert {(group.blocks, group.size) for group in blocks} == {(2, 32)}
+    assert len({group.bundle for group in blocks}) == 6
+    [axis] = [axis for axis in graph.axes["blocks.0.attn.qkv.weight"] if axis.dim == 0]
+    query, key, value = axis.channels.reshape(3, 64)
+    assert torch.equal(query, key)
+    assert not set(query.tolist()) & set(value.tolist())
+    [given] = [axis for axis in graph.axes["blocks.0.attn.proj.weight"] if axis.dim == 1]
+    assert torch.equal(given.channels, value)
+
+
 def test_all_channels_of_a_residual_stage_are_one_group():
     graph = channel_groups(Architecture("resnet18"), image=torch.zeros(1, 3, 32, 32))
     assert [group.channels for group in graph.groups].count(512) == 3
@@ -132,7 +162,7 @@ def test_a_permutation_that_is_wrong_is_noticed():
 @pytest.mark.parametrize(
     ("name", "layer", "reason"),
     [
-        ("vit_tiny_patch16_224", "'blocks.0.attn' (Attention)", "is attention"),
+        ("xcit_nano_12_p16_224", "'blocks.0.attn' (XCA)", "has spread over two axes"),
         ("ecaresnet26t", "'layer1.0.se.conv' (Conv1d)", "convolves along the channels"),
     ],
 )

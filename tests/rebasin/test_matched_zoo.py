@@ -89,8 +89,8 @@ def test_a_folder_with_files_is_refused(command):
 
 
 def test_an_architecture_that_cannot_be_followed_is_refused(command):
-    words = ["--architecture", "vit_tiny_patch16_224", "--sources", "random:0,random:1"]
+    words = ["--architecture", "xcit_nano_12_p16_224", "--sources", "random:0,random:1"]
     found = command(*MATCH[:2], *words, "--output", "out")
     assert found.status == 2
-    assert "'blocks.0.attn' (Attention) calls scaled_dot_product_attention" in found.err
+    assert "'blocks.0.attn' (XCA) calls matmul" in found.err
     assert not Path("out").exists()

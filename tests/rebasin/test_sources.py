@@ -188,5 +188,21 @@ def test_bad_ways_of_matching_are_refused(architecture, shipped):
         match_sources(architecture, shipped, "names")
     with pytest.raises(ConfigError, match="images"):
         match_sources(architecture, shipped, "activations")
-    with pytest.raises(ArchitectureError, match="attention"):
-        match_sources(Architecture("vit_tiny_patch16_224"), shipped)
+    with pytest.raises(ArchitectureError, match="XCA"):
+        match_sources(Architecture("xcit_nano_12_p16_224"), shipped)
+
+
+@pytest.mark.parametrize("how", ["weights", "activations"])
+def test_heads_of_a_transformer_are_found_again(how):
+    architecture = Architecture("test_vit")
+    graph = channel_groups(architecture)
+    torch.manual_seed(0)
+    state = architecture.plain().state_dict()
+    permuted, _ = disturbed(graph, state)
+    if how == "weights":
+        found = match_weights(graph, state, permuted, 0)
+    else:
+        images = torch.randn(8, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+        found = match_activations(graph, architecture, state, permuted, images)
+    for key, value in permute(graph, permuted, found).items():
+        torch.testing.assert_close(value, state[key])

@@ -64,7 +64,8 @@ def check_first_image(task: BaseTask, datamodule: LightningDataModule) -> None:
         raise ConfigError(
             f"{task.backbone.architecture.label} cannot take the data's images, {image.shape[1]} "
             f"channels of {image.shape[-2]}x{image.shape[-1]} pixels, with in_chans {wanted}: "
-            f"{said}; give the image_size that the network is made for, and in_chans 3"
+            f"{said}; give the image_size that the network is made for, and in_chans 3, or build "
+            "a transformer for the data's: model.backbone.image_size"
         ) from error
     finally:
         task.train(training)

@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo_lightning.nn import ZooConv2d, ZooLinear
-from zoo_lightning.nn.linear import pool_channels
+from zoo_lightning.nn.aggregated import SampleCount, sample_count
+from zoo_lightning.nn.conv import average_windows, repeat_for_windows
+from zoo_lightning.nn.linear import join_windows, pool_channels
 
 if TYPE_CHECKING:
     from zoo_lightning.models.backbone import ZooBackbone
@@ -37,10 +39,16 @@ class _Mixture(nn.Module):
         super().__init__()
         kernels = layer.source_kernels().aligned()
         self.num_sources = layer.num_sources
+        self.samples: SampleCount | None = None
+        self.windowed = layer.windowed
         self.gate = copy.deepcopy(layer.gate, copies)
         self.register_buffer("weight", kernels.weight.detach().clone())
         bias = None if kernels.bias is None else kernels.bias.detach().clone()
         self.register_buffer("bias", bias)
+
+    def count_samples(self, x: Tensor) -> int:
+        """Number of samples in the input, as :meth:`AggregatedLayer.count_samples` counts."""
+        return sample_count(x, self.samples, self.windowed)
 
 
 class ConvMixture(_Mixture):
@@ -61,7 +69,8 @@ class ConvMixture(_Mixture):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``."""
-        gates = self.gate(x.mean(dim=(2, 3))).to(x.dtype)
+        pooled = average_windows(x.mean(dim=(2, 3)), self.count_samples(x))
+        gates = repeat_for_windows(self.gate(pooled).to(x.dtype), len(x))
         y = F.conv2d(self.pad(x), self.weight, None, *self.geometry)
         y = y.unflatten(1, (self.geometry.groups, self.num_sources, -1))
         y = (y * gates[:, None, :, None, None, None]).sum(dim=2).flatten(1, 2)
@@ -83,13 +92,14 @@ class LinearMixture(_Mixture):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, ..., in)`` to ``(B, ..., out)``."""
+        shape, x = x.shape, join_windows(x, self.count_samples(x))
         gates = self.gate(pool_channels(x, self.positions)).to(x.dtype)
         y = F.linear(x, self.weight).unflatten(-1, (self.num_sources, -1))
         between = (1,) * (x.dim() - 2)
         y = (y * gates.unflatten(0, (-1, *between))[..., None]).sum(dim=-2)
-        if self.bias is None:
-            return y
-        return y + (gates @ self.bias).unflatten(0, (-1, *between))
+        if self.bias is not None:
+            y = y + (gates @ self.bias).unflatten(0, (-1, *between))
+        return y if y.shape[:-1] == shape[:-1] else y.reshape(*shape[:-1], -1)
 
 
 def as_mixtures(backbone: ZooBackbone) -> nn.Module:
@@ -106,4 +116,8 @@ def as_mixtures(backbone: ZooBackbone) -> nn.Module:
     # The sources' kernels are not copied on the way: there are as many as the zoo is large.
     gates: dict[int, Any] = {}
     memo = {id(layer): kinds[type(layer)](layer, gates) for layer in layers.values()}
+    samples = SampleCount()
+    for layer in layers.values():
+        if layer.samples is not None:
+            memo[id(layer)].samples = samples
     return copy.deepcopy(backbone.net, memo)

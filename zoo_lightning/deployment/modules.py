@@ -183,6 +183,7 @@ def as_plain(task: Task) -> Task:
             in_chans=architecture.in_chans,
             mean=list(architecture.mean) if architecture.mean else None,
             std=list(architecture.std) if architecture.std else None,
+            image_size=architecture.image_size,
         )
     backbone.sources = task.backbone.sources
     plain = type(task)(backbone, **options)

@@ -51,7 +51,8 @@ def architecture_of(init_args: Mapping[str, Any], data: Any = None) -> Architect
     """
     output, in_chans = init_args.get("output", "pooled"), init_args.get("in_chans", 3)
     images = init_args.get("mean"), init_args.get("std")
-    architecture = Architecture(init_args["architecture"], output, in_chans, *images)
+    size = init_args.get("image_size")
+    architecture = Architecture(init_args["architecture"], output, in_chans, *images, size)
     given = (data or {}).get("init_args") or {}
     return architecture.with_images_of(SimpleNamespace(**dict(given)))
 

@@ -35,11 +35,8 @@ def use_plain_backbone(options: Options, sources: Sequence[Any], **changes: Any)
         changes: further options of :class:`~zoo_lightning.models.plain.PlainBackbone`.
     """
     before = options["model"]["init_args"]["backbone"]["init_args"]
-    kept = {
-        key: before[key]
-        for key in ("architecture", "output", "in_chans", "mean", "std")
-        if key in before
-    }
+    shared = ("architecture", "output", "in_chans", "image_size", "mean", "std")
+    kept = {key: before[key] for key in shared if key in before}
     options["model"]["init_args"]["backbone"] = {
         "class_path": "PlainBackbone",
         "init_args": {**kept, "sources": list(sources), **changes},

@@ -11,10 +11,12 @@ import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import timm
 import torch
+from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from zoo_lightning.errors import ArchitectureError, ConfigError, nearest
@@ -39,6 +41,8 @@ OURS = {
 MODULE_FACTORY_INPUT = 64
 """Side in pixels of the image on which a network without a declared input size is traced."""
 
+STAGES_OF_COLUMN = 4
+"""Number of stages of a network whose feature maps all have one size, such as a ViT."""
 
 _vouched: set[str] = set()
 
@@ -74,11 +78,14 @@ class Architecture:
         mean: mean of each channel, or one for all, by which the zoo's images in [0, 1] are
             normalised; ``None`` if unknown, and sources are then used as they are.
         std: standard deviation of each channel, or one for all, likewise.
+        image_size: side of the images in pixels, for a timm network that is made for images of one
+            size, such as a ViT, to build it for others; ``None`` for its own size.
 
     Raises:
         ArchitectureError: there is no such timm model or import path, or it cannot be called
             without arguments.
-        ConfigError: ``output`` is unknown, or ``mean`` and ``std`` are no numbers for the channels.
+        ConfigError: ``output`` is unknown, ``mean`` and ``std`` are no numbers for the channels, or
+            the network has no ``image_size``.
     """
 
     name: str | Callable[[], nn.Module]
@@ -86,6 +93,7 @@ class Architecture:
     in_chans: int = 3
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    image_size: int | None = None
 
     def __post_init__(self) -> None:
         for option in ("mean", "std"):  # lists, of configurations, cannot be hashed
@@ -94,9 +102,38 @@ class Architecture:
         _check_normalisation(self.mean, self.std, self.in_chans)
         if self.output not in ("pooled", "map", "stages"):
             raise ConfigError(f"output must be one of pooled, map, stages, got {self.output!r}")
+        if self.image_size is not None:
+            self._check_image_size(self.image_size)
         if not self.is_timm:
             _check_factory(self.label, self._factory())
         vouch_for(self.label)
+
+    def _check_image_size(self, size: int) -> None:
+        """Check that the network can be built for the image size, without memory for weights."""
+        if not self.is_timm:
+            raise ConfigError(
+                f"image_size is for timm's networks, and {self.label} is none; leave it out, and "
+                "let the function build the network for images of your size"
+            )
+        try:
+            with torch.device("meta"):
+                network: Any = timm.create_model(self.label, num_classes=0, **self._options)
+                image = torch.empty(1, self.in_chans, size, size)
+                network.eval().forward_features(image)
+        except (TypeError, ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
+            said = str(error).strip().partition("\n")[0]
+            takes = "" if "img_size" in said else f" ({said})"
+            raise ConfigError(
+                f"image_size {size} does not suit {self.label}{takes}: leave it out for "
+                "a network that takes images of any size, such as a convolutional one; give a "
+                "transformer a multiple of its patches, and of its windows if it has some"
+            ) from error
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """Arguments of timm's model function, besides ``num_classes``."""
+        size = {} if self.image_size is None else {"img_size": self.image_size}
+        return {"in_chans": self.in_chans, **size}
 
     @property
     def normalisation(self) -> Normalisation | None:
@@ -141,7 +178,10 @@ class Architecture:
             ArchitectureError: the function does not return a network.
         """
         if isinstance(self.name, str) and self.is_timm:
-            network = timm.create_model(self.name, num_classes=0, in_chans=self.in_chans)
+            made: Any = timm.create_model(self.name, num_classes=0, **self._options)
+            if self.output == "map":  # found here, and not in a forward pass that is compiled
+                made.gives_maps = _gives_maps(self.name)
+            network = made
         else:
             network = self._factory()()
             if not isinstance(network, nn.Module):
@@ -157,7 +197,8 @@ class Architecture:
         """Build the network that returns the features of ``output``, with the weights of ``state``.
 
         For ``stages`` this is timm's ``features_only`` network, in which layers may have other
-        names; timm transfers the weights.
+        names; timm transfers the weights. A network whose maps all have one size, such as a ViT,
+        has four stages, the normalised outputs of blocks at equal distances, the last included.
 
         Args:
             state: state dict of the network of :meth:`plain`; ``None`` leaves the random
@@ -171,18 +212,17 @@ class Architecture:
         # HRNet's stages are its four branches, which its own heads use; timm's default are the
         # features that its classifier computes from them.
         options: dict = {"feature_location": ""} if self.name.startswith("hrnet") else {}
+        options |= _stage_options(self.name) | self._options
         if state is not None:
             overlay = {"state_dict": dict(state), "num_classes": 0, "url": "", "hf_hub_id": None}
-            overlay["input_size"] = (self.in_chans, 224, 224)
+            overlay["input_size"] = (self.in_chans, *_sides(self.name))
             options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
         # timm warns of the layers that stages leave out, as intended here.
         builder = logging.getLogger("timm.models._builder")
         level = builder.level
         builder.setLevel(logging.ERROR)
         try:
-            return timm.create_model(
-                self.name, features_only=True, in_chans=self.in_chans, **options
-            )
+            return timm.create_model(self.name, features_only=True, **options)
         finally:
             builder.setLevel(level)
 
@@ -191,13 +231,17 @@ class Architecture:
         if self.output != "stages" or not self.is_timm:
             return list(keys)
         built = self.build().state_dict()
-        return [key for key in keys if key in built or stage_key(key) in built]
+        return [key for key in keys if {key, stage_key(key), f"{GETTER}{key}"} & built.keys()]
 
     def features(self, network: nn.Module, x: Tensor) -> Tensor | list[Tensor]:
         """Run a network of :meth:`build` and return pooled features, a feature map or stages."""
         if self.output == "map" and self.is_timm:
-            model: Any = network  # with a method of timm's models
-            return model.forward_features(x)
+            model: Any = network  # with methods of timm's models
+            if model.gives_maps:
+                return model.forward_features(x)
+            return model.forward_intermediates(
+                x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
+            )[0]
         y = network(x)
         if self.output == "pooled" and isinstance(y, Tensor) and y.dim() == 4:
             y = y.mean(dim=(2, 3))
@@ -215,8 +259,50 @@ class Architecture:
             size = (self.in_chans if self.is_timm else channels, *sides)
         else:
             size = getattr(network, "input_size", size)
+        if self.image_size is not None:
+            size = (self.in_chans, self.image_size, self.image_size)
         generator = torch.Generator().manual_seed(0)
         return torch.randn(1, *size, generator=generator)
+
+
+GETTER = "model."
+"""Prefix of the state-dict keys of timm's ``features_only`` network that holds a whole model."""
+
+
+def _sides(name: str) -> tuple[int, int]:
+    """Height and width in pixels of the images that a timm model is made for."""
+    config = timm.get_pretrained_cfg(name)
+    size = None if config is None else config.input_size
+    return (224, 224) if size is None else (size[1], size[2])
+
+
+@cache
+def _stage_options(name: str) -> dict[str, Any]:
+    """Options of timm's ``features_only`` with which stages are maps ``(B, C, H, W)``."""
+    with torch.device("meta"):
+        model: Any = timm.create_model(name, num_classes=0)
+    info = [dict(each) for each in model.feature_info]
+    if len(info) > 1 and len({each.get("reduction") for each in info}) == 1:
+        count = min(STAGES_OF_COLUMN, len(info))
+        last = [len(info) * (stage + 1) // count - 1 for stage in range(count)]
+        return {"out_indices": last, "feature_cls": partial(FeatureGetterNet, norm=True)}
+    channels_last = getattr(model, "output_fmt", "NCHW") != "NCHW"
+    return {"feature_cls": "getter"} if channels_last else {}
+
+
+@cache
+def _gives_maps(name: str) -> bool:
+    """Whether ``forward_features`` of a timm model is taken as it is, as a map ``(B, C, H, W)``.
+
+    Others return tokens ``(B, N, C)`` or maps ``(B, H, W, C)``. Some return several tensors, which
+    are taken as they are, too.
+    """
+    with torch.device("meta"):
+        model: Any = timm.create_model(name, num_classes=0)
+        y = model.eval().forward_features(torch.empty(1, *model.pretrained_cfg["input_size"]))
+    if not isinstance(y, Tensor):
+        return True
+    return y.dim() == 4 and getattr(model, "output_fmt", "NCHW") == "NCHW"
 
 
 def stage_key(key: str) -> str:
@@ -298,12 +384,14 @@ class Trace:
         shapes: shapes of the features without the batch: one, or one for each stage.
         reductions: pixels of the image that a cell of each feature map spans; 0 for pooled
             features.
+        windowed: names of the leaf modules whose input has several rows for each image.
     """
 
     called: list[str] = field(default_factory=list)
     before_norm: set[str] = field(default_factory=set)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     reductions: list[int] = field(default_factory=list)
+    windowed: set[str] = field(default_factory=set)
 
 
 def trace(architecture: Architecture, network: nn.Module) -> Trace:
@@ -313,12 +401,14 @@ def trace(architecture: Architecture, network: nn.Module) -> Trace:
         architecture: architecture of the network.
         network: network that the architecture built; it is left unchanged.
     """
-    seen, search, hooks = Trace(), NormSearch(), []
+    seen, search, hooks, rows = Trace(), NormSearch(), [], dict[str, int]()
 
     def note(name: str, module: nn.Module) -> None:
         def before(_: nn.Module, inputs: tuple) -> None:
             if is_norm(module) and inputs:
                 search.meet(module, inputs[0])
+            if inputs and isinstance(inputs[0], Tensor) and inputs[0].dim():
+                rows[name] = len(inputs[0])
 
         def after(_: nn.Module, __: tuple, output: object) -> None:
             seen.called.append(name)
@@ -339,6 +429,12 @@ def trace(architecture: Architecture, network: nn.Module) -> Trace:
             image = architecture.example_input(network)
             with search:
                 y = architecture.features(network, image)
+            once = {name: count for name, count in rows.items() if count > 1}
+            if once:  # windows of the image, or something else that does not grow with the batch
+                called = list(seen.called)
+                architecture.features(network, image.repeat(2, 1, 1, 1))
+                seen.called = called
+                seen.windowed = {name for name, count in once.items() if rows[name] == 2 * count}
     finally:
         network.train(training)
         for hook in hooks:

@@ -1,4 +1,4 @@
-"""``ZooBackbone``: any convolutional architecture whose layers aggregate those of several sources.
+"""``ZooBackbone``: any architecture whose layers aggregate those of several sources.
 
 A task uses two properties of a backbone: called with images it returns features, and
 ``num_features`` is their number. The rest builds, saves and folds a zoo. Pure PyTorch: no
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from zoo_lightning.errors import ArchitectureError, ConfigError
 from zoo_lightning.models.aggregable import check_network
 from zoo_lightning.models.architecture import Architecture, Output, Trace, trace
+from zoo_lightning.models.attention_heads import AttentionHeads, attention_heads
 from zoo_lightning.models.first_layers import on_input_of
 from zoo_lightning.models.initialization import (
     GateInit,
@@ -29,6 +30,7 @@ from zoo_lightning.models.initialization import (
     gate_start,
 )
 from zoo_lightning.nn import PLANS, AggregatedLayer, Mode, ZooConv2d, ZooLinear
+from zoo_lightning.nn.aggregated import SampleCount
 from zoo_lightning.nn.folding import fold_state
 from zoo_lightning.nn.gate import GATES, Gating, share_gate
 from zoo_lightning.nn.norm_search import is_norm
@@ -42,7 +44,7 @@ from zoo_lightning.sources.zoo import (
     weights_wanted,
 )
 
-Align = Literal["none", "released", "spatial", "all"]
+Align = Literal["none", "released", "spatial", "heads", "all"]
 
 UNALIGNED = ("layer1.", "layer2.")
 """Prefixes of the layers of a ResNet that the authors' code does not align."""
@@ -222,7 +224,10 @@ class ZooBackbone(Backbone):
             for all afterwards.
         align: which layers have a channel alignment: ``none``, ``spatial`` (kernels larger than
             1×1), ``released`` (of these the stem's and those of ``layer3`` and ``layer4``, as in
-            the authors' code for ResNets: 10 of ResNet-50's 53 convolutions) or ``all``.
+            the authors' code for ResNets: 10 of ResNet-50's 53 convolutions), ``heads``
+            (``spatial`` and the queries, keys and values of attention) or ``all``. Queries, keys
+            and values are aligned within each head, so that heads are not mixed; attention whose
+            heads are not found, see :mod:`zoo_lightning.models.attention_heads`, is not aligned.
         gate_init: gates before training. ``released`` as in the authors' code, scattered around
             0.5; ``sum_to_one``, 1/m for every source; ``auto``, ``released`` in layers that a norm
             layer follows and ``sum_to_one`` in the others; or a number in (0, 1) for each source.
@@ -245,6 +250,8 @@ class ZooBackbone(Backbone):
             transformed to these images, see ``docs/preprocessing.md``. ``None`` uses sources as
             they are. On the command line it comes from the data.
         std: standard deviation that each channel is then divided by, likewise.
+        image_size: side of the images in pixels, to build a timm network that is made for one size,
+            such as a ViT, for another; ``None`` for its own.
 
     Raises:
         ArchitectureError: the architecture is unknown, or a layer cannot be aggregated.
@@ -266,9 +273,12 @@ class ZooBackbone(Backbone):
         gating: Gating = "sigmoid",
         mean: list[float] | None = None,
         std: list[float] | None = None,
+        image_size: int | None = None,
     ) -> None:
         parsed = parse_sources(sources)
-        super().__init__(Architecture(architecture, output, in_chans, mean, std), parsed)
+        super().__init__(
+            Architecture(architecture, output, in_chans, mean, std, image_size), parsed
+        )
         if not parsed:
             raise ConfigError(
                 "sources must have at least one source, got none; for random weights use "
@@ -320,19 +330,33 @@ class ZooBackbone(Backbone):
     def _aggregate(self, networks: list[nn.Module], seen: Trace, shares: Tensor) -> nn.Module:
         net = average_networks(networks, shares)
         calls = Counter(seen.called)
+        heads = AttentionHeads()
+        if self.align in ("heads", "all"):
+            heads = attention_heads(self.architecture, net)
         modules = [dict(network.named_modules()) for network in networks]
         for name, module in list(net.named_modules()):
             # A layer that never runs itself (its weight is used by another layer) stays averaged.
             if not isinstance(module, (nn.Conv2d, nn.Linear)) or not calls[name]:
                 continue
             layers = [by_name[name] for by_name in modules]
-            aggregated = self._aggregate_layer(layers, name, name in seen.before_norm)
+            aggregated = self._aggregate_layer(layers, name, name in seen.before_norm, heads)
             if not name:
                 raise ArchitectureError(
                     f"architecture {self.architecture.label!r} is a single layer; wrap it in a "
                     "module so that it has a name"
                 )
             net.set_submodule(name, aggregated)
+        for name, own in heads.blocks.items():
+            layer, owner = net.get_submodule(name), net.get_submodule(own.bank)
+            if isinstance(layer, AggregatedLayer) and isinstance(owner, AggregatedLayer):
+                layer.alignment = owner.alignment  # one map for a head's queries and keys
+        layers_of = {n: m for n, m in net.named_modules() if isinstance(m, AggregatedLayer)}
+        if windowed := seen.windowed & layers_of.keys():
+            samples = SampleCount()
+            first = next(name for name in seen.called if name in layers_of)
+            for name in {first, *windowed}:
+                layers_of[name].samples = samples
+                layers_of[name].windowed = name != first
         if self.gating == "shared":
             named = dict(net.named_modules())
             order = [name for name in dict.fromkeys(seen.called) if name in named]
@@ -340,7 +364,7 @@ class ZooBackbone(Backbone):
         return net
 
     def _aggregate_layer(
-        self, layers: list[nn.Module], name: str, norm_follows: bool
+        self, layers: list[nn.Module], name: str, norm_follows: bool, heads: AttentionHeads
     ) -> AggregatedLayer:
         weight = torch.stack([layer.get_parameter("weight").detach() for layer in layers])
         like, bias = layers[0], None
@@ -351,14 +375,18 @@ class ZooBackbone(Backbone):
             "none": False,
             "released": spatial and not name.startswith(UNALIGNED),
             "spatial": spatial,
-            "all": True,
+            "heads": spatial or name in heads.blocks,
+            "all": name not in heads.undivided,
         }[self.align]
+        own = heads.blocks.get(name)
         options = {
             "mode": self.mode,
             "aligned": aligned,
             "gate_start": gate_start(self.gate_init, len(layers), norm_follows),
             "plan": self.plan,
             "gating": self.gating,
+            "blocks": None if own is None else own.index,
+            "num_maps": 0 if own is None else own.maps,
         }
         if isinstance(like, nn.Conv2d):
             return ZooConv2d(like, weight, bias, **options)
@@ -394,6 +422,7 @@ def plain_config(
         "in_chans": architecture.in_chans,
         "mean": architecture.mean and list(architecture.mean),
         "std": architecture.std and list(architecture.std),
+        **({} if architecture.image_size is None else {"image_size": architecture.image_size}),
     }
 
 

@@ -87,6 +87,8 @@ class KnowledgeFlow(Backbone):
             first layers of sources are transformed to it, see ``docs/preprocessing.md``. ``None``
             uses sources as they are.
         std: standard deviation that each channel is then divided by, likewise.
+        image_size: side of the images in pixels, to build a timm network that is made for one size
+            for another; ``None`` for its own.
 
     Raises:
         ArchitectureError: timm declares no stages of the network.
@@ -106,9 +108,12 @@ class KnowledgeFlow(Backbone):
         in_chans: int = 3,
         mean: list[float] | None = None,
         std: list[float] | None = None,
+        image_size: int | None = None,
     ) -> None:
         parsed = parse_sources(sources)
-        super().__init__(Architecture(architecture, output, in_chans, mean, std), parsed)
+        super().__init__(
+            Architecture(architecture, output, in_chans, mean, std, image_size), parsed
+        )
         _check(parsed, start, own, dependence, alone, output)
         self.dependence, self.alone = dependence, alone
         self.config = plain_config(

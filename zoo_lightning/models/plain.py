@@ -40,6 +40,8 @@ class PlainBackbone(Backbone):
             first layers of sources are transformed to it, see ``docs/preprocessing.md``. ``None``
             uses sources as they are.
         std: standard deviation that each channel is then divided by, likewise.
+        image_size: side of the images in pixels, to build a timm network that is made for one size,
+            such as a ViT, for another; ``None`` for its own.
 
     Raises:
         ArchitectureError: the architecture is unknown.
@@ -56,9 +58,12 @@ class PlainBackbone(Backbone):
         in_chans: int = 3,
         mean: list[float] | None = None,
         std: list[float] | None = None,
+        image_size: int | None = None,
     ) -> None:
         parsed = parse_sources(sources or [])
-        super().__init__(Architecture(architecture, output, in_chans, mean, std), parsed)
+        super().__init__(
+            Architecture(architecture, output, in_chans, mean, std, image_size), parsed
+        )
         self.config = plain_config(self.architecture, parsed, weights=weights)
         self.weights = weights
         shares = average_shares(weights, parsed, weights_wanted()) if parsed else None

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from zoo_lightning.nn.alignment import align_and_mix, identity_alignment
+from zoo_lightning.nn.alignment import align_and_mix, identity_alignment, repeat_maps
 from zoo_lightning.nn.fast.kernel_cache import KernelCache
 from zoo_lightning.nn.fast.per_sample import is_pointwise, mix, subsample
 from zoo_lightning.nn.fast.planner import ONE_KERNEL, Request, request
@@ -37,6 +37,19 @@ if TYPE_CHECKING:
 Mode = Literal["full", "lite"]
 
 
+class SampleCount:
+    """Number of samples in the current forward pass, which the network's first layer notes.
+
+    Layers whose input has a row for each window of a sample, as in Swin and MobileViT, need it: a
+    sample has one set of gates and one kernel, whatever windows it is divided into.
+
+    Attributes:
+        value: number of samples; 0 before the first pass.
+    """
+
+    value: int = 0
+
+
 class AggregatedLayer(nn.Module):
     """Base class of aggregated layers: parameters and gates; subclasses define the convolution.
 
@@ -53,8 +66,14 @@ class AggregatedLayer(nn.Module):
             slow) or the name of another way, see :mod:`zoo_lightning.nn.fast.planner`. All give
             the same result up to rounding.
         gating: kind of the gate: ``sigmoid``, ``softmax``, ``constant`` or ``shared``.
+        blocks: number of the map of each of some equal blocks of output channels, for an aligned
+            layer whose output is divided into attention heads; ``None`` for one map per group.
+        num_maps: number of maps that ``blocks`` refers to; layers may share them.
 
     Attributes:
+        alignment: maps of the sources, ``(m, g, o, o)``, or ``(m, num_maps, o, o)`` if there are
+            ``blocks``; ``None`` in a layer that is not aligned.
+        alignment_blocks: ``blocks`` as a tensor, or ``None``.
         gate_ema: exponential moving average of the batch-average gates, ``(m,)``, with which lite
             mode evaluates and folds. It starts at the gates' values for an input of zeros.
         gate_updates: number of updates of ``gate_ema``.
@@ -65,11 +84,15 @@ class AggregatedLayer(nn.Module):
         gate_sum: sum of the training gates since the last update of ``gate_ema``, ``(m,)``;
             ``None`` if there was no training step since.
         gate_count: number of samples in ``gate_sum``.
+        samples: number of samples, in a network that divides samples into windows; else ``None``.
+        windowed: whether the layer's input has a row for each window; other layers note the number
+            of their rows in ``samples``.
     """
 
     gate: Gate | ConstantGate | FollowingGate
     gate_ema: Tensor
     gate_updates: Tensor
+    alignment_blocks: Tensor | None
 
     def __init__(
         self,
@@ -82,6 +105,8 @@ class AggregatedLayer(nn.Module):
         gate_start: Sequence[float] | None = None,
         plan: str = "auto",
         gating: Gating = "sigmoid",
+        blocks: Sequence[int] | None = None,
+        num_maps: int = 0,
     ) -> None:
         super().__init__()
         self._aligned: KernelCache[SourceKernels] = KernelCache()
@@ -90,10 +115,19 @@ class AggregatedLayer(nn.Module):
         self.mode = mode
         self.plan = plan
         self.steady = False
+        self.samples: SampleCount | None = None
+        self.windowed = False
         self.weight = nn.Parameter(weight.detach().clone())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
-        blocks = identity_alignment(num_sources, out_channels, groups) if aligned else None
-        self.alignment = None if blocks is None else nn.Parameter(blocks)
+        self.alignment: nn.Parameter | None = None
+        if aligned:
+            count = groups if blocks is None else len(blocks)
+            maps = identity_alignment(num_sources, out_channels, count)
+            if blocks is not None:
+                maps = maps[:, :1].repeat(1, num_maps, 1, 1)
+            self.alignment = nn.Parameter(maps)
+        index = None if not aligned or blocks is None else torch.tensor(blocks)
+        self.register_buffer("alignment_blocks", index)
         self.gate = GATES[gating](in_channels, num_sources, gate_start)
         self.register_buffer("gate_ema", self.gate.initial())
         self.register_buffer("gate_updates", torch.zeros((), dtype=torch.long))
@@ -139,6 +173,10 @@ class AggregatedLayer(nn.Module):
     def pool(self, x: Tensor) -> Tensor:
         """Average the layer's input over all positions to ``(B, C_in)``, the gate's input."""
         raise NotImplementedError
+
+    def count_samples(self, x: Tensor) -> int:
+        """Number of samples ``B`` in the input: its rows, unless these are windows of samples."""
+        return sample_count(x, self.samples, self.windowed)
 
     def gates(self, x: Tensor) -> Tensor:
         """Gates to compute with: ``(B, m)`` in full mode, ``(m,)`` in lite mode.
@@ -186,10 +224,11 @@ class AggregatedLayer(nn.Module):
         They are aligned and cached only in evaluation without gradients. The matrices of a linear
         layer are returned as 1×1 kernels.
         """
-        kernels = SourceKernels(self.weight, self.bias, self.alignment)
+        kernels = SourceKernels(self.weight, self.bias, self.maps())
         if not (self.training or torch.is_grad_enabled() or self.alignment is None):
+            used = self._present(self.weight, self.bias, self.alignment)
             with autocast_off(self.weight.device):
-                kernels = self._aligned.get(self._present(*kernels), kernels.aligned)
+                kernels = self._aligned.get(used, kernels.aligned)
         return SourceKernels(self._as_filters(kernels.weight), kernels.bias, kernels.alignment)
 
     def parameters_as_kernels(self) -> SourceKernels:
@@ -197,7 +236,13 @@ class AggregatedLayer(nn.Module):
 
         The matrices of a linear layer are returned as 1×1 kernels.
         """
-        return SourceKernels(self._as_filters(self.weight), self.bias, self.alignment)
+        return SourceKernels(self._as_filters(self.weight), self.bias, self.maps())
+
+    def maps(self) -> Tensor | None:
+        """Blocks of the channel alignment, ``(m, g, o, o)``; ``None`` in a layer without one."""
+        if self.alignment is None:
+            return None
+        return repeat_maps(self.alignment, self.alignment_blocks)
 
     @staticmethod
     def _as_filters(weight: Tensor) -> Tensor:
@@ -221,11 +266,12 @@ class AggregatedLayer(nn.Module):
         return tuple(t for t in tensors if t is not None)
 
     def _mix(self, gates: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self.alignment is None:
+        maps = self.maps()
+        if maps is None:
             bias = None if self.bias is None else mix(self.bias, gates)
             return mix(self.weight, gates), bias
-        bias = None if self.bias is None else align_and_mix(self.bias, self.alignment, gates)
-        return align_and_mix(self.weight, self.alignment, gates), bias
+        bias = None if self.bias is None else align_and_mix(self.bias, maps, gates)
+        return align_and_mix(self.weight, maps, gates), bias
 
     def request(
         self, x: Tensor, gates: Tensor, geometry: ConvGeometry, training: bool | None = None
@@ -287,3 +333,18 @@ class AggregatedLayer(nn.Module):
         shape = "x".join(map(str, self.weight.shape))
         aligned = "aligned" if self.alignment is not None else "not aligned"
         return f"{shape}, {self.mode}, {aligned}"
+
+
+def sample_count(x: Tensor, samples: SampleCount | None, windowed: bool) -> int:
+    """Number of samples in a layer's input; a layer without windows notes it for the others.
+
+    Args:
+        x: input of the layer, ``(B, ...)``, or ``(B w, ...)`` for ``w`` windows of each sample.
+        samples: common count of the network's layers; ``None`` if no layer sees windows.
+        windowed: whether the layer sees windows.
+    """
+    if samples is None:
+        return len(x)
+    if not windowed:
+        samples.value = len(x)
+    return samples.value or len(x)

@@ -3,6 +3,11 @@
 A filter may only be mixed with filters that see the same inputs, so the map is block-diagonal over
 the groups of a grouped convolution and a scale per channel in a depthwise one. It is stored as its
 blocks: ``(m, g, o, o)`` for ``m`` sources, ``g`` groups of ``o`` output channels each.
+
+Attention divides output channels into heads, which a map must not mix: there it is block-diagonal
+over queries, keys and values of each head, and the blocks of queries and keys of one head are the
+same map (:mod:`zoo_lightning.models.attention_heads`). Such a layer stores each map once, and
+:func:`repeat_maps` brings them to the form above.
 """
 
 from __future__ import annotations
@@ -23,6 +28,16 @@ def identity_alignment(num_sources: int, out_channels: int, groups: int) -> Tens
     """
     block = out_channels // groups
     return torch.eye(block).expand(num_sources, groups, block, block).clone()
+
+
+def repeat_maps(alignment: Tensor, blocks: Tensor | None) -> Tensor:
+    """Repeat maps that several blocks share: ``(m, n, o, o)`` to ``(m, g, o, o)``.
+
+    Args:
+        alignment: maps of the sources.
+        blocks: number of each block's map, ``(g,)``; ``None`` if each block has its own.
+    """
+    return alignment if blocks is None else alignment.index_select(1, blocks)
 
 
 def align(weight: Tensor, alignment: Tensor) -> Tensor:

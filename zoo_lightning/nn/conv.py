@@ -44,6 +44,9 @@ class ZooConv2d(AggregatedLayer):
 
     def pool(self, x: Tensor) -> Tensor:
         """Average the input ``(B, C_in, H, W)`` over its positions to ``(B, C_in)``."""
+        return average_windows(self._pool_rows(x), self.count_samples(x))
+
+    def _pool_rows(self, x: Tensor) -> Tensor:
         # Unlike a mean's, the gradient of a sum is not written out position by position. In half
         # precision a sum goes beyond the largest number that there is, 65,504.
         if x.dtype == torch.float16:
@@ -54,7 +57,19 @@ class ZooConv2d(AggregatedLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``."""
         gates = self.gates(x)
+        if gates.dim() == 2:
+            gates = repeat_for_windows(gates, len(x))
         return self.aggregated(self.pad(x), gates, self.geometry)
+
+
+def average_windows(pooled: Tensor, samples: int) -> Tensor:
+    """Average over the windows of each sample: ``(B w, C)`` to ``(B, C)``."""
+    return pooled if len(pooled) == samples else pooled.unflatten(0, (samples, -1)).mean(dim=1)
+
+
+def repeat_for_windows(gates: Tensor, rows: int) -> Tensor:
+    """Repeat the gates of each sample for its windows: ``(B, m)`` to ``(B w, m)``."""
+    return gates if len(gates) == rows else gates.repeat_interleave(rows // len(gates), dim=0)
 
 
 def padding_of(like: nn.Conv2d) -> tuple[Callable[[Tensor], Tensor], tuple[int, int]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo_lightning.nn.alignment import align_and_mix
+from zoo_lightning.nn.alignment import align_and_mix, repeat_maps
 from zoo_lightning.nn.fast.per_sample import mix
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def fold_state(
     for name in layers:
         a = state[f"{name}{MARK}"] if gates is None else gates[name]
         alignment = state.get(f"{name}.alignment")
+        if alignment is not None:
+            alignment = repeat_maps(alignment, state.get(f"{name}.alignment_blocks"))
         for part in ("weight", "bias"):
             kernels = state.get(f"{name}.{part}")
             if kernels is None:

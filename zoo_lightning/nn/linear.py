@@ -36,7 +36,7 @@ class ZooLinear(AggregatedLayer):
 
     def pool(self, x: Tensor) -> Tensor:
         """Average the input ``(B, ..., in)`` over its positions to ``(B, in / positions)``."""
-        return pool_channels(x, self.positions)
+        return pool_channels(join_windows(x, self.count_samples(x)), self.positions)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, ..., in)`` to ``(B, ..., out)``; gates use the average over middle axes."""
@@ -52,7 +52,17 @@ class ZooLinear(AggregatedLayer):
 
     def _as_image(self, x: Tensor) -> Tensor:
         """Bring ``(B, ..., in)`` to ``(B, in, L, 1)``: a linear map is a 1×1 convolution."""
-        return x.reshape(len(x), -1, x.shape[-1]).transpose(1, 2)[..., None]
+        return x.reshape(self.count_samples(x), -1, x.shape[-1]).transpose(1, 2)[..., None]
+
+
+def join_windows(x: Tensor, samples: int) -> Tensor:
+    """Join the windows of each sample: ``(B w, ..., in)`` to ``(B, w ..., in)``.
+
+    Args:
+        x: input of a linear layer.
+        samples: number of samples ``B``.
+    """
+    return x if len(x) == samples else x.reshape(samples, -1, x.shape[-1])
 
 
 def pool_channels(x: Tensor, positions: int) -> Tensor:

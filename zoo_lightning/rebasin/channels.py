@@ -309,8 +309,8 @@ def _refusal(
     layer = f"layer {running[-1]!r}" if running and running[-1] else "its own forward pass"
     return (
         f"the channels of {architecture.label} cannot be matched: {layer} ({type(module).__name__})"
-        f" calls {error}. Choose an architecture of convolutions, norms, linear "
-        "layers, sums and concatenations, or take the sources unmatched"
+        f" calls {error}. Choose an architecture of convolutions, norms, linear layers, attention "
+        "heads, sums and concatenations, or take the sources unmatched"
     )
 
 
@@ -324,6 +324,9 @@ def _graph(
 ) -> ChannelGraph:
     """Number the channels group by group, and locate them in all tensors."""
     channel, orbits = find_orbits(labels)
+    last = max(int(axis.max()) for own in atoms.values() for axis in own if len(axis))
+    # Rows of attention's scores, one for each head, are in no tensor of the state dict.
+    orbits = [orbit for orbit in orbits if int(orbit.members.min()) <= last]
     number = torch.full((labels.count,), -1)
     start = 0
     for orbit in orbits:

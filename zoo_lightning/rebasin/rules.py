@@ -6,7 +6,7 @@ There is one rule for each operation of torch's own library (``aten``), found by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,13 +47,6 @@ SPATIAL = (
     "upsample_linear", "upsample_nearest", "_upsample_nearest_exact",
 )  # fmt: skip
 """Prefixes of names of operations within each channel; the number of spatial axes follows."""
-
-REASONS = {
-    "scaled_dot_product_attention": "is attention, whose heads tie channels in a way that is not "
-    "followed",
-    "index": "picks elements by an index tensor",
-}
-"""Reasons for refusing some operations, which complete the message "OPERATION, which ..."."""
 
 
 @dataclass
@@ -96,6 +89,8 @@ class ChannelTrace:
         grouped: grouped convolutions by their kernel's key.
         norms: batch norms by the key of the kernel before them.
         layers: keys of kernel and bias of the layer that a tensor is the output of, by tensor.
+        scores: atoms ``(heads, channels)`` of the queries and of the keys of each attention.
+        values: atoms ``(heads, channels)`` of the values of each attention.
     """
 
     labels: Labels
@@ -104,6 +99,8 @@ class ChannelTrace:
     grouped: dict[str, Convolution] = field(default_factory=dict)
     norms: dict[str, Norm] = field(default_factory=dict)
     layers: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
+    scores: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
 
 
 @dataclass
@@ -329,6 +326,113 @@ def layer_norm(call: Call) -> list[list[Tensor]]:
     return [call.labels.pointwise(call.operands)]
 
 
+def attention(call: Call) -> list[list[Tensor]]:
+    """Rule of scaled dot-product attention of ``(..., heads, tokens, channels)``.
+
+    ``softmax(q kᵀ) v`` does not change if the channels of a head's queries and of its keys are
+    permuted alike. The order of a head's values is that of its outputs, and heads may change places
+    as wholes.
+    """
+    labels, ndim = call.labels, call.ndim
+    made = _scores(call, call.of("query"), call.of("key"), ndim - 1)
+    mask = call.optional("attn_mask")
+    added = labels.pointwise([made] if mask is None else [made, mask])
+    return [_weighted(call, Labelled(made.shape, tuple(added)), call.of("value"))]
+
+
+def head_product(call: Call) -> list[list[Tensor]]:
+    """Rule of one matrix product for each head: ``q kᵀ`` or ``softmax(q kᵀ) v``."""
+    left, right = call.operands
+    if any(factor.shape[-1] > 1 for factor in left.factors):
+        return [list(_scores(call, left, right, call.ndim - 2).factors)]
+    return [_weighted(call, left, right)]
+
+
+def is_head_product(tensors: Sequence[Tensor], labels: Labels) -> bool:
+    """Whether a matrix product of two tensors has a product for each head of an attention."""
+    if min(each.dim() for each in tensors) < 4:
+        return False
+    return any(f.shape[-3] > 1 for each in tensors for f in labels.of(each).factors)
+
+
+def indexing(call: Call) -> list[list[Tensor]]:
+    """Rule of ``x[..., index, ...]`` with one index tensor: elements along its axis stay put."""
+    given = [(axis, each) for axis, each in enumerate(call.named["indices"]) if each is not None]
+    if len(given) != 1 or call.labels.of(given[0][1]).factors:
+        raise Unmatchable("picks elements by several index tensors, or by computed ones")
+    axis, index = given[0]
+    if index.dtype == torch.bool:
+        raise Unmatchable("picks elements by a mask")
+    kept = []
+    for factor in call.of("self").factors:
+        if factor.shape[axis] == 1:
+            shape = (*factor.shape[:axis], *[1] * index.dim(), *factor.shape[axis + 1 :])
+            kept.append(factor.reshape(shape))
+        else:
+            call.labels.freeze(factor)
+    return [kept]
+
+
+def _scores(call: Call, query: Labelled, key: Labelled, axis: int) -> Labelled:
+    """Labels of ``q kᵀ``, ``(..., heads, tokens, tokens)``: one atom for each head.
+
+    Args:
+        call: call of the product.
+        query: labels of the queries, ``(..., heads, tokens, channels)``.
+        key: labels of the keys.
+        axis: axis of the keys that holds the channels.
+    """
+    labels = call.labels
+    queries = _head_channels(labels, query, len(query.shape) - 1)
+    keys = _head_channels(labels, key, axis)
+    if queries.shape != keys.shape:
+        raise Unmatchable("is attention whose heads share keys")
+    labels.tie(queries, keys)
+    call.trace.scores.append((queries, keys))
+    shape = (*query.shape[:-1], key.shape[-2 if axis == len(key.shape) - 1 else -1])
+    count = len(queries)
+    if count == 1:
+        return Labelled(shape)
+    heads = labels.fresh(count)
+    labels.links.append((labels.use(queries, count), labels.use(heads, count)))
+    return Labelled(shape, (heads.reshape([1] * (len(shape) - 3) + [count, 1, 1]),))
+
+
+def _weighted(call: Call, weights: Labelled, value: Labelled) -> list[Tensor]:
+    """Factors of values averaged by each head's weights ``(..., heads, tokens, tokens)``."""
+    labels, ndim = call.labels, len(value.shape)
+    values = _head_channels(labels, value, ndim - 1)
+    call.trace.values.append(values)
+    if len(values) > 1:
+        heads = labels.axis(weights, ndim - 3)
+        if heads is None or len(heads) != len(values):
+            raise Unmatchable("is attention whose heads share values")
+        links = labels.use(heads, len(values)), labels.use(values, len(values))
+        labels.links.append(links)
+    shape = [1] * ndim
+    shape[-3:] = len(values), 1, values.shape[1]
+    return [values.reshape(shape)]
+
+
+def _head_channels(labels: Labels, operand: Labelled, axis: int) -> Tensor:
+    """Atoms ``(heads, channels)`` of an operand of attention, with heads along the last axis but 2.
+
+    Tokens, along the other one of the last two axes, keep their places.
+    """
+    found, ndim = None, len(operand.shape)
+    for factor in operand.factors:
+        axes = axes_of(factor)
+        if axes == [2 * ndim - 3 - axis]:
+            labels.freeze(factor)
+        elif axes == [ndim - 3, axis] or (axes == [axis] and operand.shape[-3] == 1):
+            found = factor.reshape(-1, operand.shape[axis])
+        else:
+            raise Unmatchable("is attention that does not divide a layer's channels into heads")
+    if found is None:
+        raise Unmatchable("is attention to what is computed from no layer's channels")
+    return found
+
+
 def _convolved(call: Call) -> tuple[Labels, Labelled, Labelled, int]:
     """Labels of a convolution's input and kernel, and the input's channel axis.
 
@@ -397,7 +501,10 @@ RULES: dict[str, Rule] = {
     "cat": concatenation,
     "concat": concatenation,
     "constant_pad_nd": padding,
+    "index": indexing,
     "linear": linear,
+    "matmul": head_product,
+    "scaled_dot_product_attention": attention,
     "stack": stacking,
 }
 """Rules by operation, besides :data:`SPATIAL` and operations that torch tags as elementwise."""

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from zoo_lightning.rebasin.labels import Labels, Unmatchable
-from zoo_lightning.rebasin.rules import REASONS, Call, ChannelTrace, base_name, find_rule
+from zoo_lightning.rebasin.rules import Call, ChannelTrace, base_name, find_rule, is_head_product
 
 
 class ChannelTracer(TorchDispatchMode):
@@ -42,6 +42,8 @@ class ChannelTracer(TorchDispatchMode):
         self.trace.touched |= {keys[tensor] for tensor in tensors if tensor in keys}
         name = base_name(func)
         rule = find_rule(name, torch.Tag.pointwise in func.tags)
+        if name == "matmul" and not is_head_product(tensors, labels):
+            rule = None  # other products are followed as those that they are composed of
         labelled = any(labels.of(tensor).factors for tensor in tensors)
         if rule is None and labelled:
             return self._take_apart(name, func, args, kwargs)
@@ -64,11 +66,8 @@ class ChannelTracer(TorchDispatchMode):
 
     def _take_apart(self, name: str, func: Any, args: tuple, kwargs: dict) -> Any:
         """Run the operations that an operation without a rule is composed of."""
-        result = NotImplemented
-        if name not in REASONS:
-            with self:
-                result = func.decompose(*args, **kwargs)
+        with self:
+            result = func.decompose(*args, **kwargs)
         if result is NotImplemented:
-            reason = REASONS.get(name, "is not among those that can be followed")
-            raise Unmatchable(f"{name}, which {reason}")
+            raise Unmatchable(f"{name}, which is not among those that can be followed")
         return result

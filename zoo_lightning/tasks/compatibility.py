@@ -18,7 +18,7 @@ OF_IMAGES = ("mean", "std")
 SHAPING = ("task", *FROM_DATA, "head", "heatmap_stride", "stride", "head_width")
 """Task options that determine the network's shape."""
 
-SHAPING_BACKBONE = ("architecture", "mode", "align", "gating", "output", "in_chans")
+SHAPING_BACKBONE = ("architecture", "mode", "align", "gating", "output", "in_chans", "image_size")
 """Backbone options that determine the network's shape."""
 
 

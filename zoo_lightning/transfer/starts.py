@@ -350,6 +350,7 @@ def informed_start(
     samples: int = SAMPLES,
     output: Output = "pooled",
     in_chans: int = 3,
+    image_size: int | None = None,
 ) -> list[float]:
     """Find ``gate_init`` of a :class:`~zoo_lightning.models.backbone.ZooBackbone` from data.
 
@@ -362,6 +363,7 @@ def informed_start(
         output: features that the backbone returns: ``pooled``, ``map`` or ``stages``; maps and
             stages are pooled for scoring.
         in_chans: number of channels of the images.
+        image_size: the backbone's argument; ``None`` for the network's own size.
 
     Returns:
         Gate in (0, 1) of each source, in their order.
@@ -373,6 +375,6 @@ def informed_start(
         DataError: the data cannot be read.
         SourceError: a source cannot be read or does not fit.
     """
-    recipe = Architecture(architecture, output, in_chans)
+    recipe = Architecture(architecture, output, in_chans, image_size=image_size)
     data.setup("fit")
     return find_start(recipe, parse_sources(sources), data, how, samples).gate_init

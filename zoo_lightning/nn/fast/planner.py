@@ -49,6 +49,7 @@ class Request(NamedTuple):
         device: type of the device, such as ``cpu`` or ``cuda``.
         dtype: type of the computation; under autocast its type.
         channels_last: whether the input is channels last in memory.
+        blocks: blocks of the alignment in each group: 1, or those of an attention's heads.
     """
 
     batch: int
@@ -65,6 +66,7 @@ class Request(NamedTuple):
     device: str
     dtype: torch.dtype
     channels_last: bool
+    blocks: int = 1
 
 
 def request(
@@ -98,6 +100,7 @@ def request(
         device=kind,
         dtype=dtype,
         channels_last=is_channels_last(x),
+        blocks=1 if kernels.alignment is None else kernels.alignment.shape[1] // geometry.groups,
     )
 
 
@@ -166,10 +169,10 @@ def costs(asked: Request) -> dict[str, float]:
     m, groups = asked.sources, asked.geometry.groups
     align = 0.0
     if asked.aligned:
-        block = asked.out_channels // groups
+        block = asked.out_channels // (groups * asked.blocks)
         align = n.passes * (m * n.kernel_size * block * rates.product + rates.call)
     found: dict[str, float] = {}
-    if asked.aligned and groups == 1:
+    if asked.aligned and groups == asked.blocks == 1:
         found["aligned_outputs"] = _aligned_outputs_cost(asked, rates, n)
     if asked.shared:
         # Making the kernel reads all sources, and writes all their gradients, whatever the batch.

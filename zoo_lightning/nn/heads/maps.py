@@ -77,8 +77,9 @@ class Deconvolutions(nn.Sequential):
 class MapHead(nn.Module):
     """Head that maps a network's stages, or its last feature map, to maps of scores.
 
-    Stages at least as coarse as ``stride`` are fused; a single map is upsampled by transposed
-    convolutions.
+    Stages at least as coarse as ``stride`` are fused. A single map is upsampled by transposed
+    convolutions, and so are the fused maps of a network whose stages all have one size, such as a
+    ViT (as in ViTPose, Xu et al., NeurIPS 2022, section 3.1).
 
     Args:
         channels: number of channels of each feature map.
@@ -106,12 +107,15 @@ class MapHead(nn.Module):
         if len(self.used) < len(reductions) and reductions[self.used[0]] > stride:
             self.used.insert(0, self.used[0] - 1)
         joined = [channels[i] for i in self.used]
+        doublings = max(round(math.log2(reductions[self.used[0]] / stride)), 0)
         self.join: nn.Module
+        self.upsample: nn.Module | None = None
         if len(joined) > 1:
             width = width or min(sum(joined), 256)
             self.join = Fusion(joined, width)
+            if doublings and len(set(reductions)) == 1:
+                self.upsample = Deconvolutions(width, width, doublings)
         else:
-            doublings = max(round(math.log2(reductions[self.used[0]] / stride)), 0)
             width = (width or 256) if doublings else joined[0]
             self.join = Deconvolutions(joined[0], width, doublings)
         self.final = nn.Conv2d(width, num_maps, 1)
@@ -128,5 +132,7 @@ class MapHead(nn.Module):
             maps = [features[i] for i in self.used]
             features = maps if isinstance(self.join, Fusion) else maps[0]
         joined = self.join(features)
+        if self.upsample is not None:
+            joined = self.upsample(joined)
         with autocast_off(joined.device):
             return self.final(joined.to(self.final.weight.dtype))
