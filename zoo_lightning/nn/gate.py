@@ -34,7 +34,7 @@ def batch_average(gates: Tensor) -> Tensor:
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return gates.mean(dim=0)
-    share = torch.cat([gates.sum(dim=0), gates.new_tensor([float(len(gates))])])
+    share = torch.cat([gates.sum(dim=0), gates.new_full((1,), float(len(gates)))])
     joint = all_reduce(share)
     return joint[:-1] / joint[-1].detach()
 
