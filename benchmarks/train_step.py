@@ -210,6 +210,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=112, help="side of the images in pixels")
     parser.add_argument("--sources", type=int, default=5)
     parser.add_argument("--plan", default="auto", help="auto, benchmark or a way's name")
+    parser.add_argument("--fused", action="store_true", help="with PyTorch's fused SGD")
     parser.add_argument("--turns", type=int, default=5, help="timed steps of each variant")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
@@ -227,7 +228,12 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
     setting = SpeedSetting(
-        options.architecture, options.batch, options.size, options.sources, options.plan
+        options.architecture,
+        options.batch,
+        options.size,
+        options.sources,
+        options.plan,
+        fused=options.fused,
     )
     if options.sweep:
         sweep(setting, options.turns, options.threads, options.out)
