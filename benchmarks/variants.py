@@ -8,7 +8,7 @@ faster on contiguous ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,9 @@ from zoo_lightning.nn import AggregatedLayer
 from zoo_lightning.nn.aggregated import update_gate_emas
 
 VARIANTS = ("plain", "reference_full", "reference_lite", "full", "lite", "folded")
+FUSED = ("plain_fused", "full_fused", "lite_fused")
+"""The same with PyTorch's fused SGD."""
+
 CLASSES = 10
 
 
@@ -55,12 +58,14 @@ class Variant:
     """Network with images, labels and an optimizer.
 
     Args:
-        name: one of ``VARIANTS``.
+        name: one of ``VARIANTS`` or ``FUSED``.
         setting: architecture, sources and images.
     """
 
     def __init__(self, name: str, setting: SpeedSetting) -> None:
         torch.manual_seed(0)
+        if name in FUSED:
+            name, setting = name.removesuffix("_fused"), replace(setting, fused=True)
         self.name = name
         backbone = _backbone(name, setting)
         features = backbone.num_features

@@ -195,7 +195,7 @@ class BaseTask(pl.LightningModule):
         """Create the optimiser and its learning-rate schedule, stepped once per optimiser step."""
         options = self.hparams
         own = self.optimizer_options(options["optimizer"])
-        precision = getattr(self.trainer, "precision_plugin", None)
+        precision = getattr(self._attached(), "precision_plugin", None)
         scaled = getattr(precision, "scaler", None) is not None
         fused = choose_fused(options["fused"], options["optimizer"], self.device.type, scaled)
         if fused is not None:
