@@ -27,7 +27,7 @@ LAYERS: tuple[Layer, ...] = (
 
 QUICK: tuple[Layer, ...] = ((16, 32, 1, 1, 8, 1), (16, 16, 3, 1, 8, 1), (16, 16, 3, 1, 8, 16))
 
-PRIOR = 0.01
+PRIOR = 1e-4
 """Weight of the present rates against the measurements; it decides where these say nothing."""
 
 LEAST = 0.02
@@ -109,7 +109,7 @@ def fit_rates(measured: Measured, present: Rates) -> Rates:
         rows += [[share[way] / spent for share in shares] for way, spent in timed.items()]
     matrix = np.array(rows).reshape(-1, len(present))
     factors = np.ones(len(present))
-    for _ in range(500):
+    for _ in range(5000):
         for k, column in enumerate(matrix.T):
             rest = 1 - matrix @ factors + column * factors[k]
             best = (column @ rest + PRIOR * len(matrix)) / (column @ column + PRIOR * len(matrix))
