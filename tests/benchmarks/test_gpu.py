@@ -70,7 +70,9 @@ def test_rates_that_explain_the_measurements_are_found():
     measured = [(asked, costs(asked, true)) for asked in requests()]
     found = fit_rates(measured, RATES["cuda"])
     for name, expected in true._asdict().items():
-        assert getattr(found, name) == pytest.approx(expected, rel=0.25), name
+        # Depthwise kernels are so few that their reordering hardly shows: the present rate counts.
+        rel = 0.05 if name != "reorder" else 0.7
+        assert getattr(found, name) == pytest.approx(expected, rel=rel), name
     assert lost_time(measured, true) == pytest.approx(0)
     assert lost_time(measured, found) < 0.01
     assert lost_time(measured, RATES["cuda"]) >= lost_time(measured, found)

@@ -150,7 +150,7 @@ class FiniteNumbers(Callback):
 def _are_finite(losses: list[Tensor], gradients: list[Tensor]) -> tuple[bool, bool]:
     """Whether losses, and losses and gradients, are finite in all processes.
 
-    All of it is one number on the device, for which the host waits once a step.
+    Both answers are read from the device at once, so that the host waits for it once a step.
     """
     wrong_losses = torch.stack([~loss.float().isfinite().all() for loss in losses]).any()
     # A sum of squares is many times faster than a maximum is on CPUs.

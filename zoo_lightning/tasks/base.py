@@ -81,7 +81,7 @@ class BaseTask(pl.LightningModule):
         compile: whether training runs the backbone through ``torch.compile``; evaluation does not.
         checkpoint_activations: whether to compute the activations of each of the backbone's stages
             again in the backward pass instead of storing them, as its
-            ``set_grad_checkpointing`` does: less memory, about a third more time.
+            ``set_grad_checkpointing`` does: less memory, one more forward pass.
         fused: whether the optimiser updates all weights in one fused operation; ``None`` does so on
             GPUs, where the optimiser has one and no gradients are scaled, as in ``16-mixed``.
 
