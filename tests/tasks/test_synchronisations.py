@@ -55,6 +55,9 @@ class Calls(TorchFunctionMode):
 class OneStep(pl.Callback):
     """Counts in one batch, which is one step, or one rollout with its steps."""
 
+    on_host = 0
+    """Reads of numbers that a test knows to lie on the host."""
+
     def __init__(self, number=3):
         self.number = number
 
@@ -65,7 +68,8 @@ class OneStep(pl.Callback):
             self.calls.__enter__()
             self.recorded.__enter__()
 
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):  # noqa: D102
+    def end(self, trainer, batch_idx):
+        """After all callbacks."""
         if batch_idx == self.number:
             self.recorded.__exit__(None, None, None)
             self.calls.__exit__(None, None, None)
@@ -99,6 +103,8 @@ def counted(task, data, *callbacks, **options):
         enable_model_summary=False, num_sanity_val_steps=0,
         callbacks=[step, FiniteNumbers(), *callbacks], **options,
     )  # fmt: skip
+    # Lightning calls the task's own hook last.
+    task.on_train_batch_end = lambda outputs, batch, batch_idx: step.end(trainer, batch_idx)
     trainer.fit(task, data)
     return step
 
@@ -109,7 +115,7 @@ def images(class_root, **options):
 
 def check(step, steps=1):
     assert step.steps == steps
-    assert sum(step.operations.values()) <= ALLOWED * steps
+    assert sum(step.operations.values()) - step.on_host <= ALLOWED * steps
     # An optimiser of many weights calls `item` for each; its counts are on the host.
     step.calls.seen.pop("item", None)
     assert sum(step.calls.seen.values()) <= ALLOWED * steps, step.calls.seen
@@ -143,6 +149,9 @@ def test_a_step_with_mixed_images_and_averaged_weights_waits_at_most_twice(class
     step = counted(
         task, images(class_root), AveragedWeights(norm_images=4), val_check_interval=5, **options
     )
+    # The average asks twice for its number of updates, which stays on the host.
+    assert step.calls.seen.pop("__bool__") == 2
+    step.on_host = 2
     check(step)
 
 

@@ -88,6 +88,8 @@ class AveragedWeights(WeightAveraging):
         decay = max(1 - SHARE / updates, 0.0)
         assert self._average_model is not None, "WeightAveraging.setup creates it"
         self._average_model.multi_avg_fn = get_ema_multi_avg_fn(decay)
+        # Its number of updates is asked for twice a step, for which the host would wait for a GPU.
+        self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
     @override
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
