@@ -4,8 +4,12 @@ import copy
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import nn
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from zoo_lightning.models.backbone import ZooBackbone
+from zoo_lightning.nn import ZooConv2d
 
 SOURCES = ["random:1", "random:2"]
 
@@ -41,6 +45,22 @@ def check(architecture, mode, size, backend, **options):
 )
 def test_a_training_step_of_a_small_backbone_has_no_graph_break(architecture, mode, size):
     check(architecture, mode, size, "aot_eager")
+
+
+def test_a_layer_that_averages_over_processes_has_no_graph_break():
+    dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    try:
+        conv = nn.Conv2d(4, 4, 3)
+        layer = ZooConv2d(conv, torch.randn(2, *conv.weight.shape), None, mode="lite")
+        x = torch.randn(2, 4, 5, 5)
+        expected = layer(x)
+        torch.compiler.reset()
+        found = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)
+        found.sum().backward()
+        torch.testing.assert_close(found, expected)
+        assert layer.gate.expand.bias.grad is not None
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.slow
