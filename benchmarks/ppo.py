@@ -65,7 +65,13 @@ class TakeTurns(pl.Callback):
 
 
 def our_turns(
-    kind: str, game: str, steps: int, turns: int, folder: str, precision: str = "32-true"
+    kind: str,
+    game: str,
+    steps: int,
+    turns: int,
+    folder: str,
+    precision: str = "32-true",
+    accelerator: str = "cpu",
 ) -> Turn:
     """A training of this package, set up as on the command line."""
     data = AtariData(game, total_steps=turns * ENVS * steps, num_envs=ENVS, num_steps=steps)
@@ -78,7 +84,7 @@ def our_turns(
     )
     taking_turns = TakeTurns()
     trainer = pl.Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
         precision=precision,
         max_epochs=1,
         limit_val_batches=0,

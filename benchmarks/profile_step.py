@@ -9,6 +9,7 @@ the part of their forward operation (autograd gives both one number).
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ import torch
 from torch.autograd.profiler import record_function
 
 from benchmarks.variants import SpeedSetting, Variant
-from zoo_lightning.nn import aggregated, aggregation
+from zoo_lightning.nn import aggregated
 from zoo_lightning.nn.fast.planner import plan
 from zoo_lightning.nn.fast.ways import WAYS
 
@@ -32,6 +33,9 @@ PARTS = {
     "optimiser": "optimiser",
     "rest": "norm layers, activations and the rest",
 }
+KERNELS = importlib.import_module("zoo_lightning.nn.reference")
+"""The module, whose name in its package is a function's."""
+
 MIXING = ("aten::mm", "aten::addcmul_")
 """Operations that mix kernels or inputs in an aggregated layer's functions; others convolve."""
 
@@ -54,7 +58,7 @@ def profile(variant: Variant, steps: int = 3) -> dict[str, float]:
             (layer, "gates", "gates", layer.gates),
             (layer, "_mix", "alignment", layer._mix),
             (layer, "_compute", "convolution", layer._compute),
-            (aggregation, "align", "alignment", aggregation.align),
+            (KERNELS, "align", "alignment", KERNELS.align),
         ]
         for owner, name, part, function in patches:
             stack.enter_context(patch.object(owner, name, labelled(part, function)))

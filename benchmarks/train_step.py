@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from benchmarks.memory import peak_memory
-from benchmarks.variants import VARIANTS, SpeedSetting, Variant
+from benchmarks.variants import FUSED, VARIANTS, SpeedSetting, Variant
 from zoo_lightning.plotting.figures import new_figure, save_figure
 
 Seconds = dict[str, list[float]]
@@ -106,6 +106,11 @@ def ratios(medians: dict[str, dict[str, float]]) -> dict[str, float]:
         for kind, name in [("train", "full"), ("train", "lite"), ("eval", "full"),
                            ("eval", "lite"), ("eval", "folded")]
     }  # fmt: skip
+    slower |= {
+        f"train.{mode}_fused_vs_plain{base}": ("train", f"{mode}_fused", f"plain{base}")
+        for mode in ("full", "lite")
+        for base in ("", "_fused")
+    }
     used = {
         "memory.full_vs_reference": ("memory", "full", "reference_full"),
         "memory.lite_vs_reference": ("memory", "lite", "reference_lite"),
@@ -212,7 +217,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--plan", default="auto", help="auto, benchmark or a way's name")
     parser.add_argument("--turns", type=int, default=5, help="timed steps of each variant")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument(
+        "--variants", nargs="+", choices=(*VARIANTS, *FUSED), default=list(VARIANTS)
+    )
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
     parser.add_argument("--json", type=Path, help="file to write all figures to")
     parser.add_argument("--sweep", action="store_true", help="measure a series of settings")

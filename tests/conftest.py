@@ -105,14 +105,17 @@ def _refuse_other_environments(event: str, arguments: tuple) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path_factory, monkeypatch):
+def _alone(request, tmp_path_factory, monkeypatch):
     """Caches and Weights & Biases kept away from the user's own; a fixed seed."""
     home = tmp_path_factory.getbasetemp() / "home"
     monkeypatch.setenv("TORCH_HOME", str(home / "torch"))
     monkeypatch.setenv("HF_HOME", str(home / "hf"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    if request.node.get_closest_marker("gpu") is None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    elif not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
     monkeypatch.setenv("MPLBACKEND", "agg")
     torch.manual_seed(0)
 

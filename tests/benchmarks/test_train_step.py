@@ -13,9 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.memory import measure_here  # noqa: E402
+from benchmarks.profile_step import PARTS, multiplications, profile  # noqa: E402
 from benchmarks.reference import ReferenceConv2d, reference_network  # noqa: E402
 from benchmarks.train_step import ratios, settings, write  # noqa: E402
-from benchmarks.variants import SpeedSetting  # noqa: E402
+from benchmarks.variants import SpeedSetting, Variant  # noqa: E402
 from zoo_lightning.models.backbone import ZooBackbone  # noqa: E402
 from zoo_lightning.nn import ZooConv2d  # noqa: E402
 
@@ -77,6 +78,25 @@ def test_the_command_writes_all_ratios(tmp_path):
     result = json.loads(file.read_text())
     assert all(result[key] > 0 for key in KEYS)
     assert all(key in done.stdout for key in KEYS)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_fused_optimiser_takes_the_same_step():
+    usual, fused = Variant("lite", TINY), Variant("lite_fused", TINY)
+    assert fused.optimizer.defaults["fused"]
+    for variant in (usual, fused):
+        variant.train_step()
+    for left, right in zip(usual.network.parameters(), fused.network.parameters(), strict=True):
+        torch.testing.assert_close(left, right)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_profile_finds_every_part_of_a_step():
+    variant = Variant("full", TINY)
+    spent = profile(variant, steps=1)
+    assert set(spent) == set(PARTS)
+    assert all(spent[part] > 0 for part in ("gates", "convolution", "optimiser", "rest"))
+    assert multiplications(variant)["plain"] > 0
 
 
 def test_ratios_above_one_mean_faster_than_the_reference_and_slower_than_plain():

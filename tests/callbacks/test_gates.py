@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from zoo_lightning.callbacks.gates import GateEMA
@@ -201,7 +202,11 @@ def test_a_momentum_outside_its_range_is_refused(momentum):
 def train_share(folder: Path, mode: str, world_size: int) -> None:
     """Train a few steps on eight faces a step over all processes; rank 0 saves what it got."""
     task = make_task(mode, lr=0.05)
-    options = {"devices": world_size, "strategy": "ddp"} if world_size > 1 else {}
+    options = {}
+    if world_size > 1:
+        # Every step computes with the same parameters, which is all that a static graph asks for.
+        strategy = DDPStrategy(static_graph=mode == "full", gradient_as_bucket_view=mode == "full")
+        options = {"devices": world_size, "strategy": strategy}
     trainer = make_trainer(folder, max_steps=5, gradient_clip_val=100.0, **options)
     trainer.fit(task, datamodule=make_data(8 // world_size))
     if trainer.is_global_zero:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from typing_extensions import override
 from zoo_lightning.callbacks.trainer_access import data_module
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.nn.norm_statistics import estimate_norms, interleaved
+from zoo_lightning.nn.random_numbers import private_random_numbers
 from zoo_lightning.transfer.ranking import training_batches
 
 SHARE = 4.0
@@ -88,6 +88,8 @@ class AveragedWeights(WeightAveraging):
         decay = max(1 - SHARE / updates, 0.0)
         assert self._average_model is not None, "WeightAveraging.setup creates it"
         self._average_model.multi_avg_fn = get_ema_multi_avg_fn(decay)
+        # Its number of updates is asked for twice a step, for which the host would wait for a GPU.
+        self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
     @override
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -96,7 +98,7 @@ class AveragedWeights(WeightAveraging):
             return
         if _has_norms(pl_module):
             # Loaders draw from the training's random numbers, too.
-            with torch.random.fork_rng(devices=[]):
+            with private_random_numbers():
                 images = [each.to(pl_module.device) for each in self._training_images(trainer)]
                 estimate_norms(pl_module, _normalized(trainer, images))
 

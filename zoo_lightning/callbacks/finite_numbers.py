@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
-from zoo_lightning.callbacks.trainer_access import data_module
+from zoo_lightning.callbacks.trainer_access import data_module, sum_over_processes
 from zoo_lightning.errors import NumbersError
 from zoo_lightning.models.initialization import check_choice
 from zoo_lightning.nn import AggregatedLayer
@@ -99,11 +99,7 @@ class FiniteNumbers(Callback):
         if pl_module.automatic_optimization:  # otherwise a batch has many steps
             self._batches = []
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        loss_fine = bool(torch.stack([loss.float().isfinite().all() for loss in losses]).all())
-        fine = loss_fine and _all_finite(gradients)
-        if trainer.world_size > 1:  # all ranks must do the same
-            fine = trainer.strategy.reduce_boolean_decision(fine)
-            loss_fine = trainer.strategy.reduce_boolean_decision(loss_fine)
+        loss_fine, fine = _are_finite(losses, gradients)
         if fine:
             self._overflows = 0
             return
@@ -151,15 +147,26 @@ class FiniteNumbers(Callback):
         self.skipped = state_dict["skipped"]
 
 
-def _all_finite(tensors: list[Tensor]) -> bool:
-    """Whether all tensors are finite, mostly by a single read from the device."""
-    if not tensors:
-        return True
+def _are_finite(losses: list[Tensor], gradients: list[Tensor]) -> tuple[bool, bool]:
+    """Whether losses, and losses and gradients, are finite in all processes.
+
+    Both answers are read from the device at once, so that the host waits for it once a step.
+    """
+    wrong_losses = torch.stack([~loss.float().isfinite().all() for loss in losses]).any()
     # A sum of squares is many times faster than a maximum is on CPUs.
-    if bool(get_total_norm(tensors).isfinite()):
-        return True
-    # Squares of large numbers overflow where the numbers do not.
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+    norm = get_total_norm(gradients) if gradients else torch.zeros_like(losses[0])
+    loss_fine, fine = _nowhere(wrong_losses, ~norm.isfinite())
+    if loss_fine and not fine:
+        # Squares of large numbers overflow where the numbers do not.
+        wrong = torch.stack([~gradient.isfinite().all() for gradient in gradients]).any()
+        _, fine = _nowhere(wrong_losses, wrong)
+    return loss_fine, loss_fine and fine
+
+
+def _nowhere(*wrong: Tensor) -> list[bool]:
+    """Whether scalars of bool are false in all processes, by one message and one read."""
+    counts = sum_over_processes(torch.stack(wrong).float())
+    return [count == 0 for count in counts.tolist()]
 
 
 def describe(losses: list[Tensor], batches: list[Any], pl_module: pl.LightningModule) -> str:

@@ -10,10 +10,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
+from zoo_lightning.callbacks.trainer_access import sum_over_processes
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiments.strategies import check_strategy
 from zoo_lightning.models.backbone import ZooBackbone
 from zoo_lightning.nn import AggregatedLayer
+from zoo_lightning.nn.aggregated import update_gate_emas
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -61,15 +63,11 @@ class GateEMA(Callback):
         if not layers:
             return
         # One message for all layers: sums and counts side by side.
-        zeros = [torch.zeros_like(layer.gate_ema) for layer in layers]
-        sums = [z if x.gate_sum is None else x.gate_sum for x, z in zip(layers, zeros, strict=True)]
-        counts = torch.stack([sums[0].new_zeros(()) + layer.gate_count for layer in layers])
-        joint: Any = trainer.strategy.reduce(torch.cat([*sums, counts]), reduce_op="sum")
-        totals = joint[: -len(layers)].split([len(z) for z in zeros])
-        for layer, total, count in zip(layers, totals, joint[-len(layers) :], strict=True):
-            if count > 0:
-                layer.update_gate_ema(total / count, self.momentum)
-            layer.gate_sum, layer.gate_count = None, 0
+        sums, counts = zip(*(layer.take_gate_sum() for layer in layers), strict=True)
+        joint = sum_over_processes(torch.cat([*sums, torch.stack(counts)]))
+        totals = joint[: -len(layers)].split([len(each) for each in sums])
+        pairs = list(zip(totals, joint[-len(layers) :].unbind(), strict=True))
+        update_gate_emas(layers, pairs, self.momentum)
 
 
 class GateLog(Callback):

@@ -13,6 +13,7 @@ from typing_extensions import override
 from zoo_lightning.callbacks.trainer_access import data_module
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.nn.norm_statistics import estimate_norms, interleaved
+from zoo_lightning.nn.random_numbers import private_random_numbers
 from zoo_lightning.transfer.ranking import training_batches
 
 
@@ -52,7 +53,7 @@ class NormRecalibration(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step == 0:
             # The training's own random numbers do not change.
-            with torch.random.fork_rng(devices=[]):
+            with private_random_numbers():
                 estimate_norms(pl_module, self._images(trainer, pl_module.device))
 
     def _images(self, trainer: pl.Trainer, device: torch.device) -> Iterator[Tensor]:

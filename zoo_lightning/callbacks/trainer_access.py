@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch.distributed as dist
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -44,3 +45,14 @@ def gathered(part: T) -> list[T]:
     parts: list[T] = [part] * dist.get_world_size()
     dist.all_gather_object(parts, part)
     return parts
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """Sum a tensor over all processes of a run, in place; all of them must call this.
+
+    One message, for which the host does not wait, unlike that of a strategy's ``reduce``, which
+    meets the other processes at a barrier first.
+    """
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor

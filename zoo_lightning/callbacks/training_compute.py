@@ -130,11 +130,13 @@ class TrainingCompute(Callback):
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether ``torch.compile`` was applied to a module or a submodule.
+    """Whether ``torch.compile`` was applied to a module or a submodule, or a task does so.
 
     torch has no public attribute for this; if its private ones change, multiply-adds of compiled
     models are counted as 0.
     """
+    if getattr(module, "compiled_backbone", None) is not None:
+        return True
     return any(
         getattr(each, "_compiled_call_impl", None) is not None or hasattr(each, "_orig_mod")
         for each in module.modules()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from zoo_lightning.data.augmentation import NO_AUGMENTATION, Augmentation
@@ -236,6 +237,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.std = tuple(std)
         self.value_range = parse_value_range(value_range)
         """Values of black and white in images with more than 8 bits; ``None`` if there are none."""
+        self._on_device: dict[Any, tuple[Tensor, Tensor]] = {}
 
     def facts(self) -> dict[str, Any]:
         """Facts needed to preprocess images for a network that was trained on these data.
@@ -387,7 +389,17 @@ class ImageDataModule(pl.LightningDataModule):
             return batch
         images = batch["image"]
         if images.dtype == torch.uint8:
-            mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
-            std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
+            mean, std = self._normalisation_on(images.device)
             batch = {**batch, "image": (images.float() / 255 - mean) / std}
         return batch
+
+    def _normalisation_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation ``(3, 1, 1)``, copied to a device once for all batches."""
+        key = (device, self.mean, self.std)
+        if key not in self._on_device:
+            mean, std = (
+                torch.tensor(numbers, device=device).view(-1, 1, 1)
+                for numbers in (self.mean, self.std)
+            )
+            self._on_device = {key: (mean, std)}
+        return self._on_device[key]

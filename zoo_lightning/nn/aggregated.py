@@ -189,7 +189,8 @@ class AggregatedLayer(nn.Module):
         gates = self.gate(self.pool(x))
         # Only training steps count: acting and recalibration run without gradients.
         if self.training and torch.is_grad_enabled():
-            seen, count = gates.detach().sum(dim=0), gates.new_tensor(float(len(gates)))
+            # Filled on the device: a number copied to it would make the host wait.
+            seen, count = gates.detach().sum(dim=0), gates.new_full((), float(len(gates)))
             if self.gate_sum is None:
                 self.gate_sum, self.gate_count = seen, count
             else:
@@ -212,11 +213,18 @@ class AggregatedLayer(nn.Module):
             average: batch-average gates ``ā`` of one step over all processes, ``(m,)``.
             momentum: weight ``μ`` of the new average, in (0, 1].
         """
-        if self.gate_updates == 0:
-            self.gate_ema.copy_(average)
-        else:
-            self.gate_ema.lerp_(average.to(self.gate_ema.dtype), momentum)
-        self.gate_updates += 1
+        update_gate_emas([self], [(average, average.new_ones(()))], momentum)
+
+    def take_gate_sum(self) -> tuple[Tensor, Tensor]:
+        """Sum ``(m,)`` and number ``()`` of the gates since the last call; both are 0 if none were.
+
+        They stay on the layer's device.
+        """
+        total, count = self.gate_sum, self.gate_count
+        self.gate_sum, self.gate_count = None, 0
+        if total is None or not isinstance(count, Tensor):
+            return torch.zeros_like(self.gate_ema), self.gate_ema.new_zeros(())
+        return total, count
 
     def source_kernels(self) -> SourceKernels:
         """Sources' kernels, biases and alignment; in evaluation already aligned, and cached.
@@ -348,3 +356,37 @@ def sample_count(x: Tensor, samples: SampleCount | None, windowed: bool) -> int:
     if not windowed:
         samples.value = len(x)
     return samples.value or len(x)
+
+
+@torch.no_grad()
+def update_gate_emas(
+    layers: Sequence[AggregatedLayer], sums: Sequence[tuple[Tensor, Tensor]], momentum: float
+) -> None:
+    """Update ``gate_ema`` of all layers, see :meth:`AggregatedLayer.update_gate_ema`.
+
+    Nothing is read from the device, so the host need not wait for it; layers with as many sources
+    share each operation.
+
+    Args:
+        layers: layers to update.
+        sums: sum ``(m,)`` and number ``()`` of each layer's gates in one step over all processes; a
+            layer whose number is 0 is left as it is.
+        momentum: weight ``μ`` of the new averages, in (0, 1].
+    """
+    alike: dict[tuple[int, torch.dtype], list[int]] = {}
+    for place, layer in enumerate(layers):
+        alike.setdefault((layer.num_sources, layer.gate_ema.dtype), []).append(place)
+    for places in alike.values():
+        emas = [layers[place].gate_ema for place in places]
+        updates = [layers[place].gate_updates for place in places]
+        counts = torch.stack([sums[place][1] for place in places])
+        totals = torch.stack([sums[place][0] for place in places])
+        averages = (totals / counts.clamp(min=1)[:, None]).to(emas[0].dtype)
+        # Layer by layer in one call: rounded as if each were alone, whatever the others are.
+        followed = torch.stack(torch._foreach_lerp(emas, averages.unbind(), momentum))
+        first = torch.stack(updates) == 0
+        updated = torch.where(first[:, None], averages, followed)
+        used = counts > 0
+        kept = torch.where(used[:, None], updated, torch.stack(emas))
+        torch._foreach_copy_(emas, kept.unbind())
+        torch._foreach_add_(updates, used.to(updates[0].dtype).unbind())

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,9 +33,28 @@ def batch_average(gates: Tensor) -> Tensor:
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return gates.mean(dim=0)
-    share = torch.cat([gates.sum(dim=0), gates.new_tensor([float(len(gates))])])
-    joint = all_reduce(share)
+    share = torch.cat([gates.sum(dim=0), gates.new_full((1,), float(len(gates)))])
+    joint: Any = _SumOverProcesses.apply(share)
     return joint[:-1] / joint[-1].detach()
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum over all processes, forward and of the gradients; compilers can trace it."""
+
+    @staticmethod
+    def forward(ctx: Any, share: Tensor) -> Tensor:
+        return _summed(share)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _summed(grad)
+
+
+def _summed(share: Tensor) -> Tensor:
+    total = share.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
 
 
 class Gate(nn.Module):

@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from zoo_lightning.nn.random_numbers import private_random_numbers
+
 
 @dataclass
 class Count:
@@ -56,7 +58,7 @@ def step_multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
         Number of multiply-adds.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with private_random_numbers(), torch.enable_grad():
         trained = copy.deepcopy(network).to(device).train()
         images = torch.rand(*shape, device=device)
         if any(getattr(each, "plan", None) == "benchmark" for each in trained.modules()):

@@ -44,7 +44,7 @@ def normalise(advantages: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
 
 def moments(advantages: Tensor) -> Tensor:
     """Compute number, sum and sum of squares of advantages ``(B,)``, to be summed over ranks."""
-    count = advantages.new_tensor(float(len(advantages)))
+    count = advantages.new_full((), float(len(advantages)))
     return torch.stack([count, advantages.sum(), advantages.square().sum()])
 
 

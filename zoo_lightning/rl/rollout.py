@@ -70,6 +70,16 @@ class Rollout:
         self.values, self.rewards = numbers(), numbers()
         self.ended, self.chosen = numbers(torch.bool), numbers(torch.bool)
         self.advantages, self.returns = numbers(), numbers()
+        # What environments return stays on the host until all steps are taken: a copy a step of
+        # each would make the host wait for the device.
+        self._on_host = {
+            name: torch.zeros_like(getattr(self, name), device="cpu")
+            for name in ("actions", "rewards", "ended", "chosen")
+        }
+        self._frames: Tensor | None = None
+        if torch.device(device).type == "cuda":
+            # Pinned memory is copied while the host goes on.
+            self._frames = torch.empty((num_envs, *shape), dtype=torch.uint8, pin_memory=True)
 
     def observe(self, t: int, observations: np.ndarray) -> Tensor:
         """Store the observations before step ``t``.
@@ -82,32 +92,38 @@ class Rollout:
             The observations ``(N, C, H, W)`` as a view of the buffer, in channels-last memory.
         """
         view = self._pixels[t].permute(0, 3, 1, 2)
-        return view.copy_(torch.from_numpy(observations))
+        frames = torch.from_numpy(observations)
+        if self._frames is not None:
+            # Free again: the previous step's actions were read after its copy had ended.
+            frames = self._frames.copy_(frames)
+        return view.copy_(frames, non_blocking=True)
 
-    def record(
-        self,
-        t: int,
-        actions: Tensor,
-        log_probs: Tensor,
-        values: Tensor,
-        rewards: Tensor,
-        step: Step,
-    ) -> None:
-        """Store the actions of step ``t`` and their results.
+    def record(self, t: int, actions: Tensor, rewards: Tensor, step: Step) -> None:
+        """Store, on the host, the actions of step ``t`` and their results.
 
         Args:
             t: number of the step in the rollout.
             actions: ``(N,)``, actions taken.
-            log_probs: ``(N,)``, log-probabilities of the actions.
-            values: ``(N,)``, values of the observations before the step.
             rewards: ``(N,)``, rewards, including the discounted value of the last state where a
                 game was truncated.
             step: result of the environments' step.
         """
-        self.actions[t], self.log_probs[t], self.values[t] = actions, log_probs, values
-        self.rewards[t] = rewards
-        self.ended[t] = torch.from_numpy(step.ended)
-        self.chosen[t] = torch.from_numpy(step.chosen)
+        self._on_host["actions"][t], self._on_host["rewards"][t] = actions, rewards
+        self._on_host["ended"][t] = torch.from_numpy(step.ended)
+        self._on_host["chosen"][t] = torch.from_numpy(step.chosen)
+
+    def complete(self, logits: Tensor, values: Tensor) -> None:
+        """Bring what was recorded to the network's device, once all steps are taken.
+
+        Args:
+            logits: ``(T, N, A)``, logits that the actions were sampled from.
+            values: ``(T, N)``, values of the observations before each step.
+        """
+        for name, recorded in self._on_host.items():
+            getattr(self, name).copy_(recorded)
+        self.values.copy_(values)
+        chosen = evaluate_actions(logits.flatten(0, 1), self.actions.flatten())
+        self.log_probs.copy_(chosen.log_prob.view_as(self.log_probs))
 
     def estimate(self, last_values: Tensor, gamma: float, gae_lambda: float) -> None:
         """Compute advantages and returns once all steps are stored.
@@ -169,19 +185,20 @@ def collect_rollout(
     """
     device = rollout.actions.device
     games: list[Game] = []
+    logits, values = [], []
     for t in range(rollout.steps):
-        logits, values = policy(rollout.observe(t, observations))
-        actions = sample_actions(logits.cpu(), generator)
+        scores, value = policy(rollout.observe(t, observations))
+        logits.append(scores)
+        values.append(value)
+        actions = sample_actions(scores.cpu(), generator)  # the one read of a step
         step = envs.step(actions.numpy())
         observations = step.observations
-        rewards = torch.from_numpy(step.rewards).to(device)
+        rewards = torch.from_numpy(step.rewards)
         if step.last_observations is not None:
-            final_values = policy(as_bytes(step.last_observations, device))[1]
-            truncated = torch.from_numpy(step.truncated).to(device)
+            final_values = policy(as_bytes(step.last_observations, device))[1].cpu()
+            truncated = torch.from_numpy(step.truncated)
             rewards = add_cut_off_value(rewards, truncated, final_values, gamma)
-        actions = actions.to(device)
-        rollout.record(
-            t, actions, evaluate_actions(logits, actions).log_prob, values, rewards, step
-        )
+        rollout.record(t, actions, rewards, step)
         games += step.games
+    rollout.complete(torch.stack(logits), torch.stack(values))
     return observations, policy(as_bytes(observations, device))[1], games

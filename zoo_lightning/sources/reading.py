@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from zoo_lightning.errors import ArchitectureError, SourceError, nearest
+from zoo_lightning.nn.random_numbers import private_random_numbers
 from zoo_lightning.sources.download import fetch
 from zoo_lightning.sources.files import (
     HUB_FILES,
@@ -359,7 +360,7 @@ def _read_address(address: str, architecture: str | None, container: str | None)
 def _read_random(
     seed: str, architecture: str | None, build: Callable[[], nn.Module] | None
 ) -> SourceWeights:
-    """Make the architecture's own initialisation from a seed; the CPU's generator is unchanged."""
+    """Make the architecture's own initialisation from a seed; global generators are unchanged."""
     import timm
 
     if build is None:
@@ -368,8 +369,7 @@ def _read_random(
                 f"random:{seed} needs a timm architecture or a function that builds one."
             )
         build = partial(timm.create_model, architecture, num_classes=0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(seed))
+    with private_random_numbers(int(seed)):
         network = build()
     return SourceWeights(dict(network.state_dict()), f"random:{seed}")
 

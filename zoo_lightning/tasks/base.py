@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import lightning.pytorch as pl
@@ -51,8 +51,10 @@ from zoo_lightning.tasks.compatibility import (
     check_value_range,
     trained_classes,
 )
+from zoo_lightning.tasks.memory import NormStatisticsKept, checkpoint_stages
 from zoo_lightning.tasks.optimisation import (
     Schedule,
+    choose_fused,
     depends_on_length,
     make_scheduler,
     parameter_groups,
@@ -105,9 +107,16 @@ class BaseTask(pl.LightningModule):
             student, or ``plain`` ones without augmentation, whose features are computed once.
         head_init: ``random``, or ``probe`` to solve a linear head on pooled features of the
             training data before the first step, see :mod:`zoo_lightning.transfer.head_start`.
+        compile: whether training runs the backbone through ``torch.compile``; evaluation does not.
+        checkpoint_activations: whether to compute the activations of each of the backbone's stages
+            again in the backward pass instead of storing them, as its
+            ``set_grad_checkpointing`` does: less memory, one more forward pass.
+        fused: whether the optimiser updates all weights in one fused operation; ``None`` does so on
+            GPUs, where the optimiser has one and no gradients are scaled, as in ``16-mixed``.
 
     Raises:
-        ConfigError: an option is outside its range.
+        ConfigError: an option is outside its range, or the backbone or the optimiser lacks what an
+            option asks for.
     """
 
     monitor: ClassVar[str]
@@ -140,6 +149,9 @@ class BaseTask(pl.LightningModule):
         feature_kernels: Kernels = "joint",
         teacher_drop: float = 0.0,
         feature_view: View = "same",
+        compile: bool = False,
+        checkpoint_activations: bool = False,
+        fused: bool | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["backbone"])
@@ -163,6 +175,10 @@ class BaseTask(pl.LightningModule):
         described = {"class_path": type(backbone).__name__, "init_args": backbone.config}
         self.hparams["backbone"] = described
         self.backbone = backbone
+        self.compiled_backbone: Callable[[Tensor], Any] | None = None
+        """The backbone as training runs it, if it is compiled; set at the start of ``fit``."""
+        if checkpoint_activations:
+            checkpoint_stages(backbone, compile)
         self.start_cost: dict[str, float] = {}
         """``seconds`` and ``multiply_adds`` of finding the initial weights, if any were spent."""
         self.experiment = ""
@@ -223,13 +239,19 @@ class BaseTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Create the optimiser and its learning-rate schedule, stepped once per optimiser step."""
         options = self.hparams
+        own = self.optimizer_options(options["optimizer"])
+        precision = getattr(self._attached(), "precision_plugin", None)
+        scaled = getattr(precision, "scaler", None) is not None
+        fused = choose_fused(options["fused"], options["optimizer"], self.device.type, scaled)
+        if fused is not None:
+            own["fused"] = fused
         optimizer = timm.optim.create_optimizer_v2(
             parameter_groups(self.named_parameters(), options),
             opt=options["optimizer"],
             lr=options["lr"],
             weight_decay=0.0,
             momentum=options["momentum"],
-            **self.optimizer_options(options["optimizer"]),
+            **own,
         )
         steps = self.total_steps() if depends_on_length(options) else None
         scheduler = make_scheduler(optimizer, options, steps)
@@ -273,6 +295,9 @@ class BaseTask(pl.LightningModule):
                 "its networks"
             )
         self.backbone.prepare()
+        if self.hparams["compile"]:
+            # Fixed sizes: the planner chooses by them. A smaller last batch compiles once more.
+            self.compiled_backbone = torch.compile(self._backbone_features, dynamic=False)
         self.load_teachers(self.data())
         if self.teacher is not None:
             self.teacher.model.to(self.device)
@@ -456,10 +481,24 @@ class BaseTask(pl.LightningModule):
             return self.ensemble(images)
         # Channels last is the faster layout of convolutions on CPUs and on tensor cores.
         images = images.contiguous(memory_format=torch.channels_last)
-        features = self.backbone(images)
+        compiled = self.compiled_backbone if self.training else None
+        features = self.backbone(images) if compiled is None else compiled(images)
         if self.transfer is not None and self.training:
             self._features = features
         return self.head(features)
+
+    def _backbone_features(self, images: Tensor) -> Any:
+        return self.backbone(images)
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Keep norm statistics as they are while activations are computed again."""
+        if self.hparams["checkpoint_activations"]:
+            self._norms_kept = NormStatisticsKept(self.backbone)
+
+    def on_after_backward(self) -> None:
+        """Let norm statistics follow again."""
+        if self.hparams["checkpoint_activations"]:
+            self._norms_kept.release()
 
     def fold(self) -> nn.Module:
         """Build the ordinary network with its head that computes what ``forward`` computes.

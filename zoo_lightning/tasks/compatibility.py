@@ -15,6 +15,9 @@ FROM_DATA = ("num_points", "num_classes", "num_actions")
 OF_IMAGES = ("mean", "std")
 """Backbone options that the command line sets from the data."""
 
+COSTING = ("compile", "checkpoint_activations", "fused")
+"""Task options that change time and memory only; the result changes by rounding at most."""
+
 SHAPING = ("task", *FROM_DATA, "head", "heatmap_stride", "stride", "head_width")
 """Task options that determine the network's shape."""
 
@@ -37,7 +40,7 @@ def task_differences(
     """
     rows = []
     for key in sorted(set(found) | set(wanted)):
-        if key == "backbone" or not (everything or key in SHAPING):
+        if key in ("backbone", *COSTING) or not (everything or key in SHAPING):
             continue
         if found.get(key) != wanted.get(key):
             rows.append(f"{key} is {found.get(key)!r} in the checkpoint, {wanted.get(key)!r} here")

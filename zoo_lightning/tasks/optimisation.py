@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+import timm.optim
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
@@ -18,6 +20,10 @@ from torch.optim.lr_scheduler import (
 from zoo_lightning.errors import ConfigError
 
 Schedule = Literal["onecycle", "cosine", "linear", "step", "constant"]
+
+
+FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+"""Optimisers that have a fused form on CPUs and GPUs alike."""
 
 
 def part_of(name: str) -> str:
@@ -124,3 +130,36 @@ def depends_on_length(options: Mapping[str, Any]) -> bool:
     if options["schedule"] == "step":
         return any(place < 1 for place in options["milestones"])
     return options["schedule"] != "constant"
+
+
+def choose_fused(wanted: bool | None, name: str, device: str, scaled: bool) -> bool | None:
+    """Choose whether the optimiser is to be a fused one.
+
+    Args:
+        wanted: option ``fused``.
+        name: name of the optimiser in timm.
+        device: type of the weights' device.
+        scaled: whether gradients are scaled. A fused optimiser would divide them by their scale
+            itself, after they were checked and clipped.
+
+    Returns:
+        Value of the optimiser's argument ``fused``; ``None`` leaves it out.
+
+    Raises:
+        ConfigError: it is wanted, but the optimiser has none, or gradients are scaled.
+    """
+    known = timm.optim.get_optimizer_class(name, bind_defaults=False) in FUSED
+    if wanted and not known:
+        raise ConfigError(
+            f"fused is true, and optimizer {name!r} has no fused form; take adamw, adam or "
+            "sgd, or leave it out"
+        )
+    if wanted and scaled:
+        raise ConfigError(
+            "fused is true, and precision 16-mixed scales gradients, which a fused optimiser "
+            "would scale back only after they were checked and clipped; leave it out, or take "
+            "bf16-mixed"
+        )
+    if wanted is None:
+        return True if known and device == "cuda" and not scaled else None
+    return wanted if known else None

@@ -168,6 +168,8 @@ class PPOTask(BaseTask, metaclass=RenamedOptions):
         self._rollout: Rollout | None = None
         self._seen: np.ndarray | None = None
         self._seconds, self._steps_before = 0.0, 0
+        # The buffers' values on the host, which it would otherwise have to wait for.
+        self._rollouts, self._steps = 0, 0
 
     def configure_models(self) -> None:
         """Create the head, and let a lite zoo learn with the gate average that it acts with."""
@@ -270,7 +272,8 @@ class PPOTask(BaseTask, metaclass=RenamedOptions):
     def on_train_start(self) -> None:
         """Begin the games, or resume those of the checkpoint."""
         self._seen = self.data().begin_training()
-        self._seconds, self._steps_before = 0.0, int(self.agent_steps)
+        self._rollouts, self._steps = int(self.rollouts_done), int(self.agent_steps)
+        self._seconds, self._steps_before = 0.0, self._steps
 
     def collect(self, envs: Environments, steps: int) -> tuple[Rollout, list[Game]]:
         """Collect a rollout: act in each environment, from the last observations onwards.
@@ -298,7 +301,7 @@ class PPOTask(BaseTask, metaclass=RenamedOptions):
         """Random numbers of a rollout: they depend on seed, its number and process alone."""
         seed = getattr(self.data(), "seed", 0)
         place = 2 * self.trainer.global_rank + purpose
-        return sample_generator(seed, int(self.rollouts_done), place)
+        return sample_generator(seed, self._rollouts, place)
 
     def player(self, seed: int) -> Act:
         """Create a player that acts by the policy, sampling actions or taking the most probable.
@@ -324,6 +327,7 @@ class PPOTask(BaseTask, metaclass=RenamedOptions):
         data, begin = self.data(), time.monotonic()
         rollout, games = self.collect(data.train_envs, data.num_steps)
         losses = self.learn(rollout)
+        self._rollouts, self._steps = self._rollouts + 1, self._steps + data.steps_per_rollout
         self.rollouts_done += 1
         self.agent_steps += data.steps_per_rollout
         self._seconds += time.monotonic() - begin
@@ -342,8 +346,10 @@ class PPOTask(BaseTask, metaclass=RenamedOptions):
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
         # Steps that the environment chose are left out, and may leave fewer than minibatches.
         minibatches = max(min(self.num_minibatches, len(numbers)), 1)
-        for _ in range(self.update_epochs):
-            order = torch.randperm(len(numbers), generator=generator).to(self.device)
+        orders = [
+            torch.randperm(len(numbers), generator=generator) for _ in range(self.update_epochs)
+        ]
+        for order in torch.stack(orders).to(self.device):
             for part in numbers[order].tensor_split(minibatches):
                 loss, noted = self.losses(rollout.samples(part))
                 optimizer.zero_grad()
@@ -394,7 +400,7 @@ class PPOTask(BaseTask, metaclass=RenamedOptions):
         values["losses/explained_variance"] = explained
         values["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
         self.log_dict(values, batch_size=1)
-        speed = (int(self.agent_steps) - self._steps_before) / self._seconds
+        speed = (self._steps - self._steps_before) / self._seconds
         self.log("charts/SPS", speed, prog_bar=True, batch_size=1)
         self.log("step", self._axis(), batch_size=1)
         if not games:
@@ -406,11 +412,13 @@ class PPOTask(BaseTask, metaclass=RenamedOptions):
         self.log("return", played["charts/episodic_return"], True, logger=False, batch_size=1)
         # Not by ``log``, which would repeat them at all later rollouts in which no game ends.
         for logger in self.loggers:
-            logger.log_metrics(played, step=int(self.agent_steps))
+            logger.log_metrics(played, step=self._steps)
 
     def _axis(self) -> Tensor:
         """Agent's steps, over which everything is logged."""
-        return self.agent_steps.cpu().double()  # not every device has doubles
+        if not self.trainer.training:  # of a checkpoint, perhaps
+            return self.agent_steps.cpu().double()
+        return torch.tensor(self._steps, dtype=torch.float64)  # not every device has doubles
 
     # Evaluating.
 

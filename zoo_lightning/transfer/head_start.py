@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from zoo_lightning.models.backbone import Backbone
+from zoo_lightning.nn.random_numbers import private_random_numbers
 from zoo_lightning.transfer.probing import (
     LEAST_DEVIATION,
     block_folds,
@@ -54,7 +55,7 @@ def solve_head(
             or their images have another number of channels than the architecture.
     """
     training = backbone.training
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with private_random_numbers(), torch.no_grad():
         samples = SampleScores(backbone.architecture, data, device=device)
         features = samples.features(backbone.net, norms=True)
     backbone.train(training)

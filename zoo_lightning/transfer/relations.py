@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.models.architecture import Architecture
 from zoo_lightning.models.backbone import average_networks
+from zoo_lightning.nn.random_numbers import private_random_numbers
 from zoo_lightning.rebasin.sources import kernel_cosines
 from zoo_lightning.sources.adapting import Adapted
 from zoo_lightning.transfer.kinship import Relation, relation_of
@@ -238,17 +239,17 @@ def relate(
         raise ConfigError(
             f"sources must be two or more to be compared, got {given}; give --sources A,B"
         )
-    with torch.random.fork_rng(devices=[]):
+    with private_random_numbers():
         seen = SampleScores(architecture, data, samples)
         networks = [architecture.build(each.state) for each in sources]
-        torch.manual_seed(UNTRAINED_SEED)
-        networks.append(architecture.build())
         names = [each.source.name for each in sources]
-        features = []
-        for name, network in zip([*names, "random weights"], networks, strict=True):
-            progress(f"features of {name}")
-            features.append(seen.features(network, norms=True))
-        return _relate(seen, networks, features, sources, progress)
+        with private_random_numbers(UNTRAINED_SEED):
+            networks.append(architecture.build())
+            features = []
+            for name, network in zip([*names, "random weights"], networks, strict=True):
+                progress(f"features of {name}")
+                features.append(seen.features(network, norms=True))
+            return _relate(seen, networks, features, sources, progress)
 
 
 def _relate(

@@ -33,6 +33,7 @@ from zoo_lightning.models.backbone import average_networks, load_architecture
 from zoo_lightning.models.initialization import INFORMED, NEARLY_ONE, Informed, check_choice
 from zoo_lightning.nn.multiply_adds import counting
 from zoo_lightning.nn.norm_statistics import estimate_norms, interleaved
+from zoo_lightning.nn.random_numbers import private_random_numbers
 from zoo_lightning.sources.spec import Source, parse_sources
 from zoo_lightning.transfer.probing import Probe, block_folds, linear_probe, spread_folds
 from zoo_lightning.transfer.ranking import (
@@ -313,7 +314,7 @@ def find_start(
     check_choice("gate_init", how, INFORMED)
     architecture = architecture.with_images_of(data)
     began = time.monotonic()
-    with torch.random.fork_rng(devices=[]), counting() as cost:
+    with private_random_numbers(), counting() as cost:
         seen = SampleScores(architecture, data, samples)
         loaded = load_architecture(architecture, sources)
         networks = [architecture.build(each.state) for each in loaded]
@@ -331,9 +332,9 @@ def find_start(
                 average = average_networks([networks[i] for i in indices], halves)
                 return seen.probe(average).explained
 
-            torch.manual_seed(UNTRAINED_SEED)
-            untrained = seen.probe(architecture.build()).explained
-            chosen, joined = greedy(scores, score_of, untrained)
+            with private_random_numbers(UNTRAINED_SEED):
+                untrained = seen.probe(architecture.build()).explained
+                chosen, joined = greedy(scores, score_of, untrained)
     numbers = initial_gates(chosen, len(sources))
     names = [source.name for source in sources]
     return InformedStart(

@@ -16,6 +16,7 @@ from zoo_lightning.data.images import image_size, open_rgb
 from zoo_lightning.data.loading import SizedDataset, sample_generator
 from zoo_lightning.data.values import ValueRange
 from zoo_lightning.errors import DataError
+from zoo_lightning.nn.random_numbers import private_random_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,10 +79,8 @@ class ClassSet(SizedDataset):
         epoch, index = position if isinstance(position, tuple) else (0, position)
         source, label = self.sources[index], self.labels[index]
         generator = sample_generator(self.seed, epoch, index)
-        # torchvision draws from the CPU's global generator; it is put back as it was. Seeding that
-        # one alone, because torch.manual_seed costs a millisecond in visits to absent devices.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(generator.initial_seed())
+        # torchvision draws from the CPU's global generator.
+        with private_random_numbers(generator.initial_seed(), cpu_only=True):
             image = self.transform(open_source(source, self.values))
         if self.targets == "rotation":
             label = int(torch.randint(ROTATIONS, (), generator=generator))

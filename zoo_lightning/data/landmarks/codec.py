@@ -8,10 +8,8 @@ a factor multiplies every coordinate by it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 
 class FractionCodec:
@@ -27,7 +25,7 @@ class FractionCodec:
         Returns:
             ``(B, K, 2)``, in [0, 1] for points inside the image.
         """
-        return points / points.new_tensor(size)
+        return points / _like(points, size)
 
     def decode(self, fractions: Tensor, size: tuple[int, int]) -> Tensor:
         """Convert fractions to pixels in an image of the given size.
@@ -39,7 +37,12 @@ class FractionCodec:
         Returns:
             ``(B, K, 2)`` x and y in pixels.
         """
-        return fractions * fractions.new_tensor(size)
+        return fractions * _like(fractions, size)
+
+
+def _like(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """Width and height ``(2,)`` beside points, filled on their device: a copy there would wait."""
+    return torch.stack([points.new_full((), side) for side in size])
 
 
 def to_original(points: Tensor, affine: Tensor) -> Tensor:

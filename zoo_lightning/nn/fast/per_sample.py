@@ -36,6 +36,12 @@ def slice_elements(threads: int) -> int:
     return 2**19 if threads == 1 else 2**21 * threads
 
 
+WIDE_SLICE = 2**28
+"""Number of kernel elements, over all samples, to mix at a time on accelerators and in compiled
+networks: 1 GiB in float32. There, every further slice costs calls and leaves processors idle, and
+no cache holds one anyway."""
+
+
 def mix(weight: Tensor, gates: Tensor) -> Tensor:
     """Mix kernels or biases ``(m, ...)`` by gates ``(B, m)`` or ``(m,)`` to ``(B, ...)``."""
     mixed = gates.to(weight.dtype) @ weight.flatten(1)
@@ -237,7 +243,9 @@ def _slices(
     out_channels, filter_size = shape[1], shape[2:].numel()
     step = out_channels
     if geometry.groups == 1:
-        step = slice_elements(torch.get_num_threads()) // (len(x) * filter_size)
+        wide = x.device.type != "cpu" or torch.compiler.is_compiling()
+        elements = WIDE_SLICE if wide else slice_elements(torch.get_num_threads())
+        step = elements // (len(x) * filter_size)
         if engine == "unfolded":
             height, width = output_size(x.shape[2:], shape[-2:], geometry)
             step = max(step, 2 * height * width)

@@ -159,13 +159,17 @@ def _sizes(asked: Request) -> _Sizes:
     return _Sizes(positions, filter_size, kernel_size, passes, work)
 
 
-def costs(asked: Request) -> dict[str, float]:
+def costs(asked: Request, rates: Rates | None = None) -> dict[str, float]:
     """Estimate the nanoseconds of every candidate way, forward and, in training, backward.
 
     The factors are a library's slowdown relative to its own rate for large convolutions; they come
-    from the measurements named at ``RATES``.
+    from the measurements named at ``RATES``. Estimates are linear in the rates.
+
+    Args:
+        asked: facts about the layer and its input.
+        rates: rates of the device; ``None`` for those in ``RATES``.
     """
-    rates, n = RATES.get(asked.device, RATES["cuda"]), _sizes(asked)
+    rates, n = rates or RATES.get(asked.device, RATES["cuda"]), _sizes(asked)
     m, groups = asked.sources, asked.geometry.groups
     align = 0.0
     if asked.aligned:
