@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from sphinx.application import Sphinx
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -64,7 +66,19 @@ html_theme_options = {
 }
 
 
-def setup(app: object) -> None:
+def without_missing_sources(app: Sphinx) -> list:
+    """Leave modules without a source file, such as builtins, out of the index of sources.
+
+    ``sphinx.ext.viewcode`` lists them there and makes no page for them.
+    """
+    found = getattr(app.env, "_viewcode_modules", {})
+    for name in [name for name, source in found.items() if not source]:
+        del found[name]
+    return []
+
+
+def setup(app: Sphinx) -> None:
     """Add what this site needs beyond Sphinx's extensions."""
     docstrings.setup(app)
     mathml.setup(app)
+    app.connect("html-collect-pages", without_missing_sources, priority=400)
