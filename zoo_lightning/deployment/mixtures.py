@@ -70,7 +70,7 @@ class ConvMixture(_Mixture):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``."""
         pooled = average_windows(x.mean(dim=(2, 3)), self.count_samples(x))
-        gates = repeat_for_windows(self.gate(pooled).to(x.dtype), len(x))
+        gates = repeat_for_windows(self.gate(pooled).to(x.dtype), x.shape[0])
         y = F.conv2d(self.pad(x), self.weight, None, *self.geometry)
         y = y.unflatten(1, (self.geometry.groups, self.num_sources, -1))
         y = (y * gates[:, None, :, None, None, None]).sum(dim=2).flatten(1, 2)

@@ -351,11 +351,12 @@ def sample_count(x: Tensor, samples: SampleCount | None, windowed: bool) -> int:
         samples: common count of the network's layers; ``None`` if no layer sees windows.
         windowed: whether the layer sees windows.
     """
+    rows = x.shape[0]  # len(x) would make the batch size of an exported network a constant
     if samples is None:
-        return len(x)
+        return rows
     if not windowed:
-        samples.value = len(x)
-    return samples.value or len(x)
+        samples.value = rows
+    return samples.value or rows
 
 
 @torch.no_grad()

@@ -58,18 +58,19 @@ class ZooConv2d(AggregatedLayer):
         """Convolve ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``."""
         gates = self.gates(x)
         if gates.dim() == 2:
-            gates = repeat_for_windows(gates, len(x))
+            gates = repeat_for_windows(gates, x.shape[0])
         return self.aggregated(self.pad(x), gates, self.geometry)
 
 
 def average_windows(pooled: Tensor, samples: int) -> Tensor:
     """Average over the windows of each sample: ``(B w, C)`` to ``(B, C)``."""
-    return pooled if len(pooled) == samples else pooled.unflatten(0, (samples, -1)).mean(dim=1)
+    return pooled if pooled.shape[0] == samples else pooled.unflatten(0, (samples, -1)).mean(dim=1)
 
 
 def repeat_for_windows(gates: Tensor, rows: int) -> Tensor:
     """Repeat the gates of each sample for its windows: ``(B, m)`` to ``(B w, m)``."""
-    return gates if len(gates) == rows else gates.repeat_interleave(rows // len(gates), dim=0)
+    samples = gates.shape[0]
+    return gates if samples == rows else gates.repeat_interleave(rows // samples, dim=0)
 
 
 def padding_of(like: nn.Conv2d) -> tuple[Callable[[Tensor], Tensor], tuple[int, int]]:

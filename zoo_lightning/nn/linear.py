@@ -62,7 +62,7 @@ def join_windows(x: Tensor, samples: int) -> Tensor:
         x: input of a linear layer.
         samples: number of samples ``B``.
     """
-    return x if len(x) == samples else x.reshape(samples, -1, x.shape[-1])
+    return x if x.shape[0] == samples else x.reshape(samples, -1, x.shape[-1])
 
 
 def pool_channels(x: Tensor, positions: int) -> Tensor:
