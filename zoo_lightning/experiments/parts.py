@@ -126,7 +126,7 @@ def resolve_start(
     architecture, sources = experiment_zoo(options, experiment)
     data = plain_data(options.data)
     rank_zero_info(
-        f"start         the training images decide {option} {init_args[option]}; takes up to minutes"
+        f"start         training images decide {option} {init_args[option]}, in up to minutes"
     )
     try:
         start = find_start(architecture, sources, data, init_args[option])
