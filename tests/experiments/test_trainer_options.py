@@ -203,7 +203,7 @@ def test_the_time_limit_ends_a_training_and_says_so(tiny, command, caplog):
 def test_without_a_logger_no_curves_are_promised(tiny, command):
     done = command(*FIT, "--trainer.logger", "false", "--trainer.max_steps", "2")
     assert done.status == 0, done.err
-    assert "(config.yaml, summary.json)" in done.out
+    assert "(config.yaml, summary.json, report.html)" in done.out
     assert not Path("run/metrics.csv").exists()
     assert "test_images" not in summary()  # nothing was tested
     words = ("--trainer.logger", "false", "--trainer.max_steps", "2", "--select", "final")

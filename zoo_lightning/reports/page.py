@@ -35,7 +35,7 @@ def write_page(report: Report, path: Path) -> None:
 def rendered(report: Report) -> str:
     """HTML of a report."""
     own = files("zoo_lightning.reports")
-    parts = {name: own.joinpath(name).read_text("utf-8") for name in
+    parts = {name: own.joinpath(name).read_text(encoding="utf-8") for name in
              ("page.html.jinja", "page.css", "page.js")}  # fmt: skip
     script = parts["page.js"]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
