@@ -26,6 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from zoo_lightning.errors import SourceError
 from zoo_lightning.models.architecture import Architecture
 from zoo_lightning.nn.norm_search import is_norm
+from zoo_lightning.nn.random_numbers import private_random_numbers
 from zoo_lightning.sources.adapting import Adapted
 from zoo_lightning.sources.stems import (
     STEM_FOLDS,
@@ -203,8 +204,7 @@ def first_layers(name: object, in_chans: int) -> FirstLayers:
         in_chans: number of channels of the image.
     """
     architecture = Architecture(name, "pooled", in_chans)  # type: ignore[arg-type]  # hashable
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with private_random_numbers(seed=0, cpu_only=True):
         try:
             return _Study(architecture).result()
         except RuntimeError as error:  # a network of the user's that takes no double precision
