@@ -77,7 +77,7 @@ class Architecture:
         in_chans: number of channels of the input image.
         mean: mean of each channel, or one for all, by which the zoo's images in [0, 1] are
             normalised; ``None`` if unknown, and sources are then used as they are.
-        std: standard deviation of each channel, or one for all, likewise.
+        std: standard deviation of each channel, or one for all, of these images.
         image_size: side of the images in pixels, for a timm network that is made for images of one
             size, such as a ViT, to build it for others; ``None`` for its own size.
 

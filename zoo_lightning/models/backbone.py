@@ -249,7 +249,7 @@ class ZooBackbone(Backbone):
             before the backbone gets them. First layers of sources whose preprocessing is known are
             transformed to these images, see ``docs/preprocessing.md``. ``None`` uses sources as
             they are. On the command line it comes from the data.
-        std: standard deviation that each channel is then divided by, likewise.
+        std: standard deviation that each channel is then divided by, one for each or one for all.
         image_size: side of the images in pixels, to build a timm network that is made for one size,
             such as a ViT, for another; ``None`` for its own.
 

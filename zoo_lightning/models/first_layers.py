@@ -187,7 +187,7 @@ def _put(layer: FirstLayer, constant: Tensor, state: dict[str, Tensor], missing:
             f"the mean differs, and {layer.key.removesuffix('.weight')} has no bias, nor does a "
             "batch norm or a position embedding follow that could take the difference"
         )
-    if layer.constant.key not in missing:  # statistics that the source lacks are estimated anew
+    if layer.constant.key not in missing:  # statistics that the source lacks are estimated again
         layer.constant.add(state, constant)
 
 

@@ -86,7 +86,7 @@ class KnowledgeFlow(Backbone):
         mean: mean of each channel, or one for all, by which the images in [0, 1] are normalised;
             first layers of sources are transformed to it, see ``docs/preprocessing.md``. ``None``
             uses sources as they are.
-        std: standard deviation that each channel is then divided by, likewise.
+        std: standard deviation that each channel is then divided by, one for each or one for all.
         image_size: side of the images in pixels, to build a timm network that is made for one size
             for another; ``None`` for its own.
 

@@ -32,7 +32,7 @@ class Normalisation:
     Attributes:
         mean: Mean of each channel, or one for all, in units of ``range`` and the order of
             ``channels``.
-        std: Standard deviation of each channel, or one for all, likewise.
+        std: Standard deviation of each channel, or one for all, in units of ``range``.
         range: Values of black and white before the mean is subtracted.
         channels: Order of the network's input channels; ``grey`` is the luminance
             0.299 R + 0.587 G + 0.114 B, in every channel that the network has. ``None`` stands for

@@ -73,7 +73,7 @@ class Source:
             ``range`` and ``channels`` together declare the source's preprocessing, which is put
             into its first layer, see ``docs/preprocessing.md``. If all are ``None``, it is taken
             from where the weights come from if that says it, else from the zoo's images.
-        std: Standard deviation that each channel was then divided by, likewise.
+        std: Standard deviation that each channel was then divided by, in units of ``range``.
         range: ``"0..1"`` (the default) or ``"0..255"``, values of black and white.
         channels: ``"rgb"`` (the default), ``"bgr"`` as OpenCV reads images, or ``"grey"``.
         base: Weights reference of the network that a LoRA adapter was trained on; ``None`` takes
