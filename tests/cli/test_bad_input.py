@@ -184,7 +184,7 @@ def put(column: int, value: str) -> object:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (drop_column, ["line 1", "column 10", "'x4', expected nothing"]),
+        (drop_column, ["line 1", "column 11", "nothing, expected 'y4'"]),
         (put(2, "abc"), ["line 3", "column y0", "found 'abc'", "expected a number"]),
         (put(2, ""), ["line 3", "column y0"]),
         (put(10, "1,2,3"), ["line 3", "found 13 values, expected 11"]),

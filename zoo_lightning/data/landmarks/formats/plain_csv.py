@@ -76,6 +76,8 @@ def read_landmark_csv(path: str | Path) -> LandmarkTable:
 def _check_header(header: list[str], path: str | Path) -> int:
     columns = [column.strip() for column in header]
     num_points = max((len(columns) - 1) // 2, 2)
+    if columns[-1:] == [f"x{num_points}"]:  # its y is missing, rather than it too much
+        num_points += 1
     expected = ["image", *(f"{axis}{k}" for k in range(num_points) for axis in "xy")]
     if columns != expected:
         pairs = enumerate(expected)
