@@ -24,7 +24,7 @@ from zoo_lightning.tasks.loading import task_from
 ABOUT = """\
 Report whether the gates of a trained zoo can be read as its sources' worth: mean gates by layer and
 source, and the effect on the metric of setting a source's gates to zero, with the others scaled up
-to the same sum and norm statistics re-estimated. The last line is the verdict.
+to the same sum and norm statistics re-estimated. A verdict follows the tables.
 """
 
 TASKS = ("ClassificationTask", "LandmarkTask")

@@ -111,7 +111,10 @@ class Backbone(nn.Module):
         return {key: value.detach().clone() for key, value in self.net.state_dict().items()}
 
     def fold(self, head: nn.Module | None = None) -> nn.Module:
-        """Build the equivalent ordinary network, which holds no sources.
+        """Build the ordinary network, which holds no sources.
+
+        It is equivalent to a lite zoo in evaluation. Of a full zoo, which has a kernel for each
+        image, it takes the kernels of the average gates, and computes something else.
 
         Args:
             head: head on the features. A linear layer on pooled features becomes timm's classifier,
