@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from zoo_lightning.callbacks.training_compute import TrainingCompute
+from zoo_lightning.cli.run_summary import total_compute
 from zoo_lightning.data import DrawnFaces
 from zoo_lightning.methods import PlainBackbone
 from zoo_lightning.models.backbone import ZooBackbone
@@ -67,6 +68,21 @@ def test_ways_that_a_layer_tries_first_are_not_counted():
     planned = ZooBackbone("test_resnet", ["random:1", "random:2"], plan="grouped", align="none")
     assert one < 2 * step_multiply_adds(LandmarkTask(planned), (8, 3, 32, 32))
     assert fit(task)["training"] == 6 * one
+
+
+def test_the_cost_of_a_compiled_training_is_unknown_rather_than_nothing():
+    task = LandmarkTask(PlainBackbone("test_resnet"))
+    task.compiled_backbone = task.backbone
+    compute, resumed = TrainingCompute(), TrainingCompute()
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    compute.on_train_start(trainer, task)
+    assert compute.uncounted
+    resumed.load_state_dict(compute.state_dict())
+    found = total_compute(resumed, 1.0, {"multiply_adds": 5, "seconds": 1.0}, {}, 1)
+    assert found["parts"] == {"preparation": None, "training": None, "validation": None, "start": 5}
+    assert found["multiply_adds"] is None
+    resumed.load_state_dict({"parts": dict.fromkeys(("training",), 7)})  # of an older version
+    assert total_compute(resumed, 1.0, {}, {}, 1)["multiply_adds"] == 7
 
 
 def test_counting_changes_nothing_and_ends_with_an_error(monkeypatch):

@@ -79,6 +79,7 @@ def test_in_doubt_training_begins_at_the_plain_average(made, monkeypatch):
     assert auto.better_beginning(tries, execution) == "start"
     assert ["soup:" in lines[0], "start:" in lines[1]] == [True, True]
     assert auto.better_beginning([], execution) == "soup"
+    assert "one average" in lines[-1]
     plan = SimpleNamespace()
     assert auto.try_runs(plan, made, [0.5, 0.5]) == []  # the averages are one
 

@@ -40,18 +40,22 @@ class TrainingCompute(Callback):
     Attributes:
         parts: multiply-adds of this process so far, by the names in :data:`PARTS`.
         unit: the given unit, or that of the checkpoint that the run is resumed from.
+        uncounted: whether a part of the training ran compiled, whose operations are not seen.
     """
 
     def __init__(self, unit: int | None = None) -> None:
         super().__init__()
         self.unit = unit
         self.parts: dict[str, int] = dict.fromkeys(PARTS, 0)
+        self.uncounted = False
         self._each: dict[str, list[int]] = {"training": [], "validation": []}
         self._counter: AbstractContextManager[Count] | None = None
         self._count = Count()
 
     def _begin(self, pl_module: pl.LightningModule) -> None:
-        if self._counter is None and not is_compiled(pl_module):
+        if is_compiled(pl_module):
+            self.uncounted = True
+        elif self._counter is None:
             self._counter = counting()
             self._count = self._counter.__enter__()
 
@@ -120,20 +124,21 @@ class TrainingCompute(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"parts": dict(self.parts), "unit": self.unit}
+        return {"parts": dict(self.parts), "unit": self.unit, "uncounted": self.uncounted}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.parts = dict(state_dict["parts"])
+        self.uncounted = state_dict.get("uncounted", False)  # which older versions did not keep
         if self.unit is None:
-            self.unit = state_dict.get("unit")  # which older versions did not keep
+            self.unit = state_dict.get("unit")  # the same
 
 
 def is_compiled(module: nn.Module) -> bool:
     """Whether ``torch.compile`` was applied to a module or a submodule, or a task does so.
 
     torch has no public attribute for this; if its private ones change, multiply-adds of compiled
-    models are counted as 0.
+    models are counted as 0 without a word.
     """
     if getattr(module, "compiled_backbone", None) is not None:
         return True

@@ -43,15 +43,19 @@ def total_compute(
 
     Returns:
         ``multiply_adds`` in total, ``parts`` (multiply-adds by part) and ``seconds``, and ``unit``
-        if there is a budget; multiply-adds are ``None`` if an earlier run did not count them.
+        if there is a budget; multiply-adds are ``None`` if the training was compiled, or if an
+        earlier run did not count them.
     """
     parts: dict[str, int | None] = {}
-    counted = dict(counter.parts)
+    counted: dict[str, int | None] = dict.fromkeys(counter.parts)
+    if not counter.uncounted:
+        counted |= counter.parts
     spent = seconds
     if start_cost:
         counted["start"] = int(start_cost["multiply_adds"])
         spent += start_cost["seconds"]
-    parts |= {name: each * processes for name, each in counted.items()}
+    for name, each in counted.items():
+        parts[name] = None if each is None else each * processes
     for part, runs in earlier.items():
         costs = [compute_of(Path(run)) for run in runs]
         known = [cost["multiply_adds"] for cost in costs if cost.get("multiply_adds") is not None]

@@ -107,7 +107,8 @@ def run_auto(plan: Plan, folder: Path, execution: Execution) -> None:
         return
     found = related_sources(plan, folder, execution)
     tries = try_runs(plan, folder, found["shares"])
-    train(tries, "tries", execution)
+    if tries:
+        train(tries, "tries", execution)
     first = better_beginning(tries, execution)
     rest = budget_of(plan) - TRY * len(tries)
     members = [
@@ -174,6 +175,7 @@ def better_beginning(tries: Sequence[StageRun], execution: Execution) -> str:
         Name of the method that begins there.
     """
     if not tries:
+        execution.report(f"beginning     {PLAIN}: all shares are equal, so there is one average")
         return PLAIN
     plain, informed = scores_of(tries)
     found = gain(informed.loss, plain.loss)
