@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,9 @@ def test_the_sweep_varies_one_thing_at_a_time_and_writes_what_it_has(tmp_path):
     row |= {"train.reference_full_vs_plain": 8.0, "train.reference_lite_vs_plain": 7.0}
     write([row], tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"sweep.csv", "sweep.md", "sweep.png"}
+
+
+def test_no_module_hides_a_library_from_scripts_that_are_run_beside_it():
+    # ``python benchmarks/NAME.py`` looks for every import in this folder first.
+    ours = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    assert not ours & (sys.stdlib_module_names | set(packages_distributions()))

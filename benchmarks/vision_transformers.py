@@ -1,6 +1,6 @@
 r"""Measure what a kernel for each sample costs in transformers, by the number of tokens.
 
-    python -m benchmarks.transformers --out results/transformers
+    python -m benchmarks.vision_transformers --out results/transformers
 
 An ordinary layer of ``n`` tokens multiplies ``B n C_in C_out`` times for ``B`` samples. A kernel of
 ``m`` sources for each sample takes ``B m C_in C_out`` multiplications more, ``m / n`` of the layer;

@@ -9,14 +9,14 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.transformers import (  # noqa: E402
+from benchmarks.variants import SpeedSetting  # noqa: E402
+from benchmarks.vision_transformers import (  # noqa: E402
     layer_rows,
     layer_steps,
     network_row,
     planned_row,
     write,
 )
-from benchmarks.variants import SpeedSetting  # noqa: E402
 
 
 def test_a_row_has_the_ratios_and_what_is_expected_of_them(tmp_path):
