@@ -11,7 +11,7 @@ import torch
 
 from zoo_lightning.errors import SourceError
 from zoo_lightning.sources.files import read_file
-from zoo_lightning.sources.keras_files import LEAVES, read_keras
+from zoo_lightning.sources.keras_files import LEAVES, is_keras_archive, read_keras
 from zoo_lightning.sources.layouts.keras_names import EFFICIENTNET, MOBILENET
 
 h5py = pytest.importorskip("h5py")
@@ -193,3 +193,19 @@ def test_efficientnet_computes_the_same_features(keras, tmp_path, read, images):
     network, report = read(tmp_path / "a.keras", "tf_efficientnet_b0")
     assert_computes_the_same(network, model, images, 255)  # its own rescaling divides by that
     assert report.layout == "Keras EfficientNet"
+
+
+def test_no_damage_to_an_archives_directory_is_more_than_no_archive(tmp_path):
+    path = tmp_path / "some.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data.pkl", b"\x80\x02")
+    whole = path.read_bytes()
+    assert not is_keras_archive(path)
+    directory = whole.index(b"PK\x01\x02")
+    for place in range(directory, len(whole)):
+        for byte in (0x00, 0x80, 0xFF):  # among them flags that say the names are UTF-8
+            content = bytearray(whole)
+            content[place] = byte
+            content[directory + 46] = 0x80  # the name's first byte
+            path.write_bytes(content)
+            assert not is_keras_archive(path)
