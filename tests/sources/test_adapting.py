@@ -289,6 +289,11 @@ def with_negative_variance(state):
     return {k: v - 2 if k.endswith("running_var") else v for k, v in state.items()}
 
 
+def with_complex_variance(state):
+    key = next(key for key in state if key.endswith("running_var"))
+    return {**state, key: state[key].to(torch.complex64)}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -296,6 +301,7 @@ def with_negative_variance(state):
         (shortened, "at least"),
         (with_more_layers, "not a classifier's"),
         (with_negative_variance, "negative"),
+        (with_complex_variance, "complex"),
     ],
 )
 def test_order_matching_refuses_what_only_seems_to_agree(change, words, small, small_reference):

@@ -54,8 +54,9 @@ def map_by_order(
     if stray := next((key for key in rest if not _of_classifier(key, state[key])), None):
         return {}, f"{stray} follows the last tensor and is not a classifier's; give a prefix."
     pairs = dict(zip(ours, theirs, strict=False))
-    if any(key.endswith("running_var") and (state[f] < 0).any() for key, f in pairs.items()):
-        return {}, "a running variance would be negative."
+    variances = [state[foreign] for key, foreign in pairs.items() if key.endswith("running_var")]
+    if any(each.is_complex() or (each < 0).any() for each in variances):
+        return {}, "a running variance would be negative or complex."
     for key in reference:
         mean = pairs.get(key.removesuffix(COUNTER) + "running_mean", "")
         counter = mean.rpartition(".")[0] + "." + COUNTER
