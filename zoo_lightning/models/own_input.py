@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.sources.normalisation import Normalisation
-
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in grey, as in Pillow (ITU-R BT.601)."""
+from zoo_lightning.sources.stems import LUMINANCE
 
 
 class OwnInput(nn.Module):
@@ -76,7 +74,7 @@ class OwnInput(nn.Module):
             if self.channels == "bgr":
                 pixels = pixels.flip(1)
             elif self.channels == "grey":
-                luma = torch.tensor(LUMA, device=pixels.device).view(1, 3, 1, 1)
+                luma = torch.tensor(LUMINANCE, device=pixels.device).view(1, 3, 1, 1)
                 pixels = (pixels * luma).sum(dim=1, keepdim=True).expand_as(pixels)
             images = (pixels * self.white - self.mean) / self.std
         if self.size is None or images.shape[-2:] == (self.size, self.size):
