@@ -13,7 +13,6 @@ from PIL import Image, PngImagePlugin
 
 from zoo_lightning.data import image_files
 from zoo_lightning.data.classification.folders import ImageFolders
-from zoo_lightning.data.classification.transforms import evaluation_transform
 from zoo_lightning.data.image_files import list_images
 from zoo_lightning.data.images import (
     SquareImages,
@@ -26,6 +25,7 @@ from zoo_lightning.data.images import (
     square_transform,
     transform_points,
 )
+from zoo_lightning.data.transforms import evaluation_transform
 from zoo_lightning.errors import DataError
 from zoo_lightning.prediction.inputs import Images, Item
 
@@ -297,7 +297,7 @@ def test_of_a_strip_the_middle_is_classified(monkeypatch, upright):
 def test_the_middle_of_a_strip_is_what_was_seen_of_the_whole(monkeypatch, size):
     image = Image.fromarray(NOISE).resize(size)
     expected = evaluation_transform(16, None)(image)
-    monkeypatch.setattr("zoo_lightning.data.classification.transforms.LARGEST_CANVAS", 1)
+    monkeypatch.setattr("zoo_lightning.data.transforms.LARGEST_CANVAS", 1)
     assert torch.equal(evaluation_transform(16, None)(image), expected)
 
 

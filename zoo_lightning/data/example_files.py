@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from zoo_lightning.data.classification.base import Part
 from zoo_lightning.data.classification.fashion_mnist import FashionMNISTSubset
+from zoo_lightning.data.labelled import Part
 from zoo_lightning.sources.shipped import shipped_path
 
 

@@ -26,7 +26,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from zoo_lightning.data.classification.transforms import evaluation_transform
 from zoo_lightning.data.image_files import left_out, list_images
 from zoo_lightning.data.images import (
     crop_region,
@@ -40,6 +39,7 @@ from zoo_lightning.data.images import (
 )
 from zoo_lightning.data.landmarks.datasets import to_chw
 from zoo_lightning.data.loading import SignalsToParent
+from zoo_lightning.data.transforms import evaluation_transform
 from zoo_lightning.data.values import parse_value_range
 from zoo_lightning.errors import ConfigError, DataError, nearest
 

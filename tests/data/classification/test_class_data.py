@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo_lightning.data.classification.dataset import broken_images, open_source
 from zoo_lightning.data.classification.folders import ImageFolders
+from zoo_lightning.data.labelled_set import broken_images, open_source
 from zoo_lightning.errors import ConfigError, DataError
 
 PUBLISHED = [f"train/{name}.png" for name in ("ant/0", "ant/5", "bee/1", "bee/5", "cat/1", "cat/2")]

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
-from PIL import Image
+from torch import Tensor
 
-from zoo_lightning.data.image_files import map_in_threads
-from zoo_lightning.data.image_list import ImageList
-from zoo_lightning.data.images import image_size, open_rgb
-from zoo_lightning.data.loading import SizedDataset, sample_generator
+from zoo_lightning.data.labelled_set import LabelledSet, Source
 from zoo_lightning.data.values import ValueRange
-from zoo_lightning.errors import DataError
-from zoo_lightning.nn.random_numbers import private_random_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torchvision.transforms import v2
 
 ROTATIONS = 4
 """Quarter turns to tell apart (Gidaris et al., *Unsupervised representation learning by predicting
 image rotations*, ICLR 2018)."""
 
-Sample = tuple[Path | np.ndarray, int]
-"""An image file, or an image ``(H, W)`` or ``(H, W, 3)`` uint8, and the index of its class."""
+Sample = tuple[Source, int]
+"""An image and the index of its class."""
 
 
-class ClassSet(SizedDataset):
+class ClassSet(LabelledSet[int]):
     """Data set of images with class labels or, instead, the quarter turns applied to them.
 
     Args:
@@ -54,89 +44,12 @@ class ClassSet(SizedDataset):
         targets: Literal["class", "rotation"] = "class",
         values: ValueRange | None = None,
     ) -> None:
-        self.sources = ImageList(source for source, _ in samples)
-        self.labels = [label for _, label in samples]
-        self.names = names
-        self.transform = transform
-        self.seed = seed
+        super().__init__(samples, names, transform, seed, values)
         self.targets = targets
-        self.values = values
 
-    def __len__(self) -> int:
-        return len(self.sources)
-
-    @property
-    def samples(self) -> list[Sample]:
-        """Images and class indices."""
-        return list(zip(self.sources, self.labels, strict=True))
-
-    def sample_name(self, index: int) -> str:
-        """Path of a sample's image file, or its index if the image is in memory."""
-        source = self.sources[index]
-        return str(source) if isinstance(source, Path) else f"sample {index}"
-
-    def __getitem__(self, position: tuple[int, int] | int) -> dict[str, Any]:
-        epoch, index = position if isinstance(position, tuple) else (0, position)
-        source, label = self.sources[index], self.labels[index]
-        generator = sample_generator(self.seed, epoch, index)
-        # torchvision draws from the CPU's global generator.
-        with private_random_numbers(generator.initial_seed(), cpu_only=True):
-            image = self.transform(open_source(source, self.values))
+    def finished(self, image: Tensor, label: int, generator: torch.Generator) -> tuple[Tensor, Any]:
+        """Turn the image by a random number of quarter turns, its label, if that is the target."""
         if self.targets == "rotation":
             label = int(torch.randint(ROTATIONS, (), generator=generator))
             image = torch.rot90(image, label, dims=(-2, -1)).contiguous()
-        return {"image": image, "label": label, "index": index}
-
-
-def open_source(source: Path | np.ndarray, values: ValueRange | None = None) -> Image.Image:
-    """Load a sample's image as RGB in its EXIF orientation.
-
-    Args:
-        source: image file or pixels.
-        values: pixel values of black and white, see :func:`~zoo_lightning.data.images.open_rgb`.
-
-    Raises:
-        DataError: if it is a file that is absent or no readable image.
-    """
-    if isinstance(source, np.ndarray):
-        return Image.fromarray(source).convert("RGB")
-    try:
-        return open_rgb(source, upright=True, values=values)
-    except DataError as error:  # damage that a quick look before training does not find
-        raise DataError(f"{error} Or set `skip_broken: true`.") from error
-
-
-def broken_images(
-    sources: Sequence[Path | np.ndarray], decode: bool = False
-) -> dict[int, DataError]:
-    """Find missing, malformed or truncated image files: errors by index in ``sources``.
-
-    Args:
-        sources: the images.
-        decode: whether to decode every file, which also finds damage inside a JPEG if its decoder
-            reports it; otherwise only what can be checked quickly is.
-    """
-
-    def fault(source: Path | np.ndarray) -> DataError | None:
-        try:
-            if isinstance(source, Path):
-                open_rgb(source) if decode else _check_whole(source)
-        except DataError as error:
-            return error
-        return None
-
-    faults = map_in_threads(fault, sources)
-    return {index: error for index, error in enumerate(faults) if error is not None}
-
-
-def _check_whole(path: Path) -> None:
-    """Check that a file is not truncated, decoding it only where its format requires that."""
-    image_size(path)
-    if path.suffix.lower() == ".png":
-        return  # checked to its last block
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        with path.open("rb") as file:
-            file.seek(-2, os.SEEK_END)
-            if file.read() == b"\xff\xd9":  # the end-of-image marker
-                return
-    open_rgb(path)
+        return image, label

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo_lightning.data.classification.base import ClassData, Part
+from zoo_lightning.data.classification.base import ClassData
 from zoo_lightning.data.classification.dataset import Sample
+from zoo_lightning.data.labelled import Part
 
 BUNDLED = Path(__file__).parents[1] / "bundled" / "fashion_mnist.npz"
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from zoo_lightning.data.classification.base import ClassData, Part, in_class_order, is_integer
+from zoo_lightning.data.classification.base import ClassData, in_class_order, is_integer
 from zoo_lightning.data.classification.dataset import Sample
 from zoo_lightning.data.image_files import is_hidden, left_out, list_images, on_disk, one_form
+from zoo_lightning.data.labelled import Part
 from zoo_lightning.errors import DataError, nearest
 
 VALIDATION = ("val", "valid", "validation", "dev")

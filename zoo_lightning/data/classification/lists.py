@@ -8,10 +8,11 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from zoo_lightning.data.classification.base import ClassData, Part, in_class_order
+from zoo_lightning.data.annotation_text import image_name, text_lines
+from zoo_lightning.data.classification.base import ClassData, in_class_order
 from zoo_lightning.data.classification.dataset import Sample
 from zoo_lightning.data.image_files import on_disk, one_form
-from zoo_lightning.data.landmarks.formats.text import image_name, text_lines
+from zoo_lightning.data.labelled import Part
 from zoo_lightning.errors import DataError, nearest
 
 EXPECTED = "a list of images, each line `path label` or `CLASS/name`"

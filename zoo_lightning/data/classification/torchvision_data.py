@@ -13,8 +13,9 @@ import torch
 import torchvision
 from torch.utils.data import Dataset
 
-from zoo_lightning.data.classification.base import ClassData, Part
+from zoo_lightning.data.classification.base import ClassData
 from zoo_lightning.data.classification.dataset import Sample
+from zoo_lightning.data.labelled import Part
 from zoo_lightning.data.loading import sample_generator
 from zoo_lightning.errors import ConfigError, DataError, nearest
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
-from zoo_lightning.data.landmarks.formats.text import LARGEST_NUMBER, image_name, require_file
+from zoo_lightning.data.annotation_text import LARGEST_NUMBER, image_name, require_file
 from zoo_lightning.data.landmarks.table import LandmarkTable
 from zoo_lightning.errors import ConfigError, DataError, nearest
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from zoo_lightning.data.annotation_text import LARGEST_NUMBER, require_file
 from zoo_lightning.data.landmarks.formats.pts import OFFSET
-from zoo_lightning.data.landmarks.formats.text import LARGEST_NUMBER, require_file
 from zoo_lightning.data.landmarks.table import HIDDEN, VISIBLE, LandmarkTable
 from zoo_lightning.errors import DataError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo_lightning.data.landmarks.formats.text import (
+from zoo_lightning.data.annotation_text import (
     csv_rows,
     image_name,
     to_coordinates,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo_lightning.data.landmarks.formats.text import (
+from zoo_lightning.data.annotation_text import (
     LARGEST_NUMBER,
     csv_rows,
     image_name,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo_lightning.data.landmarks.formats.text import text_lines, to_coordinates
+from zoo_lightning.data.annotation_text import text_lines, to_coordinates
 from zoo_lightning.data.landmarks.table import LandmarkTable
 from zoo_lightning.errors import DataError
 

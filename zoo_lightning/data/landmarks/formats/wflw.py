@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo_lightning.data.landmarks.formats.text import (
+from zoo_lightning.data.annotation_text import (
     image_name,
     text_lines,
     to_coordinates,

@@ -1,4 +1,4 @@
-"""Transforms of images to uint8 squares for classification, with augmentation in training.
+"""Transforms of images to uint8 squares, with augmentation in training.
 
 Normalisation follows on the device.
 """

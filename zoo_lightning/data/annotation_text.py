@@ -42,20 +42,21 @@ def require_file(path: Path, expected: str) -> None:
     )
 
 
-def csv_rows(path: Path, expected: str) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(path: Path, expected: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Read the non-empty lines of a CSV file, with their line numbers.
 
     Args:
         path: annotation file.
         expected: description of the expected file, for the message if it is absent.
+        delimiter: character between cells.
 
     Raises:
-        DataError: the file is absent or not comma-separated UTF-8 text.
+        DataError: the file is absent or not such UTF-8 text.
     """
     require_file(path, expected)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, delimiter=delimiter)
             for row in reader:
                 if any(row):
                     yield reader.line_num, row
