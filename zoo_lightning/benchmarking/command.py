@@ -39,6 +39,7 @@ from zoo_lightning.experiments.option_names import OF_RUNS, CommandParser
 from zoo_lightning.experiments.resolving import resolve
 from zoo_lightning.files.atomic import atomic_file
 from zoo_lightning.files.text import TEXT
+from zoo_lightning.methods.checking import check_networks
 from zoo_lightning.methods.ensembles import joint_task
 from zoo_lightning.methods.recipe import Derived, Recipe
 from zoo_lightning.methods.recipes import RECIPES, find_recipes
@@ -109,6 +110,7 @@ def main(arguments: Sequence[str]) -> int:
     cells = cells_of(recipes, list(comparison.sources), seeds, fractions, budgets)
     open_comparison(options.run_dir, comparison.options)
     if not options.report:
+        check_networks(recipes, comparison.options, comparison.sources)
         keep_request(options.run_dir, {name: getattr(options, name) for name in REQUEST})
     failed: list[Cell] = []
     try:

@@ -12,6 +12,7 @@ from zoo_lightning.callbacks.checkpoints import TrainingInterrupted
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiments.option_names import OF_RUNS, CommandParser
 from zoo_lightning.experiments.resolving import resolve
+from zoo_lightning.methods.checking import check_networks
 from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.pipelines.auto import AUTO, BUDGET, budget_of, check_auto, run_auto
 from zoo_lightning.pipelines.estimate import estimate
@@ -67,7 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     if words.method == AUTO:
         check_auto(plan)
     else:
-        find_method(plan)
+        recipe, _ = find_method(plan)
+        check_networks([recipe], plan.options, plan.sources)
     folder = Path(given.run_dir or shared_run_folder(f"{resolved.name}-{words.method}"))
     begin(folder, plan)
     if _is_finished(folder):

@@ -1,0 +1,65 @@
+"""Check that an experiment's networks can be built for methods, before anything is trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo_lightning.errors import ConfigError, ZooError
+from zoo_lightning.methods.recipe import FinishedRun, Recipe, Setting, Trained
+from zoo_lightning.methods.recipes import RECIPES
+from zoo_lightning.models.initialization import INFORMED
+from zoo_lightning.sources.zoo import without_weights
+from zoo_lightning.tasks.building import BACKBONES
+
+
+def check_networks(
+    recipes: Sequence[Recipe], options: Mapping[str, Any], sources: Mapping[str, Any]
+) -> None:
+    """Build the network of each method, without reading weights.
+
+    Methods that come late, because they need finished runs of others, are built with runs that do
+    not exist yet.
+
+    Args:
+        recipes: the methods.
+        options: options of ``fit`` that all methods share, in plain types.
+        sources: the experiment's sources by name.
+
+    Raises:
+        ConfigError: the network of a method cannot be built; the message names the method.
+    """
+    built: list[dict[str, Any]] = []
+    for recipe in recipes:
+        if not isinstance(recipe, Trained):
+            continue
+        for variant in recipe.variants(list(sources)):
+            described = _network(recipe, variant, options, sources)
+            if described in built or described["class_path"] not in BACKBONES:
+                continue
+            try:
+                with without_weights():
+                    BACKBONES[described["class_path"]](**described["init_args"])
+            except ZooError as error:
+                raise ConfigError(f"method {recipe.name!r}: {error}") from error
+            built.append(described)
+
+
+def _network(
+    recipe: Trained, variant: str, options: Mapping[str, Any], sources: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Options of a method's backbone, with numbers in place of those that are found later."""
+    needed = {
+        name: [FinishedRun(Path(), each, 0.0) for each in RECIPES[name].variants(list(sources))]
+        for name in recipe.needs
+    }
+    configured = copy.deepcopy(dict(options))
+    recipe.configure(configured, Setting(sources, variant, needed))
+    described = configured["model"]["init_args"]["backbone"]
+    arguments = described["init_args"]
+    for option in ("weights", "gate_init"):
+        if arguments.get(option) in INFORMED:
+            arguments[option] = [1 / len(arguments["sources"])] * len(arguments["sources"])
+    return {**described, "class_path": described["class_path"].rpartition(".")[2]}
