@@ -29,6 +29,12 @@ def test_an_unknown_game_names_the_nearest():
         find_game("Space Invader")
 
 
+@pytest.mark.parametrize("name", ["combat", "Joust-v5", "warlords"])
+def test_a_game_that_would_end_the_process_is_refused(name):
+    with pytest.raises(ConfigError, match="that ale-py can run"):
+        find_game(name)
+
+
 def test_without_ale_py_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ale_py", None)
     with pytest.raises(ConfigError, match=r"pip install -e '\.\[rl\]'"):

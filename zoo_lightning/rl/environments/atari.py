@@ -41,8 +41,12 @@ def ale() -> ModuleType:
 
 
 def all_games() -> list[str]:
-    """List ale-py's names of all Atari games, such as ``ms_pacman``, alphabetically."""
-    return sorted(ale().roms.get_all_rom_ids())
+    """List ale-py's names of the Atari games that it can run, such as ``ms_pacman``, sorted.
+
+    It also has ROMs, mostly of games for two, on which its emulator ends the process.
+    """
+    roms, supported = ale().roms, ale().ALEInterface.isSupportedROM
+    return sorted(game for game in roms.get_all_rom_ids() if supported(roms.get_rom_path(game)))
 
 
 def find_game(name: str) -> str:
@@ -59,8 +63,8 @@ def find_game(name: str) -> str:
         for letters, game in by_letters.items():
             guess = guess.replace(f"'{letters}'", f"'{game}'")
         raise ConfigError(
-            f"unknown Atari game {name!r}.{guess} Known are the {len(by_letters)} games of "
-            f"ale-py: {', '.join(by_letters.values())}"
+            f"unknown Atari game {name!r}.{guess} Known are the {len(by_letters)} games that "
+            f"ale-py can run: {', '.join(by_letters.values())}"
         )
     return found
 
