@@ -443,8 +443,9 @@ def about_averaging(
     if related:
         top = max(related, key=lambda pair: pair.midpoint)
         return (
-            f"{top.names} are relatives, but their average is worse than the best source "
-            f"({top.midpoint:.3f} where {best.name} has {best.score:.3f}): train one, {best.name}"
+            f"{top.names} are relatives, but before any training their average explains less than "
+            f"the best source ({top.midpoint:.3f} where {best.name} has {best.score:.3f}): for a "
+            f"short training take {best.name} alone; in a long one the average may catch up"
         )
     top = max(pairs, key=lambda pair: pair.midpoint)
     line = f"no two are relatives (largest cosine {max(pair.cosine for pair in pairs):.2f})"
@@ -486,7 +487,7 @@ def about_joining(
             lines.append(
                 f"of the others {', '.join(used)} add {together.over_pair}"
                 if adds
-                else f"as frozen features the others add nothing ({together.over_pair})"
+                else f"as frozen features the others add too little to count ({together.over_pair})"
             )
         return lines
     if gain.is_gain():
@@ -498,6 +499,6 @@ def about_joining(
     if joined.is_gain() and together.over_pair_random.is_gain():
         return [f"only all sources together explain more than {best.name} (D = {joined})"]
     return [
-        f"as frozen features the others add nothing to {best.name} (D = {gain} for {pair.names}); "
-        "after long training they may, since networks of other origin disagree"
+        f"as frozen features the others add too little to {best.name} to count (D = {gain} for "
+        f"{pair.names}); after long training they may, since networks of other origin disagree"
     ]
