@@ -26,13 +26,14 @@ def test_the_loss_is_the_divergence_of_softened_shares_times_the_squared_tempera
     assert float(distillation_loss(student, student, 3.0)) == pytest.approx(0, abs=1e-6)
 
 
-def test_a_run_learns_from_others_and_its_checkpoint_needs_them_no_more(tiny, command):
+def test_a_run_learns_from_others_and_its_checkpoint_needs_them_no_more(tiny, command, caplog):
     tiny(**TWO_STEPS)
     assert command(*FIT, "one").status == 0
     assert command(*FIT, "two", "--seed_everything", 1).status == 0
     taught = (*FIT, "taught", "--model.teachers", "[one, two]", "--model.teacher_weight", 1.0)
     done = command(*taught)
     assert done.status == 0, done.err
+    assert "teacher       one: outputs, weight 1\nteacher       two: outputs" in caplog.text
     with Path("taught/metrics.csv").open(newline="") as stream:
         losses = [float(row["train/loss"]) for row in csv.DictReader(stream) if row["train/loss"]]
     assert len(losses) == 2

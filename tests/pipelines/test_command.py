@@ -40,6 +40,7 @@ def test_what_a_method_is_made_from_is_trained_first_and_counted(taught):
     page = (taught / "report.html").read_text()
     assert all(f'href="stages/{stage}/report.html"' in page for stage in stages)
     assert "--method distillation --budget 4 --run_dir runs/again" in page
+    assert all(path in page for path in teachers)
     assert all(not summary(taught / "stages" / each)["test"] for each in stages)
     compute = found["compute"]
     each = [summary(taught / "stages" / stage)["compute"] for stage in stages]

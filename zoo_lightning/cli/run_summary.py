@@ -13,6 +13,7 @@ from zoo_lightning.models.backbone import ZooBackbone
 from zoo_lightning.models.plain import PlainBackbone
 from zoo_lightning.runs.run_folder import CONFIG, METRICS, PAGE, PICTURES, compute_of
 from zoo_lightning.sources.own_runs import SUMMARY
+from zoo_lightning.sources.teachers import parse_teachers
 from zoo_lightning.tasks import BaseTask, PPOTask
 
 
@@ -83,6 +84,24 @@ def describe_result(
         f"\n{summary['experiment']}: {summary['method']}, {summary['steps']} steps, "
         f"{seconds:.0f} s\ncheckpoint   {checkpoint}\nrun folder   {run_dir}  ({', '.join(files)})"
     )
+
+
+def teacher_lines(task: BaseTask) -> list[str]:
+    """Format a line for each teacher: name, weights, what it teaches and with which weight.
+
+    Args:
+        task: task to be trained.
+    """
+    options = task.hparams
+    lines = []
+    for spec in parse_teachers(options["teachers"] or []):
+        name, weights = spec.source.name, spec.source.weights
+        label = weights if name == weights else f"{name} ({weights})"
+        taught = f"outputs, weight {options['teacher_weight']:g}"
+        if not spec.teaches_outputs():
+            taught = f"features, weight {options['feature_weight']:g}"
+        lines.append(f"teacher       {label}: {taught}")
+    return lines
 
 
 def one_network_note(task: BaseTask) -> list[str]:

@@ -38,6 +38,7 @@ from zoo_lightning.cli.run_summary import (
     describe_result,
     one_network_note,
     preprocessing_of,
+    teacher_lines,
     total_compute,
 )
 from zoo_lightning.errors import ConfigError, cause_of
@@ -412,7 +413,7 @@ class ZooCLI(ExperimentCLI):
         check_first_image(self.model, self.datamodule)
         if self.trainer.is_global_zero:
             remove_leftovers(self.run_dir)
-        lines = ["", self.model.backbone.describe()]
+        lines = ["", self.model.backbone.describe(), *teacher_lines(self.model)]
         lines += one_network_note(self.model)
         lines += [self.length.line] if self.length else []
         lines += [f"run folder    {self.run_dir}", ""]

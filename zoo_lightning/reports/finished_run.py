@@ -18,6 +18,7 @@ from zoo_lightning.reports.folder import Folder, finite, within
 from zoo_lightning.runs.run_folder import CONFIG, METRICS
 from zoo_lightning.sources.own_runs import SUMMARY
 from zoo_lightning.sources.spec import parse_sources
+from zoo_lightning.sources.teachers import parse_teachers
 
 NORMAL = 1.959964
 """97.5 % quantile of the normal distribution."""
@@ -150,6 +151,15 @@ class RunFiles:
     def sources(self) -> list[tuple[str, str]]:
         """Name and weights of each source."""
         return named_sources(self.backbone.get("sources"))
+
+    @property
+    def teachers(self) -> list[tuple[str, str]]:
+        """Name and weights of each teacher."""
+        given = within(self.config, "model", "init_args", "teachers")
+        try:
+            return [(each.source.name, each.source.weights) for each in parse_teachers(given or [])]
+        except Exception:  # as in named_sources
+            return [("", str(given))]
 
     @property
     def compute(self) -> dict[str, Any]:

@@ -107,6 +107,7 @@ def described(run: RunFiles) -> list[tuple[str, Any]]:
         ("game", summary.get("game")),
         ("architecture", options.get("architecture")),
         ("sources", ", ".join(_source(*each) for each in run.sources)),
+        ("teachers", ", ".join(_source(*each) for each in run.teachers)),
         ("backbone", ", ".join(f"{name} {_short(each)}" for name, each in model.items())),
         ("data", data_of(run)),
         ("seed", summary.get("seed", within(run.config, "seed_everything"))),
