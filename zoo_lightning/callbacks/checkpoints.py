@@ -29,11 +29,14 @@ class TrainingInterrupted(BaseException):
         signal_number: number of the signal.
         checkpoint: file to resume the run from; ``None`` if it was stopped before there was
             anything to save.
+        trained: whether the training was finished, and its test or summary was interrupted.
     """
 
-    def __init__(self, signal_number: int, checkpoint: Path | None) -> None:
+    def __init__(self, signal_number: int, checkpoint: Path | None, trained: bool = False) -> None:
         name = signal.Signals(signal_number).name
         saved = f"the state of training is in {checkpoint}" if checkpoint else "nothing was saved"
+        if trained:
+            saved = f"the training is finished, its state is in {checkpoint}; its test is not"
         super().__init__(f"stopped by {name}; {saved}")
         self.signal_number = signal_number
         self.checkpoint = checkpoint

@@ -358,6 +358,7 @@ class ZooCLI(ExperimentCLI):
         with self._explained_faults():
             self._prepare_training()
             self.trainer.fit(model, ckpt_path=self.options.ckpt_path, **kwargs)
+        with self._explained_faults(trained=True):
             self._end_training()
 
     def validate(self, model: BaseTask, **kwargs: Any) -> None:
@@ -385,9 +386,9 @@ class ZooCLI(ExperimentCLI):
             self._finish(Path(checkpoint), results, self.steps_before, seconds, model.facts())
 
     @contextmanager
-    def _explained_faults(self) -> Iterator[None]:
+    def _explained_faults(self, trained: bool = False) -> Iterator[None]:
         """Turn what stops a run from outside, and Lightning's own refusals, into one line."""
-        with explained_faults(self.run_dir):
+        with explained_faults(self.run_dir, trained):
             try:
                 yield
             except MisconfigurationException as error:  # of a callback's own checks, for instance

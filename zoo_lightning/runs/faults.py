@@ -43,11 +43,12 @@ def raise_on_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def explained_faults(run_dir: Path) -> Iterator[None]:
+def explained_faults(run_dir: Path, trained: bool = False) -> Iterator[None]:
     """Context manager that converts interruptions to errors which explain how to resume a run.
 
     Args:
         run_dir: run folder.
+        trained: whether the run's training is finished.
 
     Raises:
         TrainingInterrupted: the process received a signal.
@@ -58,11 +59,11 @@ def explained_faults(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        raise _stopped(error, last) from error
+        raise _stopped(error, last, trained) from error
     except SystemExit as end:  # what Lightning makes of it
         if not isinstance(end.__context__, KeyboardInterrupt):
             raise
-        raise _stopped(end.__context__, last) from end
+        raise _stopped(end.__context__, last, trained) from end
     except Exception as error:
         ours = external_fault(error)
         if ours is None:
@@ -90,9 +91,9 @@ def external_fault(error: BaseException) -> ZooError | None:
     return None
 
 
-def _stopped(error: KeyboardInterrupt, last: Path) -> TrainingInterrupted:
+def _stopped(error: KeyboardInterrupt, last: Path, trained: bool) -> TrainingInterrupted:
     number = getattr(error, "signal_number", signal.SIGINT)
-    return TrainingInterrupted(number, last if last.is_file() else None)
+    return TrainingInterrupted(number, last if last.is_file() else None, trained)
 
 
 def _how_to_resume(last: Path) -> str:
