@@ -11,6 +11,7 @@ from zoo_lightning.benchmarking.report import BY_VALIDATION, HINDSIGHT
 from zoo_lightning.benchmarking.statistics import interval
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.recipes import find_recipes
+from zoo_lightning.reports.collecting import make_report
 
 METHODS = ["scratch", "single", "soup", "lite"]
 
@@ -104,6 +105,25 @@ def test_a_zoo_wins_ties_and_loses_by_the_interval_of_the_difference(folders, tm
     assert content["flowers"]["outcomes"]["lite"]["soup"] == 1
     assert content["faces"]["outcomes"]["lite"]["soup"] == -1
     assert content["faces"]["figures"]["soup"] == {"0": 5.0, "1": 5.1, "2": 5.2}
+
+
+def test_joined_targets_have_a_report(folders, tmp_path, command):
+    words = ("--methods", ",".join(METHODS), "--seeds", "0,1,2", "--run_dir", tmp_path / "joint")
+    done = command("compare", "--join", ",".join(map(str, folders)), *words)
+    assert done.status == 0, done.err
+    assert "report.html" in done.out
+    report = make_report([tmp_path / "joint"])
+    assert report.lead == "2 targets: flowers, faces"
+    results, against = (
+        each for part in report.sections for each in part.blocks if each.kind == "table"
+    )
+    cells = {row[0].text: [cell.text for cell in row[1:]] for row in results.rows}
+    assert cells["lite"] == ["80 ± 2.48", "7.1 ± 0.248"]
+    found = {tuple(cell.text for cell in row) for row in against.rows}
+    assert {("flowers", "lite", "wins", "soup"), ("faces", "lite", "loses", "soup")} <= found
+    (tmp_path / "joint/joint.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"joint\.json cannot be read"):
+        make_report([tmp_path / "joint"])
 
 
 def test_errors_of_all_targets_are_compared_as_parts_of_each_other(folders, tmp_path):

@@ -63,7 +63,10 @@ def test_a_run_is_stopped_by_a_signal_before_and_after_training(
     last = Path("run/checkpoints/last.ckpt")
     words = ["nothing was saved", "To resume, repeat the command"]
     if stage == "test":
-        words = [f"training is finished, its state is in {last}", f"command with --ckpt_path {last}"]
+        words = [
+            f"training is finished, its state is in {last}",
+            f"command with --ckpt_path {last}",
+        ]
     assert all(word in found.err for word in [f"stopped by {number.name}", *words])
     tiny()
     done = command(*fit, "run", *(["--ckpt_path", last] if stage == "test" else []))

@@ -91,7 +91,7 @@ def measured(browser, folder, page, *words):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """A page of one run with pictures and long names, one of several, one of a comparison."""
+    """Pages of a run with pictures and long names, several runs, comparisons, joined ones."""
     folder = tmp_path_factory.mktemp("pages")
     run = shutil.copytree(OLD / "landmarks", folder / "run")
     (run / "pictures").mkdir()
@@ -104,13 +104,14 @@ def pages(tmp_path_factory):
         "run": [run],
         "several": [run, *(OLD / task for task in ("classification", "landmarks", "policy"))],
         "comparison": [RESULTS / "compare" / "faces68"],
+        "joint": [RESULTS / "compare"],
     }
     for name, folders in made.items():
         write_page(make_report(folders), folder / f"{name}.html")
     return {name: folder / f"{name}.html" for name in made}
 
 
-@pytest.mark.parametrize("name", ["run", "several", "comparison"])
+@pytest.mark.parametrize("name", ["run", "several", "comparison", "joint"])
 def test_a_page_has_no_console_errors_and_fits_narrow_and_wide_windows(
     browser, pages, tmp_path, name
 ):

@@ -90,6 +90,16 @@ def test_a_page_names_no_address_but_its_own(finished):
     assert outside == []
 
 
+def test_joined_games_and_targets_of_earlier_versions_have_a_report():
+    games = make_report([RESULTS / "rl" / "transfer" / "joint"])
+    [scores] = [each for each in games.sections[0].blocks if isinstance(each, Table)]
+    assert scores.heads[:2] == ["method", "interquartile mean"]
+    assert all("(" in row[1].text for row in scores.rows)
+    targets = make_report([RESULTS / "compare"])
+    assert len(table(targets, "Results").heads) == 1 + len(targets.lead.split(", "))
+    assert all(cell.key is not None for row in table(targets, "Results").rows for cell in row[1:])
+
+
 @pytest.mark.parametrize("task", ["classification", "landmarks", "policy"])
 def test_runs_of_version_0_1_have_a_report(task, tmp_path, command):
     done = command("report", OLD / task, "--output", tmp_path / "page.html")

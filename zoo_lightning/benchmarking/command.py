@@ -22,7 +22,7 @@ from zoo_lightning.benchmarking.grid import (
     requested_before,
     with_needed,
 )
-from zoo_lightning.benchmarking.joint import join_games, join_targets
+from zoo_lightning.benchmarking.joint import JOINT, join_games, join_targets
 from zoo_lightning.benchmarking.plots import plot_learning_curves, plot_quality_against_compute
 from zoo_lightning.benchmarking.report import (
     TABLE_FILES,
@@ -88,7 +88,8 @@ def main(arguments: Sequence[str]) -> int:
         if rest:
             raise ConfigError(f"--join reads finished runs and takes no options of fit: {rest[0]}")
         print(_joined(options, seeds, fractions, budgets), end="")
-        print(f"wrote joint.md, joint.json to {options.run_dir}")
+        files = ["joint.md", JOINT, *([PAGE] if leave_report(options.run_dir) else [])]
+        print(f"wrote {', '.join(files)} to {options.run_dir}")
         return 0
     if rest:
         resolved = resolve(overrides=rest, command_options=parser.option_names())

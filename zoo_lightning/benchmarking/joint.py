@@ -34,6 +34,9 @@ from zoo_lightning.files.text import TEXT
 from zoo_lightning.methods.recipes import find_recipes
 from zoo_lightning.rl.environments.reference_scores import human_normalised
 
+JOINT = "joint.json"
+"""Name of the file of all figures, beside the tables in ``joint.md``."""
+
 STATISTICS: Mapping[str, Callable[..., np.ndarray]] = {
     "interquartile mean": interquartile_mean,
     "mean": mean_score,
@@ -97,7 +100,7 @@ def join_games(
 def _write(output: Path, text: str, content: Mapping[str, object]) -> None:
     with atomic_file(output / "joint.md") as part:
         part.write_text(text, **TEXT)
-    with atomic_file(output / "joint.json") as part:
+    with atomic_file(output / JOINT) as part:
         part.write_text(json.dumps(content, indent=1) + "\n", **TEXT)
 
 
@@ -220,6 +223,7 @@ def join_targets(
         name: {
             "metric": table.metric.name,
             "figures": {label: table.row(label).figures for label in labels},
+            "intervals": {label: table.row(label).interval._asdict() for label in labels},
             "outcomes": {
                 zoo: {label: _outcome(table, zoo, label) for label in _baselines(table, labels)}
                 for zoo in _zoos(table, labels)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo_lightning.benchmarking.grid import EXPERIMENT
+from zoo_lightning.benchmarking.joint import JOINT
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.files.plain_yaml import one_line
 from zoo_lightning.reports.comparison_sections import (
@@ -18,6 +19,7 @@ from zoo_lightning.reports.contents import Report, Section, Text
 from zoo_lightning.reports.finished_run import RunFiles
 from zoo_lightning.reports.folder import Folder
 from zoo_lightning.reports.gate_sections import gate_sections
+from zoo_lightning.reports.joint_sections import joint_lead, joint_sections
 from zoo_lightning.reports.run_sections import lead, run_sections
 from zoo_lightning.reports.side_by_side import distinct_names, side_by_side
 from zoo_lightning.reports.sweep_sections import sweep_lead, sweep_sections
@@ -29,13 +31,14 @@ KINDS = {
     "comparison": (EXPERIMENT, RUNS),
     "sweep": (TABLE,),
     "gates": ("gates.json",),
+    "joint comparison": (JOINT,),
     "run": (SUMMARY, CONFIG, METRICS),
 }
 """Files of which one tells what a folder holds, most special first."""
 
 
 def make_report(folders: Sequence[Path]) -> Report:
-    """Make the report on folders, each of a run, a comparison, a sweep or a gate report.
+    """Make the report on folders, each of a run, a comparison or several, a sweep or a gate report.
 
     Args:
         folders: one or more different folders; several runs are put side by side.
@@ -64,7 +67,7 @@ def make_report(folders: Sequence[Path]) -> Report:
 
 
 def kind_of(folder: Path) -> str:
-    """Kind of what a folder holds: ``run``, ``comparison``, ``sweep`` or ``gates``.
+    """Kind of what a folder holds, one of :data:`KINDS`.
 
     Raises:
         ConfigError: the folder does not exist, or holds none of these.
@@ -77,8 +80,8 @@ def kind_of(folder: Path) -> str:
             return kind
     expected = ", ".join(name for files in KINDS.values() for name in files)
     raise ConfigError(
-        f"report: {folder} is no folder of a run, a comparison, a sweep or a gate report; expected "
-        f"one with one of {expected}"
+        f"report: {folder} is no folder of a run, a comparison (or several joined), a sweep or a "
+        f"gate report; expected one with one of {expected}"
     )
 
 
@@ -95,6 +98,12 @@ def _parts(folder: Path, kind: str, name: str) -> tuple[str, list[Section]]:
         if files.has(RUNS) and not read_tables(files):
             raise ConfigError(f"report: {folder / RUNS} has no table of a comparison")
         return said, comparison_sections(Folder(folder))
+    if kind == "joint comparison":
+        said, sections = joint_lead(files), joint_sections(files)
+        _refuse_damaged(files, JOINT)
+        if not sections:
+            raise ConfigError(f"report: {folder / JOINT} has no figures; run compare --join again")
+        return said, sections
     if kind == "sweep":
         return sweep_lead(files), sweep_sections(Folder(folder))
     sections = gate_sections(files)

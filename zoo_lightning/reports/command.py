@@ -13,9 +13,9 @@ from zoo_lightning.reports.page import write_page
 from zoo_lightning.runs.run_folder import PAGE
 
 ABOUT = """\
-Write a page of HTML on a run, a comparison, a sweep or a gate report: what was run, figures with
-intervals, curves, gates, pictures, costs, and the command to run it again. Several are put side by
-side. The page needs no network and no other file. Nothing else is changed.
+Write a page of HTML on a run, a comparison or several joined, a sweep or a gate report: what was
+run, figures with intervals, curves, gates, pictures, costs, and the command to run it again.
+Several are put side by side. The page needs no network and no other file. Nothing else is changed.
 """
 
 

@@ -105,14 +105,15 @@ def _described(
     ]  # fmt: skip
 
 
-def _metric(table: Mapping[str, Any]) -> ComparedMetric:
+def metric_in(table: Mapping[str, Any]) -> ComparedMetric:
+    """Metric of a table of ``runs.json`` or ``joint.json``."""
     name = str(table.get("metric"))
     return METRICS.get(name) or ComparedMetric(name, False, 1.0, name)
 
 
 def _results(folder: Folder, table: dict[str, Any], several: bool) -> Section:
     """Section on one fraction of the training data and one budget."""
-    metric, rows = _metric(table), rows_of(table)
+    metric, rows = metric_in(table), rows_of(table)
     fraction, budget = finite(table.get("fraction")), finite(table.get("budget"))
     words = [] if fraction in (None, 1.0) else [f"{number(fraction)} of the training data"]
     words += [] if budget is None else [f"budget {number(budget)}"]
@@ -160,7 +161,7 @@ def _difference(row: Mapping[str, Any]) -> tuple[float, float, float | None] | N
 
 def _verdict(table: Mapping[str, Any]) -> list[str]:
     """Whether each zoo wins against the best baseline: its interval lies on one side of 0."""
-    metric, lines = _metric(table), []
+    metric, lines = metric_in(table), []
     for row in rows_of(table):
         found = _difference(row)
         if not row.get("zoo") or found is None or found[1] != found[1]:

@@ -10,7 +10,7 @@ from zoo_lightning.runs.run_folder import PAGE
 
 
 def leave_report(folder: Path) -> Path | None:
-    """Write ``report.html`` to a folder of a run, a comparison, a sweep or a gate report.
+    """Write ``report.html`` to the folder of a run, a comparison, a sweep or a gate report.
 
     A command has done its work when it calls this, so whatever goes wrong is one warning.
 
