@@ -46,5 +46,5 @@ class ConfigFile(SaveConfigCallback):
     def _write(self, trainer: pl.Trainer) -> None:
         with atomic_file(self._file(trainer)) as part:
             self.parser.save(
-                self.config, str(part), skip_none=False, overwrite=True, multifile=False
+                self.config, str(part), skip_unset=False, overwrite=True, multifile=False
             )

@@ -73,7 +73,7 @@ def plain_data(described: Any) -> LightningDataModule:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningDataModule, "data")
     try:
-        data = parser.instantiate_classes(parser.parse_object({"data": content})).data
+        data = parser.instantiate(parser.parse_object({"data": content})).data
         data.setup("fit")
     except Exception as error:
         # jsonargparse tries each type an option may have, and reports them all.

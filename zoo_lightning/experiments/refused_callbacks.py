@@ -140,7 +140,7 @@ def given_callbacks(described: Any) -> list[Callback]:
         config = parser.get_defaults()
         config.callback = each
         try:
-            found.append(parser.instantiate_classes(config).callback)  # as LightningCLI does it
+            found.append(parser.instantiate(config).callback)
         except Exception as error:  # whatever a constructor of anybody's raises
             raise _refused_by_itself(each, error) from error
     return found
