@@ -24,6 +24,7 @@ FEW_STEPS = {
     "03_landmarks": 20,
     "04_rl": 256,
     "05_your_own_zoo": 4,
+    "06_real_zoo": 4,
     "07_transformers": 4,
 }
 """Of the trainings in a notebook, where only its code is of interest."""
@@ -44,6 +45,12 @@ LESS = {
         "--methods single,lite": "--methods single:faces5,lite",
         "--seeds 0,1": "--seeds 0",
         "per_class=30": "per_class=8",
+    },
+    "06_real_zoo": {
+        "--methods scratch,single:imagenet,soup,lite": "--methods lite",
+        "--samples 500": "--samples 100",
+        "{run} --architecture {architecture} --output {folder}/gates": "{run} --architecture "
+        "{architecture} --output {folder}/gates --samples 40 --layer_samples 0",
     },
     "07_transformers": {
         "per_class=60": "per_class=8",
@@ -121,6 +128,18 @@ def shortened(notebook, name):
     return notebook
 
 
+def needs(name, monkeypatch):
+    """Skip a notebook whose package or files are absent, and name the files where they are."""
+    if name == "04_rl":
+        pytest.importorskip("ale_py")
+    if name == "06_real_zoo":
+        for variable, inside in (("ZOO", "zoo_mobilenet025"), ("PHOTOGRAPHS", "flowers17")):
+            place = ROOT.parent / "shared" / "data" / inside
+            if not place.is_dir():
+                pytest.skip(f"weights and photographs that are not shipped: no {place}")
+            monkeypatch.setenv(variable, str(place))
+
+
 def runs_in_an_empty_folder(notebook, folder):
     """Execute it; nothing is wrong with what it shows, and nothing is left in the checkout."""
     before = files_beside()
@@ -147,18 +166,18 @@ def test_everything_that_a_notebook_imports_is_there(name):
     "name",
     [pytest.param(name, marks=[] if name == NAMES[0] else pytest.mark.slow) for name in NAMES],
 )
-def test_its_code_runs_in_an_empty_folder_and_leaves_the_checkout_alone(name, tmp_path):
-    if name == "04_rl":
-        pytest.importorskip("ale_py")
+def test_its_code_runs_in_an_empty_folder_and_leaves_the_checkout_alone(
+    name, tmp_path, monkeypatch
+):
+    needs(name, monkeypatch)
     runs_in_an_empty_folder(shortened(execute.read(name), name), tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", NAMES)
-def test_it_runs_as_it_is_committed(name, tmp_path):
-    if name == "04_rl":
-        pytest.importorskip("ale_py")
+def test_it_runs_as_it_is_committed(name, tmp_path, monkeypatch):
+    needs(name, monkeypatch)
     runs_in_an_empty_folder(execute.read(name), tmp_path)
 
 

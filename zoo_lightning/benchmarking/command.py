@@ -308,10 +308,11 @@ def _work(
         pairs = [word.partition("=") for word in options.slurm.split(",") if word]
         settings = {key: int(v) if v.isdigit() else v for key, _, v in pairs}
         jobs = run_on_cluster(comparison, cells, settings, options.cluster)
-        print(
-            f"{len(jobs)} jobs submitted; when they have ended, the same command submits the runs "
-            "that are made from them, and writes the tables"
-        )
+        if jobs:
+            print(
+                f"{len(jobs)} jobs submitted; when they have ended, the same command submits the "
+                "runs that are made from them, and writes the tables"
+            )
         return []
     return run_cells(comparison, cells, execution)
 
