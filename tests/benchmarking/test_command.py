@@ -290,7 +290,7 @@ def test_jobs_go_through_submitit_and_the_same_command_goes_on(tiny, command):
         assert time.monotonic() < deadline, list(Path("out/jobs").iterdir())
         time.sleep(0.5)
     done = command(*COMPARE, *words, *local)
-    assert "0 jobs submitted" in done.out
+    assert "jobs submitted" not in done.out
     assert "| scratch |" in Path("out/table.md").read_text()
     mistaken = command(*COMPARE, *words, "--slurm", "timeout_minutes=5", "--cluster", "local")
     mistaken.refused("timeout_minutes")
