@@ -137,7 +137,8 @@ class ImageNumbers(LabelledImages[Tensor]):
             return None
         table = read_image_table(self._file(part))
         table.chosen(self.target_names)
-        samples, lines = [], {}
+        samples: list[Sample] = []
+        lines: dict[Path, str] = {}
         for row in table.rows:
             path = on_disk(self.root / self.images, row.image)
             if path in lines:

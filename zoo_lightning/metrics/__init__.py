@@ -1,4 +1,4 @@
-"""Torchmetrics and pure functions: landmark errors, class-averaged accuracy, errors of numbers, mean loss."""
+"""Torchmetrics and pure functions: errors of landmarks and numbers, class accuracy, mean loss."""
 
 from zoo_lightning.metrics.classification import ClassAccuracy
 from zoo_lightning.metrics.functional import (

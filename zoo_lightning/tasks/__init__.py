@@ -1,4 +1,4 @@
-"""LightningModules that train a backbone: classification, landmarks, regression, segmentation, PPO."""
+"""LightningModules that train a backbone: classes, landmarks, numbers, segmentation, PPO."""
 
 from zoo_lightning.tasks.base import BaseTask
 from zoo_lightning.tasks.classification import ClassificationTask

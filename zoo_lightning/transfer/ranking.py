@@ -24,8 +24,8 @@ MEANING = {
     "landmarks; higher suits the data better. negative_linear_mse: minus the mean squared error of "
     "a ridge regression, which also depends on the features' scale.",
     "numbers": "logme: log evidence, per sample and target, of a linear model from features to "
-    "standardised targets; higher suits the data better. negative_linear_mse: minus the mean squared "
-    "error of a ridge regression, which also depends on the features' scale.",
+    "standardised targets; higher suits the data better. negative_linear_mse: minus the mean "
+    "squared error of a ridge regression, which also depends on the features' scale.",
     "classes": "logme: log evidence, per sample and class, of a linear model from features to "
     "one-hot classes; higher suits the data better. h_score: how far apart the classes are, "
     "measured by the features' spread.",
