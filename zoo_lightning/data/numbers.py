@@ -215,6 +215,12 @@ class ImageNumbers(LabelledImages[Tensor]):
                 + (f"; {none} images have no number and are left out" if none else "")
             )
 
+    def _name(self, source: object, index: int) -> str:
+        """Name of an image as in the tables, so that predictions can be read as one."""
+        folder = self.root / self.images
+        inside = isinstance(source, Path) and source.is_relative_to(folder)
+        return source.relative_to(folder).as_posix() if inside else super()._name(source, index)
+
     def _check_training(self, train: list[Sample]) -> None:
         labels = [label for _, label in train]
         scale_of(labels, self.target_names, str(self._file("train")))
