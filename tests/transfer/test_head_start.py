@@ -186,6 +186,6 @@ def test_unknown_numbers_do_not_matter_and_units_change_nothing():
     assert torch.corrcoef(torch.stack([predicted[:, 1], values[:, 1]]))[0, 1] > 0.99
     scores = score(features, targets)
     scaled = join_targets([{"numbers": torn * torch.tensor([1e3, 1e-3])}])
-    assert score(features, scaled) == pytest.approx(scores, rel=1e-6)
+    assert score(features, scaled) == pytest.approx(scores, rel=1e-4)
     noise = torch.randn(200, 4, generator=generator, dtype=torch.float64)
     assert score(noise, targets)["logme"] < scores["logme"]

@@ -125,7 +125,8 @@ class ImageNumbers(LabelledImages[Tensor]):
         """
         super().setup(stage)
         if hasattr(self, "train_set") and not hasattr(self, "target_mean"):
-            labels = [label for _, label in self.train_set.samples]
+            assert isinstance(self.train_set, NumberSet)
+            labels = self.train_set.labels
             used = f"the {len(labels)} images that are trained on"
             self.target_mean, self.target_std = scale_of(labels, self.target_names, used)
 
@@ -218,8 +219,9 @@ class ImageNumbers(LabelledImages[Tensor]):
     def _name(self, source: object, index: int) -> str:
         """Name of an image as in the tables, so that predictions can be read as one."""
         folder = self.root / self.images
-        inside = isinstance(source, Path) and source.is_relative_to(folder)
-        return source.relative_to(folder).as_posix() if inside else super()._name(source, index)
+        if isinstance(source, Path) and source.is_relative_to(folder):
+            return source.relative_to(folder).as_posix()
+        return super()._name(source, index)
 
     def _check_training(self, train: list[Sample]) -> None:
         labels = [label for _, label in train]
