@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from zoo_lightning import ImageNumbers, RegressionTask, load_task
+from zoo_lightning import (
+    ClassificationTask,
+    ImageNumbers,
+    LandmarkTask,
+    RegressionTask,
+    load_task,
+)
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods import PlainBackbone
 from zoo_lightning.methods.ensembles import joint_task
@@ -144,4 +150,8 @@ def test_what_cannot_be_learned_is_refused():
         RegressionTask(PlainBackbone("test_resnet", output="stages"))
     with pytest.raises(ConfigError, match="needs numbers"):
         task().check_data(SimpleNamespace(num_classes=2))
+    numbers = SimpleNamespace(target_names=NAMES)
+    for kind in (ClassificationTask, LandmarkTask):
+        with pytest.raises(ConfigError, match="has numbers; give model RegressionTask"):
+            kind(PlainBackbone("test_resnet")).check_data(numbers)
     assert task(None).target_names == ["target"]

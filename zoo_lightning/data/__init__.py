@@ -1,4 +1,4 @@
-"""Data modules for image classification, facial landmarks and Atari games, and their options."""
+"""Data modules for classes, numbers and landmarks of images, and Atari games, and their options."""
 
 from zoo_lightning.data.atari import AtariData
 from zoo_lightning.data.augmentation import Augmentation
