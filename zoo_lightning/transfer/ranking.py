@@ -191,7 +191,7 @@ def join_targets(batches: Sequence[dict[str, Tensor]]) -> Targets:
         return Targets("classes", labels, torch.ones(len(labels), 1, dtype=torch.bool))
     found = "a map of labels" if "labels" in batches[0] else ", ".join(batches[0]) or "images only"
     raise ConfigError(
-        f"the data's samples must have points with visible, label, or numbers, got {found}"
+        f"the data's samples must have points with visible, or label, or numbers, got {found}"
     )
 
 
