@@ -189,6 +189,28 @@ def class_root(tmp_path):
     return tmp_path / "classes"
 
 
+@pytest.fixture
+def number_root(tmp_path):
+    """Images of 40x30 pixels with two numbers: twelve to train on, four to test.
+
+    ``bright`` is the mean grey value, ``red`` a thousand minus a tenth of the red channel's.
+    """
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "numbers"
+    (folder / "images").mkdir(parents=True)
+    for part, count in (("train", 12), ("test", 4)):
+        lines = ["image,bright,red"]
+        for index in range(count):
+            grey, red = rng.integers(20, 200), rng.integers(0, 50)
+            pixels = np.full((30, 40, 3), grey, dtype=np.uint8)
+            pixels[..., 0] += np.uint8(red)
+            name = f"{part}{index:02d}.png"
+            Image.fromarray(pixels).save(folder / "images" / name)
+            lines.append(f"{name},{pixels.mean():.3f},{1000 - pixels[..., 0].mean() / 10:.3f}")
+        (folder / f"{part}.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
 def module_beside(name: str) -> ModuleType:
     """A module in or below this folder, which is no package."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")

@@ -49,6 +49,8 @@ def data_options(data: dict, write_csv, class_files, folder: Path) -> list[str]:
         return [*small, *(f"--data.{part}_size=8" for part in ("train", "val", "test"))]
     if kind == "LandmarkCSV":
         write_faces(folder, write_csv, 5 if "faces5" in options["root"] else 68, rng)
+    elif kind == "ImageNumbers":
+        write_numbers(folder, rng)
     elif kind == "HRNetCSV":
         write_hrnet_files(options, folder, rng)
         small.append("--data.image_size=64")
@@ -74,6 +76,19 @@ def write_faces(folder: Path, write_csv, points: int, rng: np.random.Generator) 
             Image.fromarray(pixels).save(folder / "images" / name)
         write_csv(folder / f"{part}.csv", names, rng.uniform(5, 35, (10, points, 2)))
     return folder
+
+
+def write_numbers(folder: Path, rng: np.random.Generator) -> None:
+    """Ten images to train on and ten to test in the layout of ImageNumbers."""
+    (folder / "images").mkdir(parents=True)
+    for part in ("train", "test"):
+        lines = ["image,age,weight"]
+        for index in range(10):
+            name = f"{part}{index}.png"
+            pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / name)
+            lines.append(f"{name},{20 + index},{rng.uniform(50, 90):.1f}")
+        (folder / f"{part}.csv").write_text("\n".join(lines) + "\n")
 
 
 def write_class_files(data: dict, class_files, folder: Path, rng: np.random.Generator) -> list[str]:

@@ -4,6 +4,7 @@ from .data import AtariData as AtariData
 from .data import DrawnFaces as DrawnFaces
 from .data import FashionMNISTSubset as FashionMNISTSubset
 from .data import ImageFolders as ImageFolders
+from .data import ImageNumbers as ImageNumbers
 from .data import LandmarkCSV as LandmarkCSV
 from .data import ListFiles as ListFiles
 from .data import TorchvisionData as TorchvisionData
@@ -17,6 +18,7 @@ from .prediction.predictor import Predictor as Predictor
 from .tasks import ClassificationTask as ClassificationTask
 from .tasks import LandmarkTask as LandmarkTask
 from .tasks import PPOTask as PPOTask
+from .tasks import RegressionTask as RegressionTask
 from .tasks import SegmentationTask as SegmentationTask
 from .tasks.loading import load_task as load_task
 from .transfer.starts import informed_start as informed_start

@@ -161,7 +161,7 @@ def test_maps_of_labels_are_refused_before_anything_is_trained(tiny, command, cl
     )
     refused = command(*FIT, "--run_dir", "run").refused()
     assert f"gate_init '{how}' cannot be found from these data" in refused
-    assert "must have points with visible, or label, got a map of labels" in refused
+    assert "must have points with visible, or label, or numbers, got a map of labels" in refused
     assert "give gate_init a number for each source" in refused
     assert not Path("run").exists()
 

@@ -28,7 +28,7 @@ def classes(root):
 
 
 @pytest.fixture
-def words(request, tiny, class_root, landmark_root):
+def words(request, tiny, class_root, landmark_root, number_root):
     """Words that fit the task whose name is asked for."""
     if request.param == "PPOTask":
         return GAME
@@ -37,6 +37,9 @@ def words(request, tiny, class_root, landmark_root):
         data = {"root": str(landmark_root), "image_size": 16, "batch_size": 4, "num_workers": 0}
         described = {"class_path": "LandmarkCSV", "init_args": data}
         tiny(**SHORT, **{"data": described, "model.init_args.thresholds": [0.1, 0.2]})
+    elif request.param == "RegressionTask":
+        described = {"class_path": "ImageNumbers", "init_args": classes(number_root)}
+        tiny(**SHORT, **{"model.class_path": request.param, "data": described})
     elif request.param == "ClassificationTask":
         described = {"class_path": "ImageFolders", "init_args": data}
         tiny(**SHORT, **{"model.class_path": request.param, "data": described})

@@ -5,13 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo_lightning import DrawnFaces, ImageFolders
+from zoo_lightning import DrawnFaces, ImageFolders, ImageNumbers
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods import PlainBackbone
 from zoo_lightning.models.backbone import ZooBackbone
-from zoo_lightning.tasks import ClassificationTask, LandmarkTask
+from zoo_lightning.tasks import ClassificationTask, LandmarkTask, RegressionTask
 from zoo_lightning.transfer.head_start import linear_head, logistic, solve_head
-from zoo_lightning.transfer.ranking import Targets
+from zoo_lightning.transfer.ranking import Targets, join_targets, score
 
 CPU = torch.device("cpu")
 
@@ -143,3 +143,49 @@ def test_heads_that_cannot_be_solved_for_are_refused(tmp_path, faces):
         trainer_for(tmp_path, max_steps=1).fit(bare, [])
     with pytest.raises(ConfigError, match="head_init"):
         LandmarkTask(zoo(), 68, head_init="linear")
+
+
+def test_numbers_of_any_unit_are_solved_by_the_same_penalty_and_put_into_their_head(
+    number_root, tmp_path
+):
+    data = ImageNumbers(
+        str(number_root), image_size=32, batch_size=6, num_workers=0, crop_scale=1.0, jitter=0.0
+    )
+    data.setup("fit")
+    learner = RegressionTask(
+        PlainBackbone("test_resnet"), ["bright", "red"], head_init="probe", lr=0.0
+    )
+    fit = trainer_for(tmp_path, max_steps=1, max_epochs=-1, enable_checkpointing=False)
+    fit.fit(learner, data)
+    learner.eval()
+    images = torch.stack([each["image"] for each in (data.train_set[0, i] for i in range(10))])
+    wanted = torch.stack([label for _, label in data.train_set.samples][:10])
+    with torch.no_grad():
+        found = learner(data.on_after_batch_transfer({"image": images}, 0)["image"])
+    away = (found - wanted).abs() / learner.head.target_std
+    assert (away.mean(0) < 0.5).all()  # always saying the mean has 0.8
+    assert learner.head.weight.abs().max() < 10  # of standardised targets, not of a thousand
+
+
+def test_unknown_numbers_do_not_matter_and_units_change_nothing():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(200, 4, generator=generator, dtype=torch.float64)
+    weight = torch.randn(2, 4, generator=generator, dtype=torch.float64)
+    values = features @ weight.T * torch.tensor([1.0, 1e4]) + torch.tensor([5.0, -3e4])
+    torn = values.clone()
+    torn[:50, 1] = float("nan")
+    targets = join_targets([{"numbers": torn[:120]}, {"numbers": torn[120:]}])
+    assert targets.kind == "numbers"
+    assert targets.counted.sum(0).tolist() == [200, 150]
+    known = torch.where(targets.counted, targets.values, 0)
+    assert torch.allclose(known.sum(0), torch.zeros(2, dtype=torch.float64), atol=1e-9)
+    found, bias = linear_head(features, targets, 2)
+    predicted = features @ found.T + bias
+    assert torch.allclose(predicted[:, 0], values[:, 0], rtol=0.02, atol=0.05)
+    # Unknown numbers count as the mean in fitting, which draws towards it.
+    assert torch.corrcoef(torch.stack([predicted[:, 1], values[:, 1]]))[0, 1] > 0.99
+    scores = score(features, targets)
+    scaled = join_targets([{"numbers": torn * torch.tensor([1e3, 1e-3])}])
+    assert score(features, scaled) == pytest.approx(scores, rel=1e-4)
+    noise = torch.randn(200, 4, generator=generator, dtype=torch.float64)
+    assert score(noise, targets)["logme"] < scores["logme"]

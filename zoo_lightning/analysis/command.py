@@ -27,7 +27,7 @@ source, and the effect on the metric of setting a source's gates to zero, with t
 to the same sum and norm statistics re-estimated. A verdict follows the tables.
 """
 
-TASKS = ("ClassificationTask", "LandmarkTask")
+TASKS = ("ClassificationTask", "LandmarkTask", "RegressionTask")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -29,10 +29,10 @@ from zoo_lightning.errors import ConfigError
 from zoo_lightning.metrics.functional import per_image_nme
 from zoo_lightning.models.backbone import ZooBackbone
 from zoo_lightning.nn.norm_statistics import estimate_norms, interleaved
-from zoo_lightning.tasks import BaseTask, ClassificationTask, LandmarkTask
+from zoo_lightning.tasks import BaseTask, ClassificationTask, LandmarkTask, RegressionTask
 from zoo_lightning.transfer.ranking import training_batches
 
-MeasuredTask = ClassificationTask | LandmarkTask
+MeasuredTask = ClassificationTask | LandmarkTask | RegressionTask
 """Tasks whose errors can be measured sample by sample."""
 
 
@@ -42,9 +42,9 @@ class Scores:
 
     Attributes:
         error: error of each sample in percent, ``(N,)`` float64: 0 or 100 for a class, the
-            normalised error for points.
+            normalised error for points, that of standardised targets for numbers.
         loss: loss of each sample, ``(N,)`` float64: the cross-entropy for a class, the same as
-            ``error`` for points.
+            ``error`` for points and numbers.
     """
 
     error: Tensor
@@ -56,7 +56,7 @@ class Measure:
     """Description of a task's metric and loss.
 
     Attributes:
-        name: name of the metric, ``acc`` or ``nme``.
+        name: name of the metric, ``acc``, ``nme`` or ``nmae``.
         label: description of the metric with its unit.
         rises: whether higher is better; the metric is then 100 minus the error.
         loss: description of the loss; the same as ``label`` if it is the error itself.
@@ -74,15 +74,16 @@ class Measure:
 
 
 def measured_task(task: BaseTask) -> MeasuredTask:
-    """Check that a task is a classification or landmark task, and return it.
+    """Check that a task is of classification, landmarks or regression, and return it.
 
     Raises:
-        ConfigError: the task is neither classification nor landmarks.
+        ConfigError: the task is another one.
     """
-    if isinstance(task, (ClassificationTask, LandmarkTask)):
+    if isinstance(task, (ClassificationTask, LandmarkTask, RegressionTask)):
         return task
     raise ConfigError(
-        f"gates are reported for ClassificationTask and LandmarkTask, not for {type(task).__name__}"
+        "gates are reported for ClassificationTask, LandmarkTask and RegressionTask, not for "
+        f"{type(task).__name__}"
     )
 
 
@@ -101,14 +102,17 @@ def image_data(data: LightningDataModule) -> ImageDataModule:
 
 
 def measure_of(task: BaseTask) -> Measure:
-    """Metric of a classification or landmark task.
+    """Metric of a task of classification, landmarks or regression.
 
     Raises:
-        ConfigError: the task is neither classification nor landmarks.
+        ConfigError: the task is another one.
     """
     measured = measured_task(task)
     if isinstance(measured, ClassificationTask):
         return Measure("acc", "accuracy (%)", True, "cross-entropy")
+    if isinstance(measured, RegressionTask):
+        label = "mean absolute error (% of a standard deviation)"
+        return Measure("nmae", label, False, label)
     label = f"NME, {measured.normalization} (%)"
     return Measure("nme", label, False, label)
 
@@ -120,9 +124,12 @@ def score_batch(task: BaseTask, batch: dict[str, Any]) -> Scores:
     Faces that lack the points of the normalising distance are left out.
 
     Raises:
-        ConfigError: the task is neither classification nor landmarks.
+        ConfigError: the task is neither classification nor landmarks nor regression.
     """
     task = measured_task(task)
+    if isinstance(task, RegressionTask):
+        error = 100 * task.absolute_errors(batch).double().cpu()
+        return Scores(error, error)
     if isinstance(task, LandmarkTask):
         points = task.predict_step(batch)["original"]
         distance = batch["distances"][task.normalization]

@@ -25,7 +25,7 @@ from zoo_lightning.models.backbone import load_architecture
 from zoo_lightning.plotting.figures import new_figure, save_figure
 from zoo_lightning.runs.pool import Report
 from zoo_lightning.runs.run_folder import find_checkpoint
-from zoo_lightning.tasks import ClassificationTask, LandmarkTask
+from zoo_lightning.tasks import ClassificationTask, LandmarkTask, RegressionTask
 from zoo_lightning.tasks.loading import load_task
 from zoo_lightning.transfer.ranking import training_batches
 
@@ -69,7 +69,7 @@ def diagnose(comparison: Comparison, cells: Sequence[Cell], report: Report) -> P
             names = [source.name for source in task.backbone.sources]
             write_similarity(found, names, folder)
             report(f"similarity of the sources: {_summary(found, names)}")
-        if isinstance(task, (ClassificationTask, LandmarkTask)):
+        if isinstance(task, (ClassificationTask, LandmarkTask, RegressionTask)):
             gates = gate_report(task, data, "val", layer_samples=0)
             write_report(gates, folder / cell.label, {"checkpoint": str(checkpoint)})
             report(f"\n{cell.label}, seed {cell.seed}:\n{format_report(gates)}")

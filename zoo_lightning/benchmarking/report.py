@@ -68,6 +68,7 @@ class ComparedMetric:
 METRICS_OF = {
     "ClassificationTask": ComparedMetric("test/acc", True, 100.0, "test accuracy, %"),
     "LandmarkTask": ComparedMetric("test/nme", False, 1.0, "test NME, %"),
+    "RegressionTask": ComparedMetric("test/nmae", False, 1.0, "test NMAE, %"),
     "SegmentationTask": ComparedMetric("test/miou", True, 100.0, "test mIoU, %"),
     "PPOTask": ComparedMetric("test/episodic_return", True, 1.0, "test episodic return"),
 }
@@ -233,7 +234,7 @@ def image_figures(run: Path, metric: ComparedMetric, figure: float) -> dict[str,
         ``figure``, or the metric is not a mean over images.
     """
     path = run / TEST_ERRORS
-    if metric.name not in ("test/acc", "test/nme") or not path.is_file():
+    if metric.name not in ("test/acc", "test/nme", "test/nmae") or not path.is_file():
         return None
     with path.open(newline="", **TEXT) as stream:
         # An image of several faces has a row for each, in the same order in all runs.
@@ -243,7 +244,8 @@ def image_figures(run: Path, metric: ComparedMetric, figure: float) -> dict[str,
     if metric.name == "test/acc":
         found = {name: 100.0 * (row["true"] == row["predicted"]) for name, row in rows.items()}
     else:
-        errors = {name: float(row["nme"]) for name, row in rows.items() if row["nme"]}
+        key = metric.name.removeprefix("test/")
+        errors = {name: float(row[key]) for name, row in rows.items() if row[key]}
         found = {name: error for name, error in errors.items() if not isnan(error)}
     whole = found and abs(mean(found.values()) - figure) <= ROUNDED * max(abs(figure), 1.0)
     return found if whole else None

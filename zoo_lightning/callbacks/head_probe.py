@@ -11,6 +11,7 @@ from typing_extensions import override
 from zoo_lightning.callbacks.trainer_access import data_module
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.models.backbone import Backbone
+from zoo_lightning.nn.heads import NumberHead
 from zoo_lightning.transfer.head_start import solve_head
 
 
@@ -69,6 +70,8 @@ class HeadProbe(Callback):
             pl_module.device,
             self.label_smoothing,
         )
+        if isinstance(head, NumberHead):  # whose weights are those of standardised targets
+            solved = head.standardised(*(each.to(head.target_std) for each in solved))
         # Devices round differently; all processes must begin with the same head.
         weight, bias = trainer.strategy.broadcast(solved)
         with torch.no_grad():

@@ -244,7 +244,7 @@ def rank(
     """Rank the sources by the training data, and print them, best first.
 
     Raises:
-        ConfigError: the data have neither points nor classes, or there are too few samples.
+        ConfigError: the data have no points, classes or numbers, or there are too few samples.
         SourceError: a source does not fit.
     """
     if samples < MIN_RANKED:
@@ -272,8 +272,8 @@ def _check_relate(
     if task == PPOTask.__name__:
         raise ConfigError(
             f"{resolved.name} trains a policy ({task}), whose images come from its own games: "
-            "there are no training images with points or classes to relate sources by; give an "
-            "experiment of landmarks or classification"
+            "there are no training images with targets to relate sources by; give an experiment "
+            "of landmarks, classification or regression"
         )
     if options.samples < MIN_RELATED:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Data modules for image classification, facial landmarks and Atari games, and their options."""
+"""Data modules for classes, numbers and landmarks of images, and Atari games, and their options."""
 
 from zoo_lightning.data.atari import AtariData
 from zoo_lightning.data.augmentation import Augmentation
@@ -18,6 +18,7 @@ from zoo_lightning.data.landmarks.published import (
 )
 from zoo_lightning.data.landmarks.schemes import SCHEMES, LandmarkScheme
 from zoo_lightning.data.loading import ImageDataModule
+from zoo_lightning.data.numbers import ImageNumbers
 from zoo_lightning.data.synthetic.drawn_faces import DrawnFaces
 from zoo_lightning.data.synthetic.scenes import CountedFaces, PhotoMosaics
 
@@ -35,6 +36,7 @@ __all__ = [
     "HRNetCSV",
     "ImageDataModule",
     "ImageFolders",
+    "ImageNumbers",
     "LandmarkCSV",
     "LandmarkScheme",
     "ListFiles",

@@ -38,7 +38,8 @@ def write_timm(task: BaseTask, module: nn.Module, manifest: Manifest, folder: Pa
     """Write a folder in timm's layout for the Hub: ``config.json`` and ``model.safetensors``.
 
     ``timm.create_model("local-dir:FOLDER", pretrained=True)`` opens it. Landmarks are the ``2 K``
-    outputs of the classifier: x and y of the first point, then of the second, and so on.
+    outputs of the classifier: x and y of the first point, then of the second, and so on. Numbers
+    are its outputs in the targets' units.
 
     Args:
         task: trained task.

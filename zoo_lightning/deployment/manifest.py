@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 KEY = "zoo_lightning"
 
-TaskName = Literal["classification", "landmarks", "segmentation", "policy"]
+TaskName = Literal["classification", "landmarks", "regression", "segmentation", "policy"]
 
 TASKS: dict[str, TaskName] = {
     "ClassificationTask": "classification",
     "LandmarkTask": "landmarks",
+    "RegressionTask": "regression",
     "SegmentationTask": "segmentation",
     "PPOTask": "policy",
 }
@@ -35,6 +36,9 @@ OUTPUTS: dict[TaskName, dict[str, str]] = {
     "landmarks": {
         "points": "(B, K, 2): x and y as fractions of the input's width and height, whose origin "
         "is the top left corner of the top left pixel"
+    },
+    "regression": {
+        "numbers": "(B, T): a number for each of `targets`, in the training data's units"
     },
     "segmentation": {"logits": "(B, C, h, w): scores of the classes in every cell"},
     "policy": {
@@ -46,6 +50,7 @@ OUTPUTS: dict[TaskName, dict[str, str]] = {
 FACTS = {
     "classification": ("image_size", "mean", "std", "preprocessing", "classes"),
     "landmarks": ("image_size", "mean", "std", "preprocessing", "num_points", "scheme", "flip"),
+    "regression": ("image_size", "mean", "std", "preprocessing", "targets"),
     "segmentation": ("image_size", "mean", "std", "preprocessing", "classes"),
     "policy": ("game", "actions", "environment", "seed"),
 }
@@ -60,7 +65,8 @@ class Manifest:
     """Description of an exported model's inputs and outputs.
 
     Attributes:
-        task: task of the model: ``classification``, ``landmarks``, ``segmentation`` or ``policy``.
+        task: task of the model: ``classification``, ``landmarks``, ``regression``,
+            ``segmentation`` or ``policy``.
         architecture: timm name or import path of the architecture; for an ensemble, those of all
             networks, separated by commas.
         method: training method, as in ``summary.json``.
@@ -70,7 +76,8 @@ class Manifest:
             ``value_range``, the values of an image that become 0 and 1.
         output: ``names`` with the meaning of each output; for classification ``classes``; for
             landmarks ``num_points``, ``scheme``, ``flip`` and ``mirrored`` (whether the model
-            averages with the mirror image); for policies ``game``, ``actions``, ``environment`` and
+            averages with the mirror image); for regression ``targets``, the names of the numbers;
+            for policies ``game``, ``actions``, ``environment`` and
             ``seed``.
         version: version of this package.
         members: ``architecture`` and ``method`` of each network of an ensemble; else empty.
@@ -182,5 +189,8 @@ def _check_images(manifest: Manifest) -> None:
         raise ValueError(f"preprocessing {given['preprocessing']}")
     if manifest.task == "landmarks":
         int(output["num_points"])
+    elif manifest.task == "regression":
+        if not output["targets"] or not all(isinstance(name, str) for name in output["targets"]):
+            raise ValueError(f"targets {output['targets']}")
     elif not all(isinstance(name, str) for name in output["classes"]):
         raise ValueError(f"classes {output['classes']}")

@@ -19,6 +19,7 @@ from zoo_lightning.deployment.manifest import Manifest, TaskName
 PIPELINE_TAGS: dict[TaskName, str] = {
     "classification": "image-classification",
     "landmarks": "keypoint-detection",
+    "regression": "other",  # the Hub has no name for it
     "segmentation": "image-segmentation",
     "policy": "reinforcement-learning",
 }
@@ -27,6 +28,7 @@ PIPELINE_TAGS: dict[TaskName, str] = {
 METRICS: dict[TaskName, tuple[str, str]] = {
     "classification": ("test/acc", "accuracy"),
     "landmarks": ("test/nme", "nme"),
+    "regression": ("test/nmae", "nmae"),
     "segmentation": ("test/miou", "mean_iou"),
     "policy": ("test/episodic_return", "mean_reward"),
 }
@@ -37,6 +39,8 @@ USES: dict[TaskName, str] = {
     "gets one of these classes, also one that shows something else.",
     "landmarks": "Images in which what the points belong to is cut out as in training. Points are "
     "given for every image, also for one without.",
+    "regression": "Images taken as the training images were, with targets in the range of theirs. "
+    "Numbers are given for every image, also for one that shows something else.",
     "segmentation": "Images of the scenes it was trained on; every cell gets one of the classes.",
     "policy": "The game it was trained on, with the same preprocessing of its frames.",
 }
@@ -171,6 +175,8 @@ def _about(manifest: Manifest, origin: Origin) -> str:
     if points := manifest.output.get("num_points"):
         scheme = manifest.output.get("scheme")
         lines += ["", f"{points} points{f', order {code(scheme)}' if scheme else ''}."]
+    if targets := manifest.output.get("targets"):
+        lines += ["", f"Targets: {', '.join(code(name) for name in targets)}."]
     if game := manifest.output.get("game"):
         lines += ["", f"Game: {code(game)}."]
     if manifest.members:

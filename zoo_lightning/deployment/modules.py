@@ -39,7 +39,7 @@ class _HeadedNetwork(nn.Module):
 
 
 class Scorer(_HeadedNetwork):
-    """Network that returns the output of its head: scores of classes, or undecoded landmarks."""
+    """Network that returns its head's output: class scores, numbers, or undecoded landmarks."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(B, C, H, W)`` to the output of the head."""

@@ -1,4 +1,4 @@
-"""Torchmetrics and pure functions: landmark errors, class-averaged accuracy, mean loss."""
+"""Torchmetrics and pure functions: errors of landmarks and numbers, class accuracy, mean loss."""
 
 from zoo_lightning.metrics.classification import ClassAccuracy
 from zoo_lightning.metrics.functional import (
@@ -15,6 +15,7 @@ from zoo_lightning.metrics.landmarks import (
     NormalizedMeanError,
 )
 from zoo_lightning.metrics.loss import MeanLoss
+from zoo_lightning.metrics.regression import NumberErrors
 
 __all__ = [
     "ClassAccuracy",
@@ -23,6 +24,7 @@ __all__ = [
     "LandmarkErrors",
     "MeanLoss",
     "NormalizedMeanError",
+    "NumberErrors",
     "cumulative_error_curve",
     "error_auc",
     "failure_rate",

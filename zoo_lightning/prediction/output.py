@@ -28,17 +28,23 @@ def writer(stream: IO[str], kind: str, manifest: Manifest, top: int) -> Write:
     Args:
         stream: text file, opened for writing with ``newline=""``.
         kind: format, ``csv`` or ``jsonl``. CSV has the columns ``image,class_1,probability_1,...``
-            for classes, and ``image,x0,y0,x1,y1,...`` for landmarks, as
-            :class:`~zoo_lightning.data.LandmarkCSV` reads them. JSON lines have ``image`` with
-            ``classes`` or ``points``.
+            for classes, ``image,x0,y0,x1,y1,...`` for landmarks, as
+            :class:`~zoo_lightning.data.LandmarkCSV` reads them, and ``image`` with a column for
+            each target for numbers, as :class:`~zoo_lightning.data.ImageNumbers` reads them. JSON
+            lines have ``image`` with ``classes``, ``points`` or ``numbers``.
         manifest: manifest of the model.
         top: number of classes to write, the likeliest first.
     """
     classes = manifest.output.get("classes") or []
+    targets = manifest.output.get("targets") or []
     top = min(top, len(classes))
 
     def write_object(each: Prediction) -> None:
-        stream.write(json.dumps(_object(each, classes, top)) + "\n")
+        found = _object(each, classes, top)
+        if each.numbers is not None:
+            given = zip(targets, each.numbers, strict=True)
+            found["numbers"] = {name: float(f"{number:.7g}") for name, number in given}
+        stream.write(json.dumps(found) + "\n")
 
     if kind == "jsonl":
         return write_object
@@ -46,6 +52,8 @@ def writer(stream: IO[str], kind: str, manifest: Manifest, top: int) -> Write:
     if manifest.task == "landmarks":
         count = manifest.output["num_points"]
         header = [f"{axis}{k}" for k in range(count) for axis in "xy"]
+    elif manifest.task == "regression":
+        header = targets
     else:
         header = [f"{what}_{k + 1}" for k in range(top) for what in ("class", "probability")]
     table.writerow(["image", *header])
@@ -57,7 +65,7 @@ def writer(stream: IO[str], kind: str, manifest: Manifest, top: int) -> Write:
 
 
 def likeliest(each: Prediction, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
-    """Return the ``top`` likeliest classes with their probabilities; empty for landmarks.
+    """Return the ``top`` likeliest classes with their probabilities; empty for other tasks.
 
     Args:
         each: prediction for an image.
@@ -73,6 +81,8 @@ def likeliest(each: Prediction, classes: Sequence[str], top: int) -> list[tuple[
 def _cells(each: Prediction, classes: Sequence[str], top: int) -> list[str]:
     if each.points is not None:
         return [f"{value:.3f}" for value in each.points.flatten()]
+    if each.numbers is not None:
+        return [f"{value:.7g}" for value in each.numbers]
     pairs = likeliest(each, classes, top)
     return [cell for name, probability in pairs for cell in (name, f"{probability:.6f}")]
 
@@ -83,6 +93,8 @@ def _object(each: Prediction, classes: Sequence[str], top: int) -> dict[str, Any
         found["box"] = list(each.item.box)
     if each.points is not None:
         return found | {"points": np.round(each.points, 3).tolist()}
+    if each.numbers is not None:
+        return found
     pairs = likeliest(each, classes, top)
     return found | {"classes": [{"class": n, "probability": round(p, 6)} for n, p in pairs]}
 

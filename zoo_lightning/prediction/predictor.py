@@ -23,20 +23,22 @@ class Prediction:
     Attributes:
         item: image, or face in it.
         probabilities: probabilities of the classes ``(C,)`` float64, which sum to 1; ``None`` for
-            landmarks.
+            other tasks.
         points: x and y of each landmark ``(K, 2)`` float64, in pixels of the image, turned as its
-            EXIF data specify; ``None`` for classes.
+            EXIF data specify; ``None`` for other tasks.
+        numbers: numbers ``(T,)`` float64 in the training data's units; ``None`` for other tasks.
         problem: reason why the image cannot be used and has no prediction; else empty.
     """
 
     item: Item
     probabilities: np.ndarray | None = None
     points: np.ndarray | None = None
+    numbers: np.ndarray | None = None
     problem: str = ""
 
 
 class Predictor:
-    """Predict classes or landmarks for image files.
+    """Predict classes, landmarks or numbers for image files.
 
     Args:
         model: folder of a run, checkpoint, exported folder, ONNX file, or opened model.
@@ -65,10 +67,10 @@ class Predictor:
         self.manifest, self.run = opened
         self.batch_size, self.num_workers = batch_size, num_workers
         self.whole_images = whole_images
-        if self.manifest.task not in ("classification", "landmarks"):
+        if self.manifest.task not in ("classification", "landmarks", "regression"):
             raise ConfigError(
-                f"a Predictor needs a model for classification or landmarks, got {model}, a model "
-                f"for {self.manifest.task}"
+                "a Predictor needs a model for classification, landmarks or regression, got "
+                f"{model}, a model for {self.manifest.task}"
             )
 
     def __call__(self, images: Iterable[str | Path | Item]) -> Iterator[Prediction]:
@@ -114,6 +116,8 @@ class Predictor:
         for each in batch:
             if each.pixels is None:
                 yield Prediction(each.item, problem=each.problem)
+            elif self.manifest.task == "regression":
+                yield Prediction(each.item, numbers=next(outputs).numpy())
             elif each.to_original is None:  # crops, of which there are classes
                 yield Prediction(each.item, next(outputs).softmax(dim=-1).numpy())
             else:

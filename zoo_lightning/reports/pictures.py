@@ -22,6 +22,8 @@ TITLES = {
     "mistakes": "The most confident mistakes",
     "ranked_faces": "Best, median and worst faces of the test",
     "test_faces": "Best, median and worst faces of the test",
+    "scatter": "Predicted by true numbers of the test",
+    "worst": "Images of the test with the largest errors",
     "val_faces": "Faces of the validation",
     "val_images": "Images of the validation",
     "heatmaps": "Heat maps",

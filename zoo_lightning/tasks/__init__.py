@@ -1,9 +1,10 @@
-"""LightningModules that train a backbone: classification, landmarks, segmentation, PPO."""
+"""LightningModules that train a backbone: classes, landmarks, numbers, segmentation, PPO."""
 
 from zoo_lightning.tasks.base import BaseTask
 from zoo_lightning.tasks.classification import ClassificationTask
 from zoo_lightning.tasks.landmarks import LandmarkTask
 from zoo_lightning.tasks.ppo import PPOTask
+from zoo_lightning.tasks.regression import RegressionTask
 from zoo_lightning.tasks.segmentation import SegmentationTask
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "ClassificationTask",
     "LandmarkTask",
     "PPOTask",
+    "RegressionTask",
     "SegmentationTask",
 ]

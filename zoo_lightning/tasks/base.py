@@ -693,13 +693,31 @@ def check_classes(num_classes: int, data: Any) -> None:
         data: data module; one without ``num_classes`` is not checked.
 
     Raises:
-        ConfigError: the numbers differ.
+        ConfigError: the numbers differ, or the data have numbers instead of classes.
     """
+    refuse_numbers(data, "classes")
     found = getattr(data, "num_classes", num_classes)
     if found != num_classes:
         raise ConfigError(
             f"the head has {num_classes} classes, the data have {found}; give data of "
             f"{num_classes} classes or train a head of {found} (num_classes)"
+        )
+
+
+def refuse_numbers(data: Any, wanted: str) -> None:
+    """Refuse data with numbers for a task of classes or points.
+
+    Args:
+        data: data module, or ``None``.
+        wanted: targets of the task, for the message.
+
+    Raises:
+        ConfigError: the data have ``target_names``, which those for ``RegressionTask`` have.
+    """
+    if getattr(data, "target_names", None) is not None:
+        raise ConfigError(
+            f"the task needs {wanted}, and {type(data).__name__} has numbers; give model "
+            "RegressionTask, or other data"
         )
 
 

@@ -9,7 +9,7 @@ from zoo_lightning.data.image_files import one_form
 from zoo_lightning.data.values import parse_value_range
 from zoo_lightning.errors import ConfigError
 
-FROM_DATA = ("num_points", "num_classes", "num_actions")
+FROM_DATA = ("num_points", "num_classes", "num_actions", "target_names")
 """Task options that the command line sets from the data."""
 
 OF_IMAGES = ("mean", "std")
@@ -154,8 +154,8 @@ def _refuse(different: Sequence[str], remedy: str) -> None:
     if all(row.partition(" is ")[0] in FROM_DATA for row in different):
         raise ConfigError(
             f"the data are not those that the checkpoint is for: {'; '.join(different)}, which "
-            "come from the data; give data with the same classes or points, or train a new head "
-            "for these: fit with --sources RUN_DIR takes the run as a source"
+            "come from the data; give data with the same classes, points or targets, or train a "
+            "new head for these: fit with --sources RUN_DIR takes the run as a source"
         )
     raise ConfigError(f"the checkpoint has other options: {'; '.join(different)}. {remedy}")
 

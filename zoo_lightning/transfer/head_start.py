@@ -3,7 +3,7 @@
 The first gradients of a random head distort pretrained features (Kumar et al., *Fine-Tuning can
 Distort Pretrained Features and Underperform Out-of-Distribution*, ICLR 2022, who train the head
 alone first). Here the head is fitted to the features of some training samples without augmentation:
-by ridge regression for points, by penalised logistic regression for classes.
+by ridge regression for points and numbers, by penalised logistic regression for classes.
 """
 
 from __future__ import annotations
@@ -43,16 +43,17 @@ def solve_head(
     Args:
         backbone: backbone of the head; its norm statistics are replaced by those of the samples.
         data: data module, set up for ``fit``.
-        num_outputs: number of classes, or twice the number of points.
+        num_outputs: number of classes or of numbers, or twice the number of points.
         device: device of the backbone.
         label_smoothing: label smoothing of classes, in [0, 1).
 
     Returns:
-        Weight ``(num_outputs, F)`` and bias ``(num_outputs,)``, float32 on the CPU.
+        Weight ``(num_outputs, F)`` and bias ``(num_outputs,)``, float32 on the CPU; for numbers
+        those of a map to their units.
 
     Raises:
-        ConfigError: there are fewer than two training samples, they have neither points nor labels,
-            or their images have another number of channels than the architecture.
+        ConfigError: there are fewer than two training samples, they have no targets, or
+            their images have another number of channels than the architecture.
     """
     training = backbone.training
     with private_random_numbers(), torch.no_grad():
@@ -70,9 +71,9 @@ def linear_head(
 
     Args:
         features: features of ``n`` samples, ``(n, F)`` float64.
-        targets: targets of the samples. Invisible points are ignored; the bias of a point that is
-            never visible is the image's centre.
-        num_outputs: number of classes, or twice the number of points.
+        targets: targets of the samples. Invisible points and unknown numbers are ignored; the bias
+            of a point that is never visible is the image's centre.
+        num_outputs: number of classes or of numbers, or twice the number of points.
         label_smoothing: label smoothing of classes, in [0, 1).
 
     Returns:
@@ -86,6 +87,7 @@ def linear_head(
     else:
         weight, bias = _ridge_head(standard, targets)
     weight = weight / std[:, None]
+    weight, bias = weight * targets.std, bias * targets.std + targets.mean
     return weight.T.contiguous(), bias - mean @ weight
 
 

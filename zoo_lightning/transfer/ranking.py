@@ -23,6 +23,9 @@ MEANING = {
     "points": "logme: log evidence, per sample and coordinate, of a linear model from features to "
     "landmarks; higher suits the data better. negative_linear_mse: minus the mean squared error of "
     "a ridge regression, which also depends on the features' scale.",
+    "numbers": "logme: log evidence, per sample and target, of a linear model from features to "
+    "standardised targets; higher suits the data better. negative_linear_mse: minus the mean "
+    "squared error of a ridge regression, which also depends on the features' scale.",
     "classes": "logme: log evidence, per sample and class, of a linear model from features to "
     "one-hot classes; higher suits the data better. h_score: how far apart the classes are, "
     "measured by the features' spread.",
@@ -32,17 +35,23 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets of ``n`` samples: coordinates of ``K`` points, or classes.
+    """Targets of ``n`` samples: coordinates of ``K`` points, classes, or ``T`` numbers.
 
     Attributes:
-        kind: ``points`` or ``classes``.
-        values: coordinates as fractions of the image, ``(n, 2K)`` float64, or classes, ``(n,)``.
-        counted: mask of the coordinates that count, ``(n, 2K)``; all true for classes, ``(n, 1)``.
+        kind: ``points``, ``classes`` or ``numbers``.
+        values: coordinates as fractions of the image, ``(n, 2K)`` float64, classes, ``(n,)``, or
+            standardised numbers, ``(n, T)`` float64, so that no unit outweighs the others.
+        counted: mask of the coordinates or numbers that count, of the shape of ``values``; all true
+            for classes, ``(n, 1)``.
+        mean: mean of the numbers that count, ``(T,)``; 0 for other kinds.
+        std: their standard deviation, ``(T,)``, or 1 where it is 0; 1 for other kinds.
     """
 
     kind: str
     values: Tensor
     counted: Tensor
+    mean: Tensor | float = 0.0
+    std: Tensor | float = 1.0
 
 
 @dataclass(frozen=True)
@@ -137,9 +146,13 @@ def training_batches(data: LightningDataModule, samples: int) -> Iterator[dict[s
     return data.unvaried_batches(samples)
 
 
+TARGETS = ("points", "visible", "label", "labels", "numbers")
+"""Keys of a batch that hold targets."""
+
+
 def targets_of(batch: dict[str, Any]) -> dict[str, Tensor]:
     """Extract the targets of a batch; points become fractions of the image."""
-    targets = {k: v for k, v in batch.items() if k in ("points", "visible", "label", "labels")}
+    targets = {k: v for k, v in batch.items() if k in TARGETS}
     if "points" in targets:
         height, width = batch["image"].shape[-2:]
         targets["points"] = batch["points"].double() / torch.tensor([width, height])
@@ -165,8 +178,10 @@ def join_targets(batches: Sequence[dict[str, Tensor]]) -> Targets:
     """Concatenate the targets of batches.
 
     Raises:
-        ConfigError: the samples have neither ``points`` nor ``label``.
+        ConfigError: the samples have neither ``points`` nor ``label`` nor ``numbers``.
     """
+    if "numbers" in batches[0]:
+        return _standardised(torch.cat([batch["numbers"] for batch in batches]).double())
     if "points" in batches[0]:
         points = torch.cat([batch["points"] for batch in batches])
         visible = torch.cat([batch["visible"] for batch in batches])
@@ -175,16 +190,29 @@ def join_targets(batches: Sequence[dict[str, Tensor]]) -> Targets:
         labels = torch.cat([batch["label"] for batch in batches])
         return Targets("classes", labels, torch.ones(len(labels), 1, dtype=torch.bool))
     found = "a map of labels" if "labels" in batches[0] else ", ".join(batches[0]) or "images only"
-    raise ConfigError(f"the data's samples must have points with visible, or label, got {found}")
+    raise ConfigError(
+        f"the data's samples must have points with visible, or label, or numbers, got {found}"
+    )
+
+
+def _standardised(values: Tensor) -> Targets:
+    """Targets of numbers ``(n, T)``, NaN where unknown."""
+    counted = ~values.isnan()
+    number = counted.sum(0).clamp_min(1)
+    mean = torch.where(counted, values, 0).sum(0) / number
+    away = torch.where(counted, values - mean, 0)
+    std = (away.square().sum(0) / number).sqrt()
+    std = torch.where(std > 0, std, 1)
+    return Targets("numbers", away / std, counted, mean, std)
 
 
 def score(features: Tensor, targets: Targets) -> dict[str, float]:
     """Compute all transferability scores of one source's features.
 
-    For classes these are LogME, averaged over the one-hot targets, and the H-score. For points they
-    are LogME, averaged over the coordinates, and the linear MSE, summed over them; both use
+    For classes these are LogME, averaged over the one-hot targets, and the H-score. For points and
+    numbers they are LogME, averaged over them, and the linear MSE, summed over them; both use
     deviations from the mean points and the mean features, because a head has an intercept.
-    Invisible points are ignored.
+    Invisible points and unknown numbers are ignored.
 
     Args:
         features: features of ``n`` samples, ``(n, F)``.
@@ -216,6 +244,7 @@ def score(features: Tensor, targets: Targets) -> dict[str, float]:
             evidences.append(log_evidence(problem))
             errors.append(linear_fit(problem))
     if not evidences:
-        raise ConfigError("no visible point varies between the samples; give more --samples")
+        what = "number" if targets.kind == "numbers" else "visible point"
+        raise ConfigError(f"no {what} varies between the samples; give more --samples")
     logme, error = torch.cat(evidences).mean(), torch.cat(errors).sum()
     return {"logme": float(logme), "negative_linear_mse": float(error)}
