@@ -6,6 +6,7 @@ from .data import FashionMNISTSubset as FashionMNISTSubset
 from .data import ImageFolders as ImageFolders
 from .data import LandmarkCSV as LandmarkCSV
 from .data import ListFiles as ListFiles
+from .data import MultiLabelImages as MultiLabelImages
 from .data import TorchvisionData as TorchvisionData
 from .deployment.exporting import export as export
 from .errors import ZooError as ZooError
@@ -16,6 +17,7 @@ from .models.backbone import ZooBackbone as ZooBackbone
 from .prediction.predictor import Predictor as Predictor
 from .tasks import ClassificationTask as ClassificationTask
 from .tasks import LandmarkTask as LandmarkTask
+from .tasks import MultiLabelTask as MultiLabelTask
 from .tasks import PPOTask as PPOTask
 from .tasks import SegmentationTask as SegmentationTask
 from .tasks.loading import load_task as load_task

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 KEY = "zoo_lightning"
 
-TaskName = Literal["classification", "landmarks", "segmentation", "policy"]
+TaskName = Literal["classification", "multi-label", "landmarks", "segmentation", "policy"]
 
 TASKS: dict[str, TaskName] = {
     "ClassificationTask": "classification",
+    "MultiLabelTask": "multi-label",
     "LandmarkTask": "landmarks",
     "SegmentationTask": "segmentation",
     "PPOTask": "policy",
@@ -32,6 +33,10 @@ TASKS: dict[str, TaskName] = {
 
 OUTPUTS: dict[TaskName, dict[str, str]] = {
     "classification": {"logits": "(B, C): softmax over C gives the classes' probabilities"},
+    "multi-label": {
+        "logits": "(B, L): the sigmoid of each gives the label's probability; an image has the "
+        "labels whose probability reaches their threshold"
+    },
     "landmarks": {
         "points": "(B, K, 2): x and y as fractions of the input's width and height, whose origin "
         "is the top left corner of the top left pixel"
@@ -45,6 +50,7 @@ OUTPUTS: dict[TaskName, dict[str, str]] = {
 
 FACTS = {
     "classification": ("image_size", "mean", "std", "preprocessing", "classes"),
+    "multi-label": ("image_size", "mean", "std", "preprocessing", "classes"),
     "landmarks": ("image_size", "mean", "std", "preprocessing", "num_points", "scheme", "flip"),
     "segmentation": ("image_size", "mean", "std", "preprocessing", "classes"),
     "policy": ("game", "actions", "environment", "seed"),
@@ -60,7 +66,8 @@ class Manifest:
     """Description of an exported model's inputs and outputs.
 
     Attributes:
-        task: task of the model: ``classification``, ``landmarks``, ``segmentation`` or ``policy``.
+        task: task of the model: ``classification``, ``multi-label``, ``landmarks``,
+            ``segmentation`` or ``policy``.
         architecture: timm name or import path of the architecture; for an ensemble, those of all
             networks, separated by commas.
         method: training method, as in ``summary.json``.
@@ -69,7 +76,8 @@ class Manifest:
             :mod:`zoo_lightning.prediction.inputs`, and, if training images had more than 8 bits,
             ``value_range``, the values of an image that become 0 and 1.
         output: ``names`` with the meaning of each output; for classification ``classes``; for
-            landmarks ``num_points``, ``scheme``, ``flip`` and ``mirrored`` (whether the model
+            multi-label ``classes`` and ``thresholds``, the probability of each from which on an
+            image has it; for landmarks ``num_points``, ``scheme``, ``flip`` and ``mirrored`` (whether the model
             averages with the mirror image); for policies ``game``, ``actions``, ``environment`` and
             ``seed``.
         version: version of this package.
@@ -126,6 +134,8 @@ def manifest_of(task: BaseTask, facts: Mapping[str, Any], mirrored: bool = False
         given |= {key: facts[key] for key in ("mean", "std", "preprocessing")}
         given |= {key: facts[key] for key in ("value_range",) if key in facts}
         output |= {key: facts[key] for key in FACTS[name][4:]}
+    if name == "multi-label":
+        output["thresholds"] = task.get_buffer("thresholds").tolist()
     if name == "landmarks":
         output["mirrored"] = mirrored
     architecture = ", ".join(dict.fromkeys(labels))
@@ -184,3 +194,7 @@ def _check_images(manifest: Manifest) -> None:
         int(output["num_points"])
     elif not all(isinstance(name, str) for name in output["classes"]):
         raise ValueError(f"classes {output['classes']}")
+    if manifest.task == "multi-label":
+        thresholds = [float(each) for each in output["thresholds"]]
+        if len(thresholds) != len(output["classes"]):
+            raise ValueError(f"thresholds {thresholds}")

@@ -1,4 +1,4 @@
-"""Torchmetrics and pure functions: landmark errors, class-averaged accuracy, mean loss."""
+"""Torchmetrics and pure functions: landmark errors, accuracy, scores of labels, mean loss."""
 
 from zoo_lightning.metrics.classification import ClassAccuracy
 from zoo_lightning.metrics.functional import (
@@ -15,17 +15,31 @@ from zoo_lightning.metrics.landmarks import (
     NormalizedMeanError,
 )
 from zoo_lightning.metrics.loss import MeanLoss
+from zoo_lightning.metrics.multi_label import (
+    LabelOutputs,
+    LabelPredictions,
+    average_precisions,
+    best_thresholds,
+    label_f1,
+    label_scores,
+)
 
 __all__ = [
     "ClassAccuracy",
     "ErrorAUC",
     "FailureRate",
+    "LabelOutputs",
+    "LabelPredictions",
     "LandmarkErrors",
     "MeanLoss",
     "NormalizedMeanError",
+    "average_precisions",
+    "best_thresholds",
     "cumulative_error_curve",
     "error_auc",
     "failure_rate",
+    "label_f1",
+    "label_scores",
     "per_image_nme",
     "per_point_error",
 ]

@@ -22,8 +22,8 @@ class Prediction:
 
     Attributes:
         item: image, or face in it.
-        probabilities: probabilities of the classes ``(C,)`` float64, which sum to 1; ``None`` for
-            landmarks.
+        probabilities: probabilities of the classes ``(C,)`` float64, which sum to 1, or of the
+            labels of a multi-label model, each in [0, 1]; ``None`` for landmarks.
         points: x and y of each landmark ``(K, 2)`` float64, in pixels of the image, turned as its
             EXIF data specify; ``None`` for classes.
         problem: reason why the image cannot be used and has no prediction; else empty.
@@ -36,7 +36,7 @@ class Prediction:
 
 
 class Predictor:
-    """Predict classes or landmarks for image files.
+    """Predict classes, labels or landmarks for image files.
 
     Args:
         model: folder of a run, checkpoint, exported folder, ONNX file, or opened model.
@@ -65,9 +65,9 @@ class Predictor:
         self.manifest, self.run = opened
         self.batch_size, self.num_workers = batch_size, num_workers
         self.whole_images = whole_images
-        if self.manifest.task not in ("classification", "landmarks"):
+        if self.manifest.task not in ("classification", "multi-label", "landmarks"):
             raise ConfigError(
-                f"a Predictor needs a model for classification or landmarks, got {model}, a model "
+                f"a Predictor needs a model for classification, labels or landmarks, got {model}, a model "
                 f"for {self.manifest.task}"
             )
 
@@ -115,7 +115,10 @@ class Predictor:
             if each.pixels is None:
                 yield Prediction(each.item, problem=each.problem)
             elif each.to_original is None:  # crops, of which there are classes
-                yield Prediction(each.item, next(outputs).softmax(dim=-1).numpy())
+                logits = next(outputs)
+                several = self.manifest.task == "multi-label"
+                found = logits.sigmoid() if several else logits.softmax(dim=-1)
+                yield Prediction(each.item, found.numpy())
             else:
                 inside = next(outputs).numpy() * self.manifest.input["size"][-1]
                 yield Prediction(each.item, points=transform_points(inside, each.to_original))

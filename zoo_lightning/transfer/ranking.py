@@ -26,18 +26,23 @@ MEANING = {
     "classes": "logme: log evidence, per sample and class, of a linear model from features to "
     "one-hot classes; higher suits the data better. h_score: how far apart the classes are, "
     "measured by the features' spread.",
+    "labels": "logme: log evidence, per sample and label, of a linear model from features to labels "
+    "that are there or not; higher suits the data better. negative_linear_mse: minus the mean "
+    "squared error of a ridge regression, which also depends on the features' scale.",
 }
 """Explanation of the scores for each kind of targets; sources are sorted by the first score."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets of ``n`` samples: coordinates of ``K`` points, or classes.
+    """Targets of ``n`` samples: coordinates of ``K`` points, classes, or several labels.
 
     Attributes:
-        kind: ``points`` or ``classes``.
-        values: coordinates as fractions of the image, ``(n, 2K)`` float64, or classes, ``(n,)``.
-        counted: mask of the coordinates that count, ``(n, 2K)``; all true for classes, ``(n, 1)``.
+        kind: ``points``, ``classes`` or ``labels``.
+        values: coordinates as fractions of the image, ``(n, 2K)`` float64; classes, ``(n,)``; or
+            labels, ``(n, L)`` float64, 1 for those that are there.
+        counted: mask of the values that count, ``(n, 2K)`` or ``(n, L)``; all true for classes,
+            ``(n, 1)``.
     """
 
     kind: str
@@ -173,18 +178,25 @@ def join_targets(batches: Sequence[dict[str, Tensor]]) -> Targets:
         return Targets("points", points.flatten(1), visible.repeat_interleave(2, dim=1))
     if "label" in batches[0]:
         labels = torch.cat([batch["label"] for batch in batches])
+        if labels.dim() == 2:  # several labels a sample, of which some may be unknown
+            return Targets("labels", (labels == 1).double(), labels >= 0)
         return Targets("classes", labels, torch.ones(len(labels), 1, dtype=torch.bool))
     found = "a map of labels" if "labels" in batches[0] else ", ".join(batches[0]) or "images only"
     raise ConfigError(f"the data's samples must have points with visible, or label, got {found}")
 
 
+def combinations(targets: Targets) -> Tensor:
+    """Number of the combination of labels that each sample has, ``(n,)``, for folds."""
+    return targets.values.unique(dim=0, return_inverse=True)[1]
+
+
 def score(features: Tensor, targets: Targets) -> dict[str, float]:
     """Compute all transferability scores of one source's features.
 
-    For classes these are LogME, averaged over the one-hot targets, and the H-score. For points they
-    are LogME, averaged over the coordinates, and the linear MSE, summed over them; both use
-    deviations from the mean points and the mean features, because a head has an intercept.
-    Invisible points are ignored.
+    For classes these are LogME, averaged over the one-hot targets, and the H-score. For points and
+    labels they are LogME, averaged over the coordinates or labels, and the linear MSE, summed over
+    them; both use deviations from the mean targets and the mean features, because a head has an
+    intercept. Invisible points and unknown labels are ignored.
 
     Args:
         features: features of ``n`` samples, ``(n, F)``.
@@ -216,6 +228,7 @@ def score(features: Tensor, targets: Targets) -> dict[str, float]:
             evidences.append(log_evidence(problem))
             errors.append(linear_fit(problem))
     if not evidences:
-        raise ConfigError("no visible point varies between the samples; give more --samples")
+        what = "label" if targets.kind == "labels" else "visible point"
+        raise ConfigError(f"no {what} varies between the samples; give more --samples")
     logme, error = torch.cat(evidences).mean(), torch.cat(errors).sum()
     return {"logme": float(logme), "negative_linear_mse": float(error)}
