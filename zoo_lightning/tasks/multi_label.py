@@ -94,6 +94,7 @@ class MultiLabelTask(BaseTask):
         self.loss, self.pos_weight, self.label_smoothing = loss, pos_weight, label_smoothing
         self.gamma_neg, self.gamma_pos, self.clip = gamma_neg, gamma_pos, clip
         self.register_buffer("thresholds", torch.full((num_classes,), DEFAULT_THRESHOLD))
+        self._chosen: Tensor | None = None
         self.register_buffer("positive_weight", _given_weights(pos_weight, num_classes))
         self.configure_models()
         self.configure_metrics()
@@ -216,9 +217,18 @@ class MultiLabelTask(BaseTask):
         outputs = self.val_predictions.compute()
         trainer = self.trainer
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self.thresholds.copy_(best_thresholds(outputs, self.thresholds))
+            self._chosen = best_thresholds(outputs, self.thresholds)
+            self.thresholds.copy_(self._chosen)
         self.val_predictions.reset()
         self._log_scores("val", label_scores(outputs, self.thresholds))
+
+    def on_train_end(self) -> None:
+        """Restore the thresholds that the last validation chose.
+
+        The callback that averages weights replaces them by those that it had at the last step.
+        """
+        if self._chosen is not None:
+            self.thresholds.copy_(self._chosen)
 
     def on_test_epoch_end(self) -> None:
         """Log the scores over all processes."""
@@ -248,8 +258,9 @@ class MultiLabelTask(BaseTask):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the thresholds that the last validation chose, also with averaged weights."""
         super().on_save_checkpoint(checkpoint)
-        # The callback that averages weights copies buffers at the next step only.
-        checkpoint["state_dict"]["thresholds"] = self.thresholds.detach().clone()
+        # The callback that averages weights copies buffers to the average at the next step only.
+        chosen = self.thresholds if self._chosen is None else self._chosen
+        checkpoint["state_dict"]["thresholds"] = chosen.detach().clone()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that a checkpoint belongs to this task; an ensemble keeps its mean thresholds.
@@ -275,9 +286,7 @@ def _given_weights(pos_weight: str | list[float], num_classes: int) -> Tensor:
     return torch.tensor(pos_weight, dtype=torch.float32)
 
 
-def _check_numbers(
-    label_smoothing: float, gamma_neg: float, gamma_pos: float, clip: float
-) -> None:
+def _check_numbers(label_smoothing: float, gamma_neg: float, gamma_pos: float, clip: float) -> None:
     if not 0 <= label_smoothing < 1:
         raise ConfigError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
     for name, value in (("gamma_neg", gamma_neg), ("gamma_pos", gamma_pos)):
