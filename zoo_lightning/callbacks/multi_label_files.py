@@ -34,9 +34,9 @@ SCORES = "label_scores.csv"
 
 
 class _Result(NamedTuple):
-    """Image of an evaluation: index, and states and probabilities of its labels ``(L,)``."""
+    """Image of an evaluation: number, and states and probabilities of its labels ``(L,)``."""
 
-    index: int
+    number: int
     labels: np.ndarray
     probabilities: np.ndarray
 
@@ -89,7 +89,7 @@ class MultiLabelFiles(Callback):
         if self.pictures and trainer.is_global_zero and not trainer.sanity_checking:
             every = max(len(data_module(trainer).val_set) // VALIDATION_IMAGES, 1)
             for result in _results(outputs, batch):
-                if result.index % every == 0 and len(self._sample) < VALIDATION_IMAGES:
+                if result.number % every == 0 and len(self._sample) < VALIDATION_IMAGES:
                     self._sample.append(result)
 
     @override
@@ -158,7 +158,7 @@ class MultiLabelFiles(Callback):
             ["image", "true", "predicted", "wrong"],
             (
                 [
-                    names[each.index],
+                    names[each.number],
                     ";".join(_true(each, classes)),
                     ";".join(chosen_labels(each.probabilities, thresholds, classes)),
                     int(count),
@@ -221,7 +221,7 @@ def _draw(
 ) -> Figure:
     """Draw images, read again from the data set, with their true and predicted labels."""
     return plot_labels(
-        np.stack([central_crop(dataset[each.index]["image"]) for each in results]),
+        np.stack([central_crop(dataset[each.number]["image"]) for each in results]),
         [_true(each, classes) for each in results],
         [chosen_labels(each.probabilities, thresholds, classes) for each in results],
     )

@@ -77,9 +77,9 @@ class Manifest:
             ``value_range``, the values of an image that become 0 and 1.
         output: ``names`` with the meaning of each output; for classification ``classes``; for
             multi-label ``classes`` and ``thresholds``, the probability of each from which on an
-            image has it; for landmarks ``num_points``, ``scheme``, ``flip`` and ``mirrored`` (whether the model
-            averages with the mirror image); for policies ``game``, ``actions``, ``environment`` and
-            ``seed``.
+            image has it; for landmarks ``num_points``, ``scheme``, ``flip`` and ``mirrored``
+            (whether the model averages with the mirror image); for policies ``game``, ``actions``,
+            ``environment`` and ``seed``.
         version: version of this package.
         members: ``architecture`` and ``method`` of each network of an ensemble; else empty.
     """

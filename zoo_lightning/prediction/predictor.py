@@ -67,8 +67,8 @@ class Predictor:
         self.whole_images = whole_images
         if self.manifest.task not in ("classification", "multi-label", "landmarks"):
             raise ConfigError(
-                f"a Predictor needs a model for classification, labels or landmarks, got {model}, a model "
-                f"for {self.manifest.task}"
+                f"a Predictor needs a model for classification, labels or landmarks, got {model}, "
+                f"a model for {self.manifest.task}"
             )
 
     def __call__(self, images: Iterable[str | Path | Item]) -> Iterator[Prediction]:

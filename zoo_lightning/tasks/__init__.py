@@ -1,4 +1,4 @@
-"""LightningModules that train a backbone: classification, several labels, landmarks, segmentation, PPO."""
+"""LightningModules that train a backbone: classes, labels, landmarks, segmentation, PPO."""
 
 from zoo_lightning.tasks.base import BaseTask
 from zoo_lightning.tasks.classification import ClassificationTask

@@ -26,9 +26,9 @@ MEANING = {
     "classes": "logme: log evidence, per sample and class, of a linear model from features to "
     "one-hot classes; higher suits the data better. h_score: how far apart the classes are, "
     "measured by the features' spread.",
-    "labels": "logme: log evidence, per sample and label, of a linear model from features to labels "
-    "that are there or not; higher suits the data better. negative_linear_mse: minus the mean "
-    "squared error of a ridge regression, which also depends on the features' scale.",
+    "labels": "logme: log evidence, per sample and label, of a linear model from features to "
+    "labels that are there or not; higher suits the data better. negative_linear_mse: minus the "
+    "mean squared error of a ridge regression, which also depends on the features' scale.",
 }
 """Explanation of the scores for each kind of targets; sources are sorted by the first score."""
 

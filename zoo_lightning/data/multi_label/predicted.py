@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 def chosen_labels(
-    probabilities: Sequence[float], thresholds: Sequence[float], classes: Sequence[str]
+    probabilities: Iterable[float], thresholds: Iterable[float], classes: Sequence[str]
 ) -> list[str]:
     """Names of the labels whose probability reaches their threshold, in the outputs' order.
 
@@ -28,8 +28,9 @@ def label_header(classes: Sequence[str]) -> list[str]:
 
 
 def label_cells(
-    probabilities: Sequence[float], thresholds: Sequence[float], classes: Sequence[str]
+    probabilities: Iterable[float], thresholds: Iterable[float], classes: Sequence[str]
 ) -> list[str]:
     """Cells of an image behind its name: the labels, separated by ``;``, and all probabilities."""
+    probabilities = list(probabilities)
     chosen = chosen_labels(probabilities, thresholds, classes)
     return [";".join(chosen), *(f"{value:.6f}" for value in probabilities)]
