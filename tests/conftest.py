@@ -202,7 +202,9 @@ def label_root(tmp_path):
         lines = ["image,labels"]
         for index in range(count):
             # Every combination of labels, none among them.
-            present = [name for bit, name in enumerate(("red", "green", "blue")) if index >> bit & 1]
+            present = [
+                name for bit, name in enumerate(("red", "green", "blue")) if index >> bit & 1
+            ]
             pixels = rng.integers(0, 80, (30, 40, 3), dtype=np.uint8)
             for name in present:
                 pixels[..., ("red", "green", "blue").index(name)] += 170

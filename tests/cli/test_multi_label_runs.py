@@ -59,9 +59,9 @@ def test_a_run_leaves_its_files_and_predicts_and_is_exported(labels, command, la
     answers = {}
     images = ["--images", label_root / "images", "--format", "jsonl"]
     for name, path in (("run", "run"), ("timm", "exported"), ("onnx", "exported/model.onnx")):
-        done = command("predict", "--ckpt_path", path, *images, "--output", name)
+        done = command("predict", "--ckpt_path", path, *images, "--output", f"of_{name}")
         assert done.status == 0, done.err
-        lines = Path(name, "predictions.jsonl").read_text().splitlines()
+        lines = Path(f"of_{name}", "predictions.jsonl").read_text().splitlines()
         answers[name] = [json.loads(line) for line in lines]
     assert [each["labels"] for each in answers["run"]] == [e["labels"] for e in answers["onnx"]]
     assert [each["labels"] for each in answers["run"]] == [e["labels"] for e in answers["timm"]]
