@@ -33,7 +33,8 @@ def read(file):
 def test_a_run_leaves_its_files_and_predicts_and_is_exported(labels, command, label_root):
     labels(**{"pictures": True, "average_weights": True, "data.init_args.resize": 40,
               "data.init_args.test_crops": 10, "model.init_args.loss": "asymmetric",
-              "model.init_args.pos_weight": "auto", "model.init_args.head_init": "probe"})  # fmt: skip
+              "model.init_args.pos_weight": "auto",
+              "model.init_args.head_init": "probe"})  # fmt: skip
     done = command(*FIT)
     assert done.status == 0, done.err
     summary = json.loads(Path("run/summary.json").read_text())
