@@ -202,15 +202,13 @@ def label_root(tmp_path):
         lines = ["image,labels"]
         for index in range(count):
             # Every combination of labels, none among them.
-            present = [
-                name for bit, name in enumerate(("red", "green", "blue")) if index >> bit & 1
-            ]
+            channels = [channel for channel in range(3) if index >> channel & 1]
             pixels = rng.integers(0, 80, (30, 40, 3), dtype=np.uint8)
-            for name in present:
-                pixels[..., ("red", "green", "blue").index(name)] += 170
+            pixels[..., channels] += 170
             image = f"{part}{chr(97 + index // 2)}_{index % 2}.png"
             Image.fromarray(pixels).save(root / "images" / image)
-            lines.append(f"{image},{';'.join(present)}")
+            present = ";".join(("red", "green", "blue")[channel] for channel in channels)
+            lines.append(f"{image},{present}")
         (root / f"{part}.csv").write_text("\n".join(lines) + "\n")
     return root
 

@@ -60,7 +60,7 @@ def test_columns_of_ones_and_zeros_are_chosen_beside_others(tmp_path):
     with pytest.raises(DataError, match=r"line 2, column 'age': found '3'.*--data.labels"):
         read_label_file(path)
     assert read_label_file(path, ["dog"]).labels == ("dog",)
-    with pytest.raises(DataError, match="no column 'dogs'.*'dog'"):
+    with pytest.raises(DataError, match=r"no column 'dogs'.*'dog'"):
         read_label_file(path, ["dogs"])
 
 
@@ -78,7 +78,7 @@ def test_an_image_that_is_listed_twice_is_refused_with_both_lines(tmp_path, seco
 
 
 def test_a_list_without_any_label_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no column|lists no labels|at least"):
+    with pytest.raises(DataError, match=r"found ';'|lists no labels"):
         read_label_file(table(tmp_path, "image,labels\na.png,;\n"))
 
 

@@ -39,7 +39,7 @@ def test_fractions_of_labels_and_of_images_without_any_are_alike():
     generator = np.random.default_rng(0)
     present = generator.random((2000, 8)) < np.array([0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005])
     present[:500] = False
-    train, val = split_by_labels([str(i) for i in range(2000)], present, 0.2, 0)
+    _, val = split_by_labels([str(i) for i in range(2000)], present, 0.2, 0)
     assert len(val) == pytest.approx(400, abs=40)
     shares = present[val].sum(0) / present.sum(0)
     assert shares[:5] == pytest.approx(0.2, abs=0.06)
