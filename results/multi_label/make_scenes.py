@@ -1,8 +1,9 @@
 """Write scenes of several labels: 2x2 photographs of CIFAR-10, whose classes are the labels.
 
 ``python make_scenes.py PHOTOGRAPHS FOLDER`` reads ``PHOTOGRAPHS/{train,test}/CLASS/*`` and writes
-``FOLDER/train.csv`` and ``test.csv`` (``image,labels``) and ``FOLDER/images``. Photographs of the
-training scenes are those of the training part, each scene's four drawn at random.
+``FOLDER/train.csv`` and ``test.csv`` (``image,labels``) and ``FOLDER/images``. Photographs are drawn
+in random order, each again only when all have been: no two training scenes share one, so that those
+split off for validation are new.
 """
 
 import csv
@@ -25,8 +26,11 @@ def main(photographs: Path, folder: Path) -> None:
         with (folder / f"{part}.csv").open("w", newline="") as stream:
             table = csv.writer(stream)
             table.writerow(["image", "labels"])
+            order: list[int] = []
             for number in range(count):
-                four = [files[i] for i in generator.choice(len(files), 4, replace=False)]
+                if len(order) < 4:
+                    order = generator.permutation(len(files)).tolist()
+                four = [files[order.pop()] for _ in range(4)]
                 scene = Image.new("RGB", (2 * SIDE, 2 * SIDE))
                 for place, file in enumerate(four):
                     with Image.open(file) as photograph:

@@ -87,15 +87,17 @@ def _repair(counts: np.ndarray, second: np.ndarray) -> None:
         second: whether a group is on the second side; changed in place.
     """
     holds = counts > 0
+    held = np.stack([holds[~second].sum(0), holds[second].sum(0)])
     for column in np.argsort(holds.sum(0), kind="stable"):
-        for side in (True, False):
-            here = holds[second == side].sum(0)
-            there = holds[second != side].sum(0)
-            if here[column] or there[column] < 2:
+        for side in (1, 0):
+            if held[side, column] or held[1 - side, column] < 2:
                 continue
-            able = (second != side) & holds[:, column]
+            able = (second != bool(side)) & holds[:, column]
             # Whatever else a group has must not be the last of its kind where it is.
-            able &= ~(holds & (there == 1)).any(1)
+            able &= ~(holds & (held[1 - side] == 1)).any(1)
             if able.any():
                 places = np.flatnonzero(able)
-                second[places[counts[places, -1].argmin()]] = side
+                moved = places[counts[places, -1].argmin()]
+                second[moved] = bool(side)
+                held[side] += holds[moved]
+                held[1 - side] -= holds[moved]
