@@ -1,9 +1,9 @@
 """Write scenes of several labels: 2x2 photographs of CIFAR-10, whose classes are the labels.
 
 ``python make_scenes.py PHOTOGRAPHS FOLDER`` reads ``PHOTOGRAPHS/{train,test}/CLASS/*`` and writes
-``FOLDER/train.csv`` and ``test.csv`` (``image,labels``) and ``FOLDER/images``. Photographs are drawn
-in random order, each again only when all have been: no two training scenes share one, so that those
-split off for validation are new.
+``FOLDER/train.csv`` and ``test.csv`` (``image,labels``) and ``FOLDER/images``. Photographs are
+drawn in random order, each again only when all have been: no two training scenes share one, so
+that those split off for validation are new.
 """
 
 import csv
