@@ -211,6 +211,30 @@ def number_root(tmp_path):
     return folder
 
 
+@pytest.fixture
+def label_root(tmp_path):
+    """Images of 40x30 pixels with the labels red, green and blue, their bright channels.
+
+    Twelve groups of two images (``NAME_NUMBER.png``) to train on, and eight images to test.
+    """
+    rng = np.random.default_rng(0)
+    root = tmp_path / "labels"
+    (root / "images").mkdir(parents=True)
+    for part, count in (("train", 24), ("test", 8)):
+        lines = ["image,labels"]
+        for index in range(count):
+            # Every combination of labels, none among them.
+            channels = [channel for channel in range(3) if index >> channel & 1]
+            pixels = rng.integers(0, 80, (30, 40, 3), dtype=np.uint8)
+            pixels[..., channels] += 170
+            image = f"{part}{chr(97 + index // 2)}_{index % 2}.png"
+            Image.fromarray(pixels).save(root / "images" / image)
+            present = ";".join(("red", "green", "blue")[channel] for channel in channels)
+            lines.append(f"{image},{present}")
+        (root / f"{part}.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
 def module_beside(name: str) -> ModuleType:
     """A module in or below this folder, which is no package."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")

@@ -57,6 +57,8 @@ def data_options(data: dict, write_csv, class_files, folder: Path) -> list[str]:
     elif kind == "COFW":
         write_cofw_files(options, folder, rng)
         small.append("--data.image_size=64")
+    elif kind == "MultiLabelImages":
+        write_labels(folder, rng)
     elif kind == "FashionMNISTSubset":
         return small
     else:
@@ -88,6 +90,18 @@ def write_numbers(folder: Path, rng: np.random.Generator) -> None:
             pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / "images" / name)
             lines.append(f"{name},{20 + index},{rng.uniform(50, 90):.1f}")
+        (folder / f"{part}.csv").write_text("\n".join(lines) + "\n")
+
+
+def write_labels(folder: Path, rng: np.random.Generator) -> None:
+    """Ten images with two labels to train on and ten to test in the layout of MultiLabelImages."""
+    (folder / "images").mkdir(parents=True)
+    for part in ("train", "test"):
+        lines = ["image,cat,dog"]
+        for i in range(10):
+            pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / f"{part}{i}.png")
+            lines.append(f"{part}{i}.png,{i % 2},{int(i < 6)}")
         (folder / f"{part}.csv").write_text("\n".join(lines) + "\n")
 
 

@@ -7,6 +7,7 @@ from .data import ImageFolders as ImageFolders
 from .data import ImageNumbers as ImageNumbers
 from .data import LandmarkCSV as LandmarkCSV
 from .data import ListFiles as ListFiles
+from .data import MultiLabelImages as MultiLabelImages
 from .data import TorchvisionData as TorchvisionData
 from .deployment.exporting import export as export
 from .errors import ZooError as ZooError
@@ -17,6 +18,7 @@ from .models.backbone import ZooBackbone as ZooBackbone
 from .prediction.predictor import Predictor as Predictor
 from .tasks import ClassificationTask as ClassificationTask
 from .tasks import LandmarkTask as LandmarkTask
+from .tasks import MultiLabelTask as MultiLabelTask
 from .tasks import PPOTask as PPOTask
 from .tasks import RegressionTask as RegressionTask
 from .tasks import SegmentationTask as SegmentationTask

@@ -43,6 +43,10 @@ def words(request, tiny, class_root, landmark_root, number_root):
     elif request.param == "ClassificationTask":
         described = {"class_path": "ImageFolders", "init_args": data}
         tiny(**SHORT, **{"model.class_path": request.param, "data": described})
+    elif request.param == "MultiLabelTask":
+        data["root"] = str(request.getfixturevalue("label_root"))
+        described = {"class_path": "MultiLabelImages", "init_args": data}
+        tiny(**SHORT, **{"model.class_path": request.param, "data": described})
     else:
         described = {"class_path": "PhotoMosaics", "init_args": data}
         stages = {"model.init_args.backbone.init_args.output": "stages"}

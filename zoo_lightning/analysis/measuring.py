@@ -27,9 +27,17 @@ from zoo_lightning.analysis.removing import (
 from zoo_lightning.data.loading import ImageDataModule, SignalsToParent, sample_generator
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.metrics.functional import per_image_nme
+from zoo_lightning.metrics.multi_label import LabelOutputs, average_precisions
 from zoo_lightning.models.backbone import ZooBackbone
+from zoo_lightning.nn.heads.losses import label_cross_entropy
 from zoo_lightning.nn.norm_statistics import estimate_norms, interleaved
-from zoo_lightning.tasks import BaseTask, ClassificationTask, LandmarkTask, RegressionTask
+from zoo_lightning.tasks import (
+    BaseTask,
+    ClassificationTask,
+    LandmarkTask,
+    MultiLabelTask,
+    RegressionTask,
+)
 from zoo_lightning.transfer.ranking import training_batches
 
 MeasuredTask = ClassificationTask | LandmarkTask | RegressionTask
@@ -42,13 +50,25 @@ class Scores:
 
     Attributes:
         error: error of each sample in percent, ``(N,)`` float64: 0 or 100 for a class, the
-            normalised error for points, that of standardised targets for numbers.
-        loss: loss of each sample, ``(N,)`` float64: the cross-entropy for a class, the same as
-            ``error`` for points and numbers.
+            normalised error for points, that of standardised targets for numbers, the share of
+            wrong labels.
+        loss: loss of each sample, ``(N,)`` float64: the cross-entropy for a class or for labels,
+            the same as ``error`` for points and numbers.
+        outputs: probabilities of several labels a sample, of which the metric is no mean over
+            samples; else ``None``.
     """
 
     error: Tensor
     loss: Tensor
+    outputs: LabelOutputs | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Scores]) -> Scores:
+        """Concatenate the errors of several batches."""
+        outputs = [each.outputs for each in parts if each.outputs is not None]
+        joint = LabelOutputs(*map(torch.cat, zip(*outputs, strict=True))) if outputs else None
+        error, loss = torch.cat([each.error for each in parts]), torch.cat([s.loss for s in parts])
+        return cls(error, loss, joint)
 
 
 @dataclass(frozen=True)
@@ -56,9 +76,10 @@ class Measure:
     """Description of a task's metric and loss.
 
     Attributes:
-        name: name of the metric, ``acc``, ``nme`` or ``nmae``.
+        name: name of the metric, ``acc``, ``nme``, ``nmae`` or ``map``.
         label: description of the metric with its unit.
-        rises: whether higher is better; the metric is then 100 minus the error.
+        rises: whether higher is better; the metric is then 100 minus the error, or the mean
+            average precision of labels.
         loss: description of the loss; the same as ``label`` if it is the error itself.
     """
 
@@ -69,12 +90,14 @@ class Measure:
 
     def of(self, scores: Scores) -> float:
         """Compute the metric over samples, in percent."""
+        if scores.outputs is not None:
+            return 100 * float(average_precisions(scores.outputs).nanmean())
         error = float(scores.error.mean())
         return 100 - error if self.rises else error
 
 
 def measured_task(task: BaseTask) -> MeasuredTask:
-    """Check that a task is of classification, landmarks or regression, and return it.
+    """Check that a task is one whose gates can be reported, and return it.
 
     Raises:
         ConfigError: the task is another one.
@@ -102,11 +125,13 @@ def image_data(data: LightningDataModule) -> ImageDataModule:
 
 
 def measure_of(task: BaseTask) -> Measure:
-    """Metric of a task of classification, landmarks or regression.
+    """Metric of a task of classes, labels, landmarks or numbers.
 
     Raises:
-        ConfigError: the task is another one.
+        ConfigError: the task is none of these.
     """
+    if isinstance(task, MultiLabelTask):
+        return Measure("map", "mAP (%)", True, "binary cross-entropy")
     measured = measured_task(task)
     if isinstance(measured, ClassificationTask):
         return Measure("acc", "accuracy (%)", True, "cross-entropy")
@@ -124,8 +149,10 @@ def score_batch(task: BaseTask, batch: dict[str, Any]) -> Scores:
     Faces that lack the points of the normalising distance are left out.
 
     Raises:
-        ConfigError: the task is neither classification nor landmarks nor regression.
+        ConfigError: the task is none of classes, labels, landmarks or numbers.
     """
+    if isinstance(task, MultiLabelTask):
+        return _label_scores(task, batch)
     task = measured_task(task)
     if isinstance(task, RegressionTask):
         error = 100 * task.absolute_errors(batch).double().cpu()
@@ -142,6 +169,18 @@ def score_batch(task: BaseTask, batch: dict[str, Any]) -> Scores:
     wrong = probabilities.argmax(dim=1) != labels
     right = probabilities.gather(1, labels[:, None])[:, 0]
     return Scores(100 * wrong.double(), -right.clamp_min(1e-30).log())
+
+
+def _label_scores(task: MultiLabelTask, batch: dict[str, Any]) -> Scores:
+    """Share of the known labels that are wrong, and mean cross-entropy, of each sample."""
+    probabilities, labels = task.predict_step(batch).double(), batch["label"]
+    known = labels >= 0
+    wrong = ((probabilities >= task.thresholds) != (labels == 1)) & known
+    error = 100 * wrong.sum(1) / known.sum(1).clamp(min=1)
+    rows = zip(torch.logit(probabilities, eps=1e-12), labels, strict=True)
+    loss = torch.stack([label_cross_entropy(*(each[None] for each in row)) for row in rows])
+    outputs = LabelOutputs(probabilities.cpu(), labels.cpu())
+    return Scores(error.double().cpu(), loss.cpu(), outputs)
 
 
 def some_batches(data: ImageDataModule, dataset: Dataset, samples: int) -> Iterator[dict[str, Any]]:
@@ -244,9 +283,7 @@ class RemovalStudy:
                 parts = [score_batch(self.task, each) for each in self._batches(batches)]
         if everything:
             self.gates = {name: torch.cat(each) for name, each in rows.items()}
-        return Scores(
-            torch.cat([each.error for each in parts]), torch.cat([each.loss for each in parts])
-        )
+        return Scores.joined(parts)
 
     def _batches(self, number: int | None) -> Iterator[dict[str, Any]]:
         for batch in self.batches[:number]:
@@ -307,8 +344,7 @@ def validation_scores(task: BaseTask, data: LightningDataModule) -> Scores:
     """
     data = image_data(data)
     batches = some_batches(data, data.val_set, length(data.val_set))
-    scores = [score_batch(task, _on_device(task, data, batch)) for batch in batches]
-    return Scores(*(torch.cat([getattr(s, k) for s in scores]) for k in ("error", "loss")))
+    return Scores.joined([score_batch(task, _on_device(task, data, each)) for each in batches])
 
 
 def judge(task: BaseTask, data: LightningDataModule) -> float:

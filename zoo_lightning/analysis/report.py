@@ -204,7 +204,7 @@ def check(
     Raises:
         ConfigError: the task or its backbone is not supported, or a number is out of its range.
     """
-    measure = measure_of(task)
+    measure = measure_of(measured_task(task))
     if split not in ("val", "test"):
         raise ConfigError(f"split must be val or test, got {split!r}")
     if task.ensemble is not None:

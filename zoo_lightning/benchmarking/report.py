@@ -69,6 +69,7 @@ METRICS_OF = {
     "ClassificationTask": ComparedMetric("test/acc", True, 100.0, "test accuracy, %"),
     "LandmarkTask": ComparedMetric("test/nme", False, 1.0, "test NME, %"),
     "RegressionTask": ComparedMetric("test/nmae", False, 1.0, "test NMAE, %"),
+    "MultiLabelTask": ComparedMetric("test/map", True, 100.0, "test mAP, %"),
     "SegmentationTask": ComparedMetric("test/miou", True, 100.0, "test mIoU, %"),
     "PPOTask": ComparedMetric("test/episodic_return", True, 1.0, "test episodic return"),
 }

@@ -18,6 +18,7 @@ from zoo_lightning.data.landmarks.published import (
 )
 from zoo_lightning.data.landmarks.schemes import SCHEMES, LandmarkScheme
 from zoo_lightning.data.loading import ImageDataModule
+from zoo_lightning.data.multi_label.images import MultiLabelImages
 from zoo_lightning.data.numbers import ImageNumbers
 from zoo_lightning.data.synthetic.drawn_faces import DrawnFaces
 from zoo_lightning.data.synthetic.scenes import CountedFaces, PhotoMosaics
@@ -40,6 +41,7 @@ __all__ = [
     "LandmarkCSV",
     "LandmarkScheme",
     "ListFiles",
+    "MultiLabelImages",
     "PhotoMosaics",
     "TorchvisionData",
     "head_poses",

@@ -68,7 +68,7 @@ def write_timm(task: BaseTask, module: nn.Module, manifest: Manifest, folder: Pa
     attributes = vars(model)
     attributes["pretrained_cfg"] = {**attributes["pretrained_cfg"], **_timm_config(manifest)}
     config: dict[str, Any] = {KEY: asdict(manifest)}
-    if manifest.task == "classification":
+    if manifest.task in ("classification", "multi-label"):
         config["label_names"] = manifest.output["classes"]
     try:
         timm.models.save_for_hf(model, str(folder), model_config=config, safe_serialization=True)

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 KEY = "zoo_lightning"
 
-TaskName = Literal["classification", "landmarks", "regression", "segmentation", "policy"]
+TaskName = Literal[
+    "classification", "multi-label", "landmarks", "regression", "segmentation", "policy"
+]
 
 TASKS: dict[str, TaskName] = {
     "ClassificationTask": "classification",
+    "MultiLabelTask": "multi-label",
     "LandmarkTask": "landmarks",
     "RegressionTask": "regression",
     "SegmentationTask": "segmentation",
@@ -33,6 +36,10 @@ TASKS: dict[str, TaskName] = {
 
 OUTPUTS: dict[TaskName, dict[str, str]] = {
     "classification": {"logits": "(B, C): softmax over C gives the classes' probabilities"},
+    "multi-label": {
+        "logits": "(B, L): the sigmoid of each gives the label's probability; an image has the "
+        "labels whose probability reaches their threshold"
+    },
     "landmarks": {
         "points": "(B, K, 2): x and y as fractions of the input's width and height, whose origin "
         "is the top left corner of the top left pixel"
@@ -49,6 +56,7 @@ OUTPUTS: dict[TaskName, dict[str, str]] = {
 
 FACTS = {
     "classification": ("image_size", "mean", "std", "preprocessing", "classes"),
+    "multi-label": ("image_size", "mean", "std", "preprocessing", "classes"),
     "landmarks": ("image_size", "mean", "std", "preprocessing", "num_points", "scheme", "flip"),
     "regression": ("image_size", "mean", "std", "preprocessing", "targets"),
     "segmentation": ("image_size", "mean", "std", "preprocessing", "classes"),
@@ -65,7 +73,7 @@ class Manifest:
     """Description of an exported model's inputs and outputs.
 
     Attributes:
-        task: task of the model: ``classification``, ``landmarks``, ``regression``,
+        task: task of the model: ``classification``, ``multi-label``, ``landmarks``, ``regression``,
             ``segmentation`` or ``policy``.
         architecture: timm name or import path of the architecture; for an ensemble, those of all
             networks, separated by commas.
@@ -75,10 +83,10 @@ class Manifest:
             :mod:`zoo_lightning.prediction.inputs`, and, if training images had more than 8 bits,
             ``value_range``, the values of an image that become 0 and 1.
         output: ``names`` with the meaning of each output; for classification ``classes``; for
-            landmarks ``num_points``, ``scheme``, ``flip`` and ``mirrored`` (whether the model
-            averages with the mirror image); for regression ``targets``, the names of the numbers;
-            for policies ``game``, ``actions``, ``environment`` and
-            ``seed``.
+            multi-label ``classes`` and ``thresholds``, the probability of each from which on an
+            image has it; for landmarks ``num_points``, ``scheme``, ``flip`` and ``mirrored``
+            (whether the model averages with the mirror image); for regression ``targets``, the
+            names of the numbers; for policies ``game``, ``actions``, ``environment`` and ``seed``.
         version: version of this package.
         members: ``architecture`` and ``method`` of each network of an ensemble; else empty.
     """
@@ -133,6 +141,8 @@ def manifest_of(task: BaseTask, facts: Mapping[str, Any], mirrored: bool = False
         given |= {key: facts[key] for key in ("mean", "std", "preprocessing")}
         given |= {key: facts[key] for key in ("value_range",) if key in facts}
         output |= {key: facts[key] for key in FACTS[name][4:]}
+    if name == "multi-label":
+        output["thresholds"] = task.get_buffer("thresholds").tolist()
     if name == "landmarks":
         output["mirrored"] = mirrored
     architecture = ", ".join(dict.fromkeys(labels))
@@ -194,3 +204,7 @@ def _check_images(manifest: Manifest) -> None:
             raise ValueError(f"targets {output['targets']}")
     elif not all(isinstance(name, str) for name in output["classes"]):
         raise ValueError(f"classes {output['classes']}")
+    if manifest.task == "multi-label":
+        thresholds = [float(each) for each in output["thresholds"]]
+        if len(thresholds) != len(output["classes"]):
+            raise ValueError(f"thresholds {thresholds}")

@@ -18,6 +18,7 @@ from zoo_lightning.deployment.manifest import Manifest, TaskName
 
 PIPELINE_TAGS: dict[TaskName, str] = {
     "classification": "image-classification",
+    "multi-label": "image-classification",
     "landmarks": "keypoint-detection",
     "regression": "other",  # the Hub has no name for it
     "segmentation": "image-segmentation",
@@ -27,6 +28,7 @@ PIPELINE_TAGS: dict[TaskName, str] = {
 
 METRICS: dict[TaskName, tuple[str, str]] = {
     "classification": ("test/acc", "accuracy"),
+    "multi-label": ("test/map", "mAP"),
     "landmarks": ("test/nme", "nme"),
     "regression": ("test/nmae", "nmae"),
     "segmentation": ("test/miou", "mean_iou"),
@@ -37,6 +39,8 @@ METRICS: dict[TaskName, tuple[str, str]] = {
 USES: dict[TaskName, str] = {
     "classification": "Images of the classes above, taken as the training images were. Every image "
     "gets one of these classes, also one that shows something else.",
+    "multi-label": "Images that may show several of the labels above, or none, taken as the "
+    "training images were. What else an image shows is not said.",
     "landmarks": "Images in which what the points belong to is cut out as in training. Points are "
     "given for every image, also for one without.",
     "regression": "Images taken as the training images were, with targets in the range of theirs. "
@@ -171,7 +175,8 @@ def _about(manifest: Manifest, origin: Origin) -> str:
     if classes := manifest.output.get("classes"):
         shown = ", ".join(code(name) for name in classes[:20])
         more = f" and {len(classes) - 20} more" if len(classes) > 20 else ""
-        lines += ["", f"{len(classes)} classes: {shown}{more}."]
+        what = "labels" if manifest.task == "multi-label" else "classes"
+        lines += ["", f"{len(classes)} {what}: {shown}{more}."]
     if points := manifest.output.get("num_points"):
         scheme = manifest.output.get("scheme")
         lines += ["", f"{points} points{f', order {code(scheme)}' if scheme else ''}."]
@@ -225,7 +230,12 @@ def _inputs(manifest: Manifest) -> str:
 
 def _outputs(manifest: Manifest) -> str:
     names = manifest.output["names"].items()
-    return "Outputs:\n\n" + "\n".join(f"- `{name}` {meaning}" for name, meaning in names)
+    lines = [f"- `{name}` {meaning}" for name, meaning in names]
+    if thresholds := manifest.output.get("thresholds"):
+        pairs = zip(manifest.output["classes"], thresholds, strict=True)
+        rows = [_row(code(name), f"{value:.4g}") for name, value in pairs]
+        lines += ["", "\n".join([_row("label", "threshold"), "|---|---:|", *rows])]
+    return "Outputs:\n\n" + "\n".join(lines)
 
 
 def _lineage(origin: Origin) -> list[str]:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo_lightning.errors import ConfigError
+
+OfProbabilities: TypeAlias = bool | Literal["independent"]
+"""Whether probabilities are averaged instead of outputs: the softmax, or with ``independent`` the
+sigmoid of each output."""
 
 
 class Averageable(Protocol):
     """Protocol of trained models whose outputs can be averaged."""
 
-    def averages_probabilities(self) -> bool:
-        """Whether probabilities, the softmax of outputs, are averaged instead of outputs."""
+    def averages_probabilities(self) -> OfProbabilities:
+        """Whether probabilities are averaged instead of outputs, and which."""
         ...
 
     def describe_outputs(self) -> str:
@@ -30,10 +35,11 @@ class JointOutput(nn.Module):
     Args:
         members: networks that map images to ``(B, ...)``, all of one shape.
         of_probabilities: whether to average probabilities instead of outputs: the softmax over the
-            last dimension, or over the last two of heat maps ``(B, K, h, w)``.
+            last dimension, or over the last two of heat maps ``(B, K, h, w)``; ``independent`` for
+            the sigmoid of each output.
     """
 
-    def __init__(self, members: Sequence[nn.Module], of_probabilities: bool) -> None:
+    def __init__(self, members: Sequence[nn.Module], of_probabilities: OfProbabilities) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         self.of_probabilities = of_probabilities
@@ -43,6 +49,9 @@ class JointOutput(nn.Module):
         outputs = torch.stack([member(images).float() for member in self.members])
         if not self.of_probabilities:
             return outputs.mean(dim=0)
+        if self.of_probabilities == "independent":
+            # Logits of the mean probability; the numbers of members cancel.
+            return F.logsigmoid(outputs).logsumexp(dim=0) - F.logsigmoid(-outputs).logsumexp(dim=0)
         # Scores whose softmax is the mean of the members' probabilities.
         maps = outputs.flatten(3) if outputs.dim() == 5 else outputs
         joint = maps.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(outputs))

@@ -14,7 +14,7 @@ from zoo_lightning.tasks.base import BaseTask
 HALF = 0.5
 """Fraction of a budget for trying sources or training teachers."""
 
-IMAGES = ("ClassificationTask", "LandmarkTask", "RegressionTask")
+IMAGES = ("ClassificationTask", "LandmarkTask", "MultiLabelTask", "RegressionTask")
 """Tasks of methods that rank sources on images, or average outputs."""
 
 LIKE_LITE = {"gate_init": "greedy", "norm_weights": "gates", "align": "none"}

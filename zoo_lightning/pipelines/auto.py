@@ -54,7 +54,7 @@ BUDGET = 4.0
 LEAST_BUDGET = 2.0
 """Least budget, below which the members' and the student's trainings would be too short."""
 
-TASKS = ("ClassificationTask", "LandmarkTask", "RegressionTask")
+TASKS = ("ClassificationTask", "LandmarkTask", "MultiLabelTask", "RegressionTask")
 
 PLAIN, INFORMED = "soup", "start"
 """Methods that begin at the plain average of the sources and at the average by shares."""
@@ -84,6 +84,7 @@ TEACHING: dict[str, dict[str, Any]] = {
     "ClassificationTask": {"teacher_weight": 0.9, "temperature": 4.0, "mixup": 0.2},
     "LandmarkTask": {"teacher_weight": 0.5},
     "RegressionTask": {"teacher_weight": 0.5},
+    "MultiLabelTask": {"teacher_weight": 0.5},
 }
 """Task options of the student's training, by task."""
 

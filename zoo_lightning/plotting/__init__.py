@@ -13,6 +13,7 @@ from zoo_lightning.plotting.figures import (
 )
 from zoo_lightning.plotting.gates import plot_gate_history, plot_gates_now
 from zoo_lightning.plotting.landmarks import plot_heatmaps, plot_point_errors
+from zoo_lightning.plotting.multi_label import plot_label_scores, plot_labels
 
 __all__ = [
     "Faces",
@@ -21,6 +22,8 @@ __all__ = [
     "plot_gate_history",
     "plot_gates_now",
     "plot_heatmaps",
+    "plot_label_scores",
+    "plot_labels",
     "plot_landmarks",
     "plot_mistakes",
     "plot_point_errors",

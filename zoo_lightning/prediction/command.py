@@ -48,9 +48,10 @@ from zoo_lightning.runs.run_folder import find_checkpoint
 
 ABOUT = """\
 Write predictions of a run, a checkpoint, an exported folder or an ONNX file for images.
-Classification: the likeliest classes with their probabilities. Landmarks: points in pixels of the
-image (turned as its EXIF data specify), and pictures of them. Regression: a column of numbers for
-each target, in the units of the training data. Policies: a video of a game, without
+Classification: the likeliest classes with their probabilities. Several labels an image: those that
+reach their thresholds, and the probability of each. Regression: a column of numbers for each
+target, in the units of the training data. Landmarks: points in pixels of the image (turned as its
+EXIF data specify), and pictures of them. Policies: a video of a game, without
 --images. Images that cannot be read are reported and left out; the exit status is then 1.
 
 Without --images, predictions are written for the test data of the run or of --experiment. Further

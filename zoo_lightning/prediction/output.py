@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ImageDraw
 
 from zoo_lightning.data.images import open_rgb
+from zoo_lightning.data.multi_label.predicted import chosen_labels, label_cells, label_header
 from zoo_lightning.data.values import ValueRange
 from zoo_lightning.deployment.manifest import Manifest
 from zoo_lightning.files.atomic import atomic_file
@@ -28,19 +29,22 @@ def writer(stream: IO[str], kind: str, manifest: Manifest, top: int) -> Write:
     Args:
         stream: text file, opened for writing with ``newline=""``.
         kind: format, ``csv`` or ``jsonl``. CSV has the columns ``image,class_1,probability_1,...``
-            for classes, ``image,x0,y0,x1,y1,...`` for landmarks, as
-            :class:`~zoo_lightning.data.LandmarkCSV` reads them, and ``image`` with a column for
-            each target for numbers, as :class:`~zoo_lightning.data.ImageNumbers` reads them. JSON
-            lines have ``image`` with ``classes``, ``points`` or ``numbers``.
+            for classes, ``image,labels,probability_NAME,...`` for labels (those that reach their
+            thresholds, separated by ``;``, and the probability of each),
+            ``image,x0,y0,x1,y1,...`` for landmarks, as :class:`~zoo_lightning.data.LandmarkCSV`
+            reads them, and ``image`` with a column for each target for numbers, as
+            :class:`~zoo_lightning.data.ImageNumbers` reads them. JSON lines have ``image`` with
+            ``classes``, ``labels`` and ``probabilities``, ``points`` or ``numbers``.
         manifest: manifest of the model.
         top: number of classes to write, the likeliest first.
     """
     classes = manifest.output.get("classes") or []
     targets = manifest.output.get("targets") or []
+    thresholds = manifest.output.get("thresholds")
     top = min(top, len(classes))
 
     def write_object(each: Prediction) -> None:
-        found = _object(each, classes, top)
+        found = _object(each, classes, top, thresholds)
         if each.numbers is not None:
             given = zip(targets, each.numbers, strict=True)
             found["numbers"] = {name: float(f"{number:.7g}") for name, number in given}
@@ -56,10 +60,14 @@ def writer(stream: IO[str], kind: str, manifest: Manifest, top: int) -> Write:
         header = targets
     else:
         header = [f"{what}_{k + 1}" for k in range(top) for what in ("class", "probability")]
-    table.writerow(["image", *header])
+    table.writerow(label_header(classes) if thresholds else ["image", *header])
 
     def write_row(each: Prediction) -> None:
-        table.writerow([each.item.name, *_cells(each, classes, top)])
+        if thresholds and each.probabilities is not None:
+            cells = label_cells(each.probabilities.tolist(), thresholds, classes)
+        else:
+            cells = _cells(each, classes, top)
+        table.writerow([each.item.name, *cells])
 
     return write_row
 
@@ -87,7 +95,9 @@ def _cells(each: Prediction, classes: Sequence[str], top: int) -> list[str]:
     return [cell for name, probability in pairs for cell in (name, f"{probability:.6f}")]
 
 
-def _object(each: Prediction, classes: Sequence[str], top: int) -> dict[str, Any]:
+def _object(
+    each: Prediction, classes: Sequence[str], top: int, thresholds: Sequence[float] | None
+) -> dict[str, Any]:
     found: dict[str, Any] = {"image": each.item.name}
     if each.item.box is not None:
         found["box"] = list(each.item.box)
@@ -95,6 +105,11 @@ def _object(each: Prediction, classes: Sequence[str], top: int) -> dict[str, Any
         return found | {"points": np.round(each.points, 3).tolist()}
     if each.numbers is not None:
         return found
+    if thresholds and each.probabilities is not None:
+        values = each.probabilities.tolist()
+        rounded = {name: round(p, 6) for name, p in zip(classes, values, strict=True)}
+        labels = chosen_labels(values, thresholds, classes)
+        return found | {"labels": labels, "probabilities": rounded}
     pairs = likeliest(each, classes, top)
     return found | {"classes": [{"class": n, "probability": round(p, 6)} for n, p in pairs]}
 

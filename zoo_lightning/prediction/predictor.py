@@ -22,8 +22,8 @@ class Prediction:
 
     Attributes:
         item: image, or face in it.
-        probabilities: probabilities of the classes ``(C,)`` float64, which sum to 1; ``None`` for
-            other tasks.
+        probabilities: probabilities of the classes ``(C,)`` float64, which sum to 1, or of the
+            labels of a multi-label model, each in [0, 1]; ``None`` for other tasks.
         points: x and y of each landmark ``(K, 2)`` float64, in pixels of the image, turned as its
             EXIF data specify; ``None`` for other tasks.
         numbers: numbers ``(T,)`` float64 in the training data's units; ``None`` for other tasks.
@@ -38,7 +38,7 @@ class Prediction:
 
 
 class Predictor:
-    """Predict classes, landmarks or numbers for image files.
+    """Predict classes, labels, landmarks or numbers for image files.
 
     Args:
         model: folder of a run, checkpoint, exported folder, ONNX file, or opened model.
@@ -67,10 +67,10 @@ class Predictor:
         self.manifest, self.run = opened
         self.batch_size, self.num_workers = batch_size, num_workers
         self.whole_images = whole_images
-        if self.manifest.task not in ("classification", "landmarks", "regression"):
+        if self.manifest.task not in ("classification", "multi-label", "landmarks", "regression"):
             raise ConfigError(
-                "a Predictor needs a model for classification, landmarks or regression, got "
-                f"{model}, a model for {self.manifest.task}"
+                "a Predictor needs a model for classification, labels, landmarks or regression, "
+                f"got {model}, a model for {self.manifest.task}"
             )
 
     def __call__(self, images: Iterable[str | Path | Item]) -> Iterator[Prediction]:
@@ -119,7 +119,10 @@ class Predictor:
             elif self.manifest.task == "regression":
                 yield Prediction(each.item, numbers=next(outputs).numpy())
             elif each.to_original is None:  # crops, of which there are classes
-                yield Prediction(each.item, next(outputs).softmax(dim=-1).numpy())
+                logits = next(outputs)
+                several = self.manifest.task == "multi-label"
+                found = logits.sigmoid() if several else logits.softmax(dim=-1)
+                yield Prediction(each.item, found.numpy())
             else:
                 inside = next(outputs).numpy() * self.manifest.input["size"][-1]
                 yield Prediction(each.item, points=transform_points(inside, each.to_original))

@@ -19,6 +19,7 @@ WIDEST = 1600
 
 TITLES = {
     "confusion": "Confusions: true classes by predicted ones",
+    "label_scores": "Average precision of each label",
     "mistakes": "The most confident mistakes",
     "ranked_faces": "Best, median and worst faces of the test",
     "test_faces": "Best, median and worst faces of the test",

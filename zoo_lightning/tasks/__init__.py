@@ -1,8 +1,9 @@
-"""LightningModules that train a backbone: classes, landmarks, numbers, segmentation, PPO."""
+"""LightningModules that train a backbone: classes, labels, landmarks, numbers, masks, PPO."""
 
 from zoo_lightning.tasks.base import BaseTask
 from zoo_lightning.tasks.classification import ClassificationTask
 from zoo_lightning.tasks.landmarks import LandmarkTask
+from zoo_lightning.tasks.multi_label import MultiLabelTask
 from zoo_lightning.tasks.ppo import PPOTask
 from zoo_lightning.tasks.regression import RegressionTask
 from zoo_lightning.tasks.segmentation import SegmentationTask
@@ -11,6 +12,7 @@ __all__ = [
     "BaseTask",
     "ClassificationTask",
     "LandmarkTask",
+    "MultiLabelTask",
     "PPOTask",
     "RegressionTask",
     "SegmentationTask",

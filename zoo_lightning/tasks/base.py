@@ -31,7 +31,7 @@ from zoo_lightning.methods.feature_transfer import (
     View,
     is_cacheable,
 )
-from zoo_lightning.methods.joint_output import JointOutput, check_alike
+from zoo_lightning.methods.joint_output import JointOutput, OfProbabilities, check_alike
 from zoo_lightning.methods.teachers import (
     TaskInput,
     load_feature_teacher,
@@ -510,14 +510,14 @@ class BaseTask(pl.LightningModule):
         members = [task.fold() for task in self.networks()]
         return JointOutput(members, self.ensemble.of_probabilities).eval()
 
-    def averages_probabilities(self) -> bool:
-        """Whether ensembles of this task average probabilities rather than raw outputs.
+    def averages_probabilities(self) -> OfProbabilities:
+        """Whether ensembles of this task average probabilities rather than raw outputs, and which.
 
         Raises:
             ConfigError: this kind of task has no ensembles.
         """
         raise ConfigError(
-            f"models of classes and of landmarks are averaged, not {type(self).__name__}"
+            f"models of classes, labels and landmarks are averaged, not {type(self).__name__}"
         )
 
     def describe_outputs(self) -> str:

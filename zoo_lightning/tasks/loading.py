@@ -15,13 +15,21 @@ from zoo_lightning.tasks import building
 from zoo_lightning.tasks.base import BaseTask
 from zoo_lightning.tasks.classification import ClassificationTask
 from zoo_lightning.tasks.landmarks import LandmarkTask
+from zoo_lightning.tasks.multi_label import MultiLabelTask
 from zoo_lightning.tasks.ppo import PPOTask
 from zoo_lightning.tasks.regression import RegressionTask
 from zoo_lightning.tasks.segmentation import SegmentationTask
 
 KINDS: dict[str, type[BaseTask]] = {
     kind.__name__: kind
-    for kind in (ClassificationTask, LandmarkTask, PPOTask, RegressionTask, SegmentationTask)
+    for kind in (
+        ClassificationTask,
+        LandmarkTask,
+        MultiLabelTask,
+        PPOTask,
+        RegressionTask,
+        SegmentationTask,
+    )
 }
 """Task classes that a checkpoint may name; it must not choose what code runs."""
 

@@ -3,10 +3,12 @@
 The first gradients of a random head distort pretrained features (Kumar et al., *Fine-Tuning can
 Distort Pretrained Features and Underperform Out-of-Distribution*, ICLR 2022, who train the head
 alone first). Here the head is fitted to the features of some training samples without augmentation:
-by ridge regression for points and numbers, by penalised logistic regression for classes.
+by ridge regression for points and numbers, by penalised logistic regression for classes and labels.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from zoo_lightning.models.backbone import Backbone
+from zoo_lightning.nn.heads.losses import label_cross_entropy
 from zoo_lightning.nn.random_numbers import private_random_numbers
 from zoo_lightning.transfer.probing import (
     LEAST_DEVIATION,
@@ -21,7 +24,7 @@ from zoo_lightning.transfer.probing import (
     linear_probe,
     spread_folds,
 )
-from zoo_lightning.transfer.ranking import Targets
+from zoo_lightning.transfer.ranking import Targets, combinations
 from zoo_lightning.transfer.starts import SampleScores
 
 LOGISTIC_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -43,9 +46,9 @@ def solve_head(
     Args:
         backbone: backbone of the head; its norm statistics are replaced by those of the samples.
         data: data module, set up for ``fit``.
-        num_outputs: number of classes or of numbers, or twice the number of points.
+        num_outputs: number of classes, labels or numbers, or twice the number of points.
         device: device of the backbone.
-        label_smoothing: label smoothing of classes, in [0, 1).
+        label_smoothing: label smoothing of classes or labels, in [0, 1).
 
     Returns:
         Weight ``(num_outputs, F)`` and bias ``(num_outputs,)``, float32 on the CPU; for numbers
@@ -71,10 +74,10 @@ def linear_head(
 
     Args:
         features: features of ``n`` samples, ``(n, F)`` float64.
-        targets: targets of the samples. Invisible points and unknown numbers are ignored; the bias
-            of a point that is never visible is the image's centre.
-        num_outputs: number of classes or of numbers, or twice the number of points.
-        label_smoothing: label smoothing of classes, in [0, 1).
+        targets: targets of the samples. Invisible points, unknown numbers and unknown labels are
+            ignored; the bias of a point that is never visible is the image's centre.
+        num_outputs: number of classes, labels or numbers, or twice the number of points.
+        label_smoothing: label smoothing of classes or labels, in [0, 1).
 
     Returns:
         Weight ``(num_outputs, F)`` and bias ``(num_outputs,)``, float64.
@@ -84,6 +87,8 @@ def linear_head(
     standard = (features - mean) / std
     if targets.kind == "classes":
         weight, bias = _logistic_head(standard, targets.values, num_outputs, label_smoothing)
+    elif targets.kind == "labels":
+        weight, bias = _labels_head(standard, targets, label_smoothing)
     else:
         weight, bias = _ridge_head(standard, targets)
     weight = weight / std[:, None]
@@ -125,6 +130,49 @@ def _logistic_head(
     return logistic(features, labels, num_classes, best, label_smoothing)
 
 
+def _labels_head(
+    features: Tensor, targets: Targets, label_smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """A logistic regression for each label, with one cross-validated penalty: as classes."""
+    labels = torch.where(targets.counted, targets.values, -1.0)
+    folds = spread_folds(combinations(targets))
+
+    def held_out(penalty: float) -> float:
+        total = 0.0
+        for fold in folds.unique():
+            held = folds == fold
+            weight, bias = label_logistic(features[~held], labels[~held], penalty, label_smoothing)
+            loss = label_cross_entropy(features[held] @ weight + bias, labels[held])
+            total += float(loss) * float((labels[held] >= 0).sum())
+        return total
+
+    best = min(LOGISTIC_PENALTIES, key=held_out)
+    return label_logistic(features, labels, best, label_smoothing)
+
+
+def label_logistic(
+    features: Tensor, labels: Tensor, penalty: float, label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Minimise ``binary cross-entropy + penalty ‖W‖² / L`` by L-BFGS from zero.
+
+    Args:
+        features: features of ``n`` samples, ``(n, F)``.
+        labels: 1 for a label that is there, 0 for one that is not, -1 for one that is unknown,
+            ``(n, L)``.
+        penalty: weight of the squared norm of a label's weights; biases are not penalised.
+        label_smoothing: label smoothing, in [0, 1).
+
+    Returns:
+        Weights ``(F, L)`` and bias ``(L,)``.
+    """
+
+    def loss_of(weight: Tensor, bias: Tensor) -> Tensor:
+        loss = label_cross_entropy(features @ weight + bias, labels, label_smoothing)
+        return loss + penalty * weight.square().sum() / labels.shape[1]
+
+    return _minimise(loss_of, features, labels.shape[1])
+
+
 def logistic(
     features: Tensor,
     labels: Tensor,
@@ -144,15 +192,26 @@ def logistic(
     Returns:
         Weights ``(F, C)`` and bias ``(C,)``.
     """
-    weight = features.new_zeros(features.shape[1], num_classes, requires_grad=True)
-    bias = features.new_zeros(num_classes, requires_grad=True)
+
+    def loss_of(weight: Tensor, bias: Tensor) -> Tensor:
+        logits = features @ weight + bias
+        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        return loss + penalty * weight.square().sum()
+
+    return _minimise(loss_of, features, num_classes)
+
+
+def _minimise(
+    loss_of: Callable[[Tensor, Tensor], Tensor], features: Tensor, num_outputs: int
+) -> tuple[Tensor, Tensor]:
+    """Weights ``(F, K)`` and bias ``(K,)`` of the least loss, by L-BFGS from zero."""
+    weight = features.new_zeros(features.shape[1], num_outputs, requires_grad=True)
+    bias = features.new_zeros(num_outputs, requires_grad=True)
     solver = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 
     def evaluate() -> Tensor:
         solver.zero_grad()
-        logits = features @ weight + bias
-        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-        loss = loss + penalty * weight.square().sum()
+        loss = loss_of(weight, bias)
         loss.backward()
         return loss
 

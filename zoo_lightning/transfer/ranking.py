@@ -29,20 +29,24 @@ MEANING = {
     "classes": "logme: log evidence, per sample and class, of a linear model from features to "
     "one-hot classes; higher suits the data better. h_score: how far apart the classes are, "
     "measured by the features' spread.",
+    "labels": "logme: log evidence, per sample and label, of a linear model from features to "
+    "labels that are there or not; higher suits the data better. negative_linear_mse: minus the "
+    "mean squared error of a ridge regression, which also depends on the features' scale.",
 }
 """Explanation of the scores for each kind of targets; sources are sorted by the first score."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets of ``n`` samples: coordinates of ``K`` points, classes, or ``T`` numbers.
+    """Targets of ``n`` samples: coordinates of ``K`` points, classes, several labels, or numbers.
 
     Attributes:
-        kind: ``points``, ``classes`` or ``numbers``.
-        values: coordinates as fractions of the image, ``(n, 2K)`` float64, classes, ``(n,)``, or
-            standardised numbers, ``(n, T)`` float64, so that no unit outweighs the others.
-        counted: mask of the coordinates or numbers that count, of the shape of ``values``; all true
-            for classes, ``(n, 1)``.
+        kind: ``points``, ``classes``, ``labels`` or ``numbers``.
+        values: coordinates as fractions of the image, ``(n, 2K)`` float64; classes, ``(n,)``;
+            labels, ``(n, L)`` float64, 1 for those that are there; or standardised numbers,
+            ``(n, T)`` float64, so that no unit outweighs the others.
+        counted: mask of the values that count, of the shape of ``values``; all true for classes,
+            ``(n, 1)``.
         mean: mean of the numbers that count, ``(T,)``; 0 for other kinds.
         std: their standard deviation, ``(T,)``, or 1 where it is 0; 1 for other kinds.
     """
@@ -188,6 +192,8 @@ def join_targets(batches: Sequence[dict[str, Tensor]]) -> Targets:
         return Targets("points", points.flatten(1), visible.repeat_interleave(2, dim=1))
     if "label" in batches[0]:
         labels = torch.cat([batch["label"] for batch in batches])
+        if labels.dim() == 2:  # several labels a sample, of which some may be unknown
+            return Targets("labels", (labels == 1).double(), labels >= 0)
         return Targets("classes", labels, torch.ones(len(labels), 1, dtype=torch.bool))
     found = "a map of labels" if "labels" in batches[0] else ", ".join(batches[0]) or "images only"
     raise ConfigError(
@@ -206,13 +212,18 @@ def _standardised(values: Tensor) -> Targets:
     return Targets("numbers", away / std, counted, mean, std)
 
 
+def combinations(targets: Targets) -> Tensor:
+    """Number of the combination of labels that each sample has, ``(n,)``, for folds."""
+    return targets.values.unique(dim=0, return_inverse=True)[1]
+
+
 def score(features: Tensor, targets: Targets) -> dict[str, float]:
     """Compute all transferability scores of one source's features.
 
     For classes these are LogME, averaged over the one-hot targets, and the H-score. For points and
-    numbers they are LogME, averaged over them, and the linear MSE, summed over them; both use
-    deviations from the mean points and the mean features, because a head has an intercept.
-    Invisible points and unknown numbers are ignored.
+    labels and numbers they are LogME, averaged over the coordinates, labels or numbers, and the
+    linear MSE, summed over them; both use deviations from the mean targets and the mean features,
+    because a head has an intercept. Invisible points, unknown labels and numbers are ignored.
 
     Args:
         features: features of ``n`` samples, ``(n, F)``.
@@ -244,7 +255,7 @@ def score(features: Tensor, targets: Targets) -> dict[str, float]:
             evidences.append(log_evidence(problem))
             errors.append(linear_fit(problem))
     if not evidences:
-        what = "number" if targets.kind == "numbers" else "visible point"
+        what = {"labels": "label", "numbers": "number"}.get(targets.kind, "visible point")
         raise ConfigError(f"no {what} varies between the samples; give more --samples")
     logme, error = torch.cat(evidences).mean(), torch.cat(errors).sum()
     return {"logme": float(logme), "negative_linear_mse": float(error)}

@@ -38,6 +38,7 @@ from zoo_lightning.sources.spec import Source, parse_sources
 from zoo_lightning.transfer.probing import Probe, block_folds, linear_probe, spread_folds
 from zoo_lightning.transfer.ranking import (
     Targets,
+    combinations,
     join_targets,
     pooled,
     score,
@@ -264,6 +265,8 @@ class SampleScores:
             present, labels = targets.values.unique(return_inverse=True)
             values = torch.nn.functional.one_hot(labels, len(present))
             folds = spread_folds(labels)
+        elif targets.kind == "labels":
+            values, folds = targets.values, spread_folds(combinations(targets))
         else:
             values, folds = targets.values, block_folds(len(targets.values))
         found = linear_probe(features, values, targets.counted, folds, scales)

@@ -1,4 +1,4 @@
-"""Losses as pure functions: for coordinates, for heat maps, and for distillation of classes."""
+"""Losses as pure functions: of coordinates, heat maps and labels, and for distillation."""
 
 from __future__ import annotations
 
@@ -159,3 +159,46 @@ def distillation_loss(logits: Tensor, taught: Tensor, temperature: float) -> Ten
     teacher = F.log_softmax(taught / temperature, dim=-1)
     divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
     return divergence * temperature**2
+
+
+def label_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    label_smoothing: float = 0.0,
+    positive_weight: Tensor | None = None,
+) -> Tensor:
+    """Binary cross-entropy of independent labels, averaged over those that are known.
+
+    Args:
+        logits: logits ``(B, L)``.
+        labels: 1 for a label that is there, 0 for one that is not, -1 for one that is unknown.
+        label_smoothing: ``ε`` in [0, 1); targets become ``(1 - ε) y + ε / 2``.
+        positive_weight: factor of each label's loss where it is there, ``(L,)``; ``None`` for 1.
+
+    Returns:
+        A scalar; 0, with a gradient of 0, if nothing is known.
+    """
+    known = labels >= 0
+    targets = labels.clamp(min=0).to(logits) * (1 - label_smoothing) + label_smoothing / 2
+    values = F.binary_cross_entropy_with_logits(
+        logits, targets, reduction="none", pos_weight=positive_weight
+    )
+    return masked_mean(values, known)
+
+
+def label_distillation_loss(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """Distillation loss of independent labels: ``T² KL(σ(z_teacher / T) ‖ σ(z_student / T))``.
+
+    The divergence of two Bernoulli distributions, averaged over labels and batch; for each label
+    as :func:`distillation_loss` for two classes.
+
+    Args:
+        logits: logits of the student, ``(B, L)``.
+        taught: logits of the teacher, ``(B, L)``, without gradient.
+        temperature: temperature ``T``, above 0.
+    """
+    student, teacher = logits / temperature, taught / temperature
+    chance = teacher.sigmoid()
+    there = chance * (F.logsigmoid(teacher) - F.logsigmoid(student))
+    absent = (1 - chance) * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
+    return (there + absent).mean() * temperature**2
