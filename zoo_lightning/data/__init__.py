@@ -18,6 +18,7 @@ from zoo_lightning.data.landmarks.published import (
 )
 from zoo_lightning.data.landmarks.schemes import SCHEMES, LandmarkScheme
 from zoo_lightning.data.loading import ImageDataModule
+from zoo_lightning.data.segmentation.masks import ImageMasks
 from zoo_lightning.data.synthetic.drawn_faces import DrawnFaces
 from zoo_lightning.data.synthetic.scenes import CountedFaces, PhotoMosaics
 
@@ -35,6 +36,7 @@ __all__ = [
     "HRNetCSV",
     "ImageDataModule",
     "ImageFolders",
+    "ImageMasks",
     "LandmarkCSV",
     "LandmarkScheme",
     "ListFiles",

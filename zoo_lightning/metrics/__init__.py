@@ -1,4 +1,4 @@
-"""Torchmetrics and pure functions: landmark errors, class-averaged accuracy, mean loss."""
+"""Torchmetrics and pure functions: landmark errors, accuracy by class, scores of masks, losses."""
 
 from zoo_lightning.metrics.classification import ClassAccuracy
 from zoo_lightning.metrics.functional import (
@@ -15,17 +15,21 @@ from zoo_lightning.metrics.landmarks import (
     NormalizedMeanError,
 )
 from zoo_lightning.metrics.loss import MeanLoss
+from zoo_lightning.metrics.segmentation import ClassScores, class_scores, per_image_iou
 
 __all__ = [
     "ClassAccuracy",
+    "ClassScores",
     "ErrorAUC",
     "FailureRate",
     "LandmarkErrors",
     "MeanLoss",
     "NormalizedMeanError",
+    "class_scores",
     "cumulative_error_curve",
     "error_auc",
     "failure_rate",
+    "per_image_iou",
     "per_image_nme",
     "per_point_error",
 ]
