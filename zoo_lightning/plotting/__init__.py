@@ -13,6 +13,7 @@ from zoo_lightning.plotting.figures import (
 )
 from zoo_lightning.plotting.gates import plot_gate_history, plot_gates_now
 from zoo_lightning.plotting.landmarks import plot_heatmaps, plot_point_errors
+from zoo_lightning.plotting.masks import plot_masks
 
 __all__ = [
     "Faces",
@@ -22,6 +23,7 @@ __all__ = [
     "plot_gates_now",
     "plot_heatmaps",
     "plot_landmarks",
+    "plot_masks",
     "plot_mistakes",
     "plot_point_errors",
     "plot_ranked_faces",

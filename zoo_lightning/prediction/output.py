@@ -1,10 +1,10 @@
-"""Output of predictions: files of CSV or JSON lines, and pictures with landmarks."""
+"""Output of predictions: files of CSV or JSON lines, masks, and pictures of landmarks and masks."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,9 +12,11 @@ import numpy as np
 from PIL import ImageDraw
 
 from zoo_lightning.data.images import open_rgb
+from zoo_lightning.data.segmentation.whole_images import areas_of
 from zoo_lightning.data.values import ValueRange
 from zoo_lightning.deployment.manifest import Manifest
 from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.prediction.inputs import Item
 from zoo_lightning.prediction.predictor import Prediction
 
 FORMATS = ("csv", "jsonl")
@@ -22,23 +24,34 @@ FORMATS = ("csv", "jsonl")
 Write = Callable[[Prediction], None]
 
 
-def writer(stream: IO[str], kind: str, manifest: Manifest, top: int) -> Write:
+def writer(
+    stream: IO[str],
+    kind: str,
+    manifest: Manifest,
+    top: int,
+    masks: Mapping[Item, str] | None = None,
+) -> Write:
     """Begin a file of predictions, and return a function that writes one prediction to it.
 
     Args:
         stream: text file, opened for writing with ``newline=""``.
         kind: format, ``csv`` or ``jsonl``. CSV has the columns ``image,class_1,probability_1,...``
-            for classes, and ``image,x0,y0,x1,y1,...`` for landmarks, as
-            :class:`~zoo_lightning.data.LandmarkCSV` reads them. JSON lines have ``image`` with
-            ``classes`` or ``points``.
+            for classes, ``image,x0,y0,x1,y1,...`` for landmarks, as
+            :class:`~zoo_lightning.data.LandmarkCSV` reads them, and ``image,mask`` with the share
+            of the image that each class has, such as ``area sky``, for masks. JSON lines have
+            ``image`` with ``classes``, with ``points``, or with ``mask`` and ``areas``.
         manifest: manifest of the model.
         top: number of classes to write, the likeliest first.
+        masks: names of the files of masks by image, for segmentation.
     """
-    classes = manifest.output.get("classes") or []
+    classes, files = manifest.output.get("classes") or [], masks or {}
     top = min(top, len(classes))
 
     def write_object(each: Prediction) -> None:
-        stream.write(json.dumps(_object(each, classes, top)) + "\n")
+        found = _object(each, classes, top)
+        if each.mask is not None:
+            found["mask"] = files[each.item]
+        stream.write(json.dumps(found) + "\n")
 
     if kind == "jsonl":
         return write_object
@@ -46,18 +59,21 @@ def writer(stream: IO[str], kind: str, manifest: Manifest, top: int) -> Write:
     if manifest.task == "landmarks":
         count = manifest.output["num_points"]
         header = [f"{axis}{k}" for k in range(count) for axis in "xy"]
+    elif manifest.task == "segmentation":
+        header = ["mask", *(f"area {name}" for name in classes)]
     else:
         header = [f"{what}_{k + 1}" for k in range(top) for what in ("class", "probability")]
     table.writerow(["image", *header])
 
     def write_row(each: Prediction) -> None:
-        table.writerow([each.item.name, *_cells(each, classes, top)])
+        name = [] if each.mask is None else [files[each.item]]
+        table.writerow([each.item.name, *name, *_cells(each, classes, top)])
 
     return write_row
 
 
 def likeliest(each: Prediction, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
-    """Return the ``top`` likeliest classes with their probabilities; empty for landmarks.
+    """Return the ``top`` likeliest classes with their probabilities; empty for others.
 
     Args:
         each: prediction for an image.
@@ -73,6 +89,8 @@ def likeliest(each: Prediction, classes: Sequence[str], top: int) -> list[tuple[
 def _cells(each: Prediction, classes: Sequence[str], top: int) -> list[str]:
     if each.points is not None:
         return [f"{value:.3f}" for value in each.points.flatten()]
+    if each.mask is not None:
+        return [f"{area:.6f}" for area in areas_of(each.mask, len(classes))]
     pairs = likeliest(each, classes, top)
     return [cell for name, probability in pairs for cell in (name, f"{probability:.6f}")]
 
@@ -83,6 +101,9 @@ def _object(each: Prediction, classes: Sequence[str], top: int) -> dict[str, Any
         found["box"] = list(each.item.box)
     if each.points is not None:
         return found | {"points": np.round(each.points, 3).tolist()}
+    if each.mask is not None:
+        areas = np.round(areas_of(each.mask, len(classes)), 6).tolist()
+        return found | {"areas": dict(zip(classes, areas, strict=True))}
     pairs = likeliest(each, classes, top)
     return found | {"classes": [{"class": n, "probability": round(p, 6)} for n, p in pairs]}
 

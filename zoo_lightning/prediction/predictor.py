@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from zoo_lightning.data.images import transform_points
+from zoo_lightning.data.segmentation.whole_images import mask_in_image
 from zoo_lightning.data.values import find_value_range, parse_value_range, warn_of_clipping
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.prediction.inputs import Item, Prepared, batches, normalise
@@ -23,20 +24,23 @@ class Prediction:
     Attributes:
         item: image, or face in it.
         probabilities: probabilities of the classes ``(C,)`` float64, which sum to 1; ``None`` for
-            landmarks.
+            landmarks and masks.
         points: x and y of each landmark ``(K, 2)`` float64, in pixels of the image, turned as its
-            EXIF data specify; ``None`` for classes.
+            EXIF data specify; ``None`` for classes and masks.
+        mask: class of every pixel of the image, turned likewise, ``(H, W)`` uint8, 255 outside of
+            what the model saw; ``None`` for classes and landmarks.
         problem: reason why the image cannot be used and has no prediction; else empty.
     """
 
     item: Item
     probabilities: np.ndarray | None = None
     points: np.ndarray | None = None
+    mask: np.ndarray | None = None
     problem: str = ""
 
 
 class Predictor:
-    """Predict classes or landmarks for image files.
+    """Predict classes, landmarks or masks for image files.
 
     Args:
         model: folder of a run, checkpoint, exported folder, ONNX file, or opened model.
@@ -65,10 +69,10 @@ class Predictor:
         self.manifest, self.run = opened
         self.batch_size, self.num_workers = batch_size, num_workers
         self.whole_images = whole_images
-        if self.manifest.task not in ("classification", "landmarks"):
+        if self.manifest.task == "policy":
             raise ConfigError(
-                f"a Predictor needs a model for classification or landmarks, got {model}, a model "
-                f"for {self.manifest.task}"
+                "a Predictor needs a model for classification, landmarks or segmentation, got "
+                f"{model}, a model for {self.manifest.task}"
             )
 
     def __call__(self, images: Iterable[str | Path | Item]) -> Iterator[Prediction]:
@@ -114,8 +118,20 @@ class Predictor:
         for each in batch:
             if each.pixels is None:
                 yield Prediction(each.item, problem=each.problem)
-            elif each.to_original is None:  # crops, of which there are classes
+            elif self.manifest.task == "segmentation":
+                yield Prediction(each.item, mask=self._mask(next(outputs).numpy(), each))
+            elif self.manifest.task == "classification":
                 yield Prediction(each.item, next(outputs).softmax(dim=-1).numpy())
             else:
+                assert each.to_original is not None  # squares only
                 inside = next(outputs).numpy() * self.manifest.input["size"][-1]
                 yield Prediction(each.item, points=transform_points(inside, each.to_original))
+
+    def _mask(self, scores: np.ndarray, each: Prepared) -> np.ndarray:
+        """Mask of an image's own size from scores ``(C, h, w)``."""
+        if each.to_original is None:
+            raise ConfigError("a model for segmentation must see one crop of an image, not several")
+        side = self.manifest.input["size"][-1]
+        corners = transform_points(np.array([[0.0, 0.0], [side, side]]), each.to_original)
+        left, top, right, bottom = corners.flatten().tolist()
+        return mask_in_image(scores, (left, top, right, bottom), each.size)

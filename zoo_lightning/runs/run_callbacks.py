@@ -29,16 +29,24 @@ from zoo_lightning.callbacks.finite_numbers import FiniteNumbers, Policy
 from zoo_lightning.callbacks.gate_pictures import GatePictures
 from zoo_lightning.callbacks.gradient_norms import GradientNorms
 from zoo_lightning.callbacks.landmark_files import LandmarkFiles
+from zoo_lightning.callbacks.mask_files import MaskFiles
 from zoo_lightning.callbacks.policy_files import PolicyFiles
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiments.refused_callbacks import KNOWN_MODULES, task_class
 from zoo_lightning.models.backbone import ZooBackbone
 from zoo_lightning.sources.own_runs import CHECKPOINTS, describe_ensemble
-from zoo_lightning.tasks import BaseTask, ClassificationTask, LandmarkTask, PPOTask
+from zoo_lightning.tasks import (
+    BaseTask,
+    ClassificationTask,
+    LandmarkTask,
+    PPOTask,
+    SegmentationTask,
+)
 
-FILE_CALLBACKS: dict[type[BaseTask], type[LandmarkFiles | ClassificationFiles]] = {
+FILE_CALLBACKS: dict[type[BaseTask], type[LandmarkFiles | ClassificationFiles | MaskFiles]] = {
     LandmarkTask: LandmarkFiles,
     ClassificationTask: ClassificationFiles,
+    SegmentationTask: MaskFiles,
 }
 """Callback that writes tables and pictures, by task of images."""
 

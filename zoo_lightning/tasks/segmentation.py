@@ -101,7 +101,7 @@ class SegmentationTask(BaseTask):
         )
 
     def configure_losses(self) -> None:
-        """Create the weights of the classes; those of ``auto`` are found at the start of ``fit``."""
+        """Create the weights of the classes; ``auto`` finds them at the start of ``fit``."""
         given = self.class_weights
         weights = torch.tensor(given) if isinstance(given, list) else None
         # Not saved: it follows from the options and the data.
@@ -288,6 +288,6 @@ def _check_weights(weights: Literal["auto"] | list[float] | None, num_classes: i
     given = weights if isinstance(weights, list) else []
     if len(given) != num_classes or not all(0 < each < math.inf for each in given):
         raise ConfigError(
-            f"class_weights must be auto, or {num_classes} numbers above 0, one for each class, got "
-            f"{weights}"
+            f"class_weights must be auto, or {num_classes} numbers above 0, one for each class, "
+            f"got {weights}"
         )

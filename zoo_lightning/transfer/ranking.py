@@ -26,18 +26,24 @@ MEANING = {
     "classes": "logme: log evidence, per sample and class, of a linear model from features to "
     "one-hot classes; higher suits the data better. h_score: how far apart the classes are, "
     "measured by the features' spread.",
+    "areas": "logme: log evidence, per sample and class, of a linear model from features to the "
+    "shares of the image that the classes have; higher suits the data better. "
+    "negative_linear_mse: minus the mean squared error of a ridge regression, which also depends "
+    "on the features' scale.",
 }
 """Explanation of the scores for each kind of targets; sources are sorted by the first score."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets of ``n`` samples: coordinates of ``K`` points, or classes.
+    """Targets of ``n`` samples: coordinates of ``K`` points, classes, or areas of ``C`` classes.
 
     Attributes:
-        kind: ``points`` or ``classes``.
-        values: coordinates as fractions of the image, ``(n, 2K)`` float64, or classes, ``(n,)``.
-        counted: mask of the coordinates that count, ``(n, 2K)``; all true for classes, ``(n, 1)``.
+        kind: ``points``, ``classes`` or ``areas``.
+        values: coordinates as fractions of the image, ``(n, 2K)`` float64; classes, ``(n,)``; or
+            shares of the labelled cells, ``(n, C)`` float64.
+        counted: mask of the coordinates that count, ``(n, 2K)``; all true for classes, ``(n, 1)``,
+            and for areas, ``(n, C)``.
     """
 
     kind: str
@@ -86,8 +92,8 @@ def rank_sources(
         samples: largest number of training samples.
 
     Raises:
-        ConfigError: the samples have neither ``points`` nor ``label``, their targets are all the
-            same, or the data module is not one of this package.
+        ConfigError: the samples have neither ``points`` nor ``label`` nor maps of ``labels``, their
+            targets are all the same, or the data module is not one of this package.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     networks = [architecture.build(each.state).to(device).eval() for each in sources]
@@ -138,12 +144,31 @@ def training_batches(data: LightningDataModule, samples: int) -> Iterator[dict[s
 
 
 def targets_of(batch: dict[str, Any]) -> dict[str, Tensor]:
-    """Extract the targets of a batch; points become fractions of the image."""
-    targets = {k: v for k, v in batch.items() if k in ("points", "visible", "label", "labels")}
+    """Extract the targets of a batch; points become fractions of the image, and labels areas."""
+    targets = {k: v for k, v in batch.items() if k in ("points", "visible", "label")}
+    if "labels" in batch:
+        targets["areas"] = areas_of(batch["labels"])
     if "points" in targets:
         height, width = batch["image"].shape[-2:]
         targets["points"] = batch["points"].double() / torch.tensor([width, height])
     return targets
+
+
+LABELS = 256
+"""Number of labels of cells that are counted; the last one marks those that do not count."""
+
+
+def areas_of(labels: Tensor) -> Tensor:
+    """Shares of an image's labelled cells that the classes have, ``(B, 255)`` float64.
+
+    Args:
+        labels: maps of labels ``(B, h, w)`` int64; those below 0 or above 254 do not count.
+    """
+    known = torch.where((labels >= 0) & (labels < LABELS), labels, LABELS - 1).flatten(1).cpu()
+    counts = torch.zeros(len(labels), LABELS, dtype=torch.float64)
+    counts.scatter_add_(1, known, torch.ones(known.shape, dtype=torch.float64))
+    counts = counts[:, :-1]
+    return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 @torch.no_grad()
@@ -165,7 +190,7 @@ def join_targets(batches: Sequence[dict[str, Tensor]]) -> Targets:
     """Concatenate the targets of batches.
 
     Raises:
-        ConfigError: the samples have neither ``points`` nor ``label``.
+        ConfigError: the samples have neither ``points`` nor ``label`` nor maps of ``labels``.
     """
     if "points" in batches[0]:
         points = torch.cat([batch["points"] for batch in batches])
@@ -174,16 +199,22 @@ def join_targets(batches: Sequence[dict[str, Tensor]]) -> Targets:
     if "label" in batches[0]:
         labels = torch.cat([batch["label"] for batch in batches])
         return Targets("classes", labels, torch.ones(len(labels), 1, dtype=torch.bool))
-    found = "a map of labels" if "labels" in batches[0] else ", ".join(batches[0]) or "images only"
-    raise ConfigError(f"the data's samples must have points with visible, or label, got {found}")
+    if "areas" in batches[0]:
+        areas = torch.cat([batch["areas"] for batch in batches])
+        areas = areas[:, : int(areas.sum(0).nonzero().max()) + 1] if areas.any() else areas[:, :1]
+        return Targets("areas", areas, torch.ones(areas.shape, dtype=torch.bool))
+    found = ", ".join(batches[0]) or "images only"
+    raise ConfigError(
+        f"the data's samples must have points with visible, label, or maps of labels, got {found}"
+    )
 
 
 def score(features: Tensor, targets: Targets) -> dict[str, float]:
     """Compute all transferability scores of one source's features.
 
-    For classes these are LogME, averaged over the one-hot targets, and the H-score. For points they
-    are LogME, averaged over the coordinates, and the linear MSE, summed over them; both use
-    deviations from the mean points and the mean features, because a head has an intercept.
+    For classes these are LogME, averaged over the one-hot targets, and the H-score. For points and
+    areas they are LogME, averaged over the coordinates, and the linear MSE, summed over them; both
+    use deviations from the means of targets and features, because a head has an intercept.
     Invisible points are ignored.
 
     Args:
@@ -216,6 +247,9 @@ def score(features: Tensor, targets: Targets) -> dict[str, float]:
             evidences.append(log_evidence(problem))
             errors.append(linear_fit(problem))
     if not evidences:
-        raise ConfigError("no visible point varies between the samples; give more --samples")
+        raise ConfigError(
+            f"no {'area' if targets.kind == 'areas' else 'visible point'} varies between the "
+            "samples; give more --samples"
+        )
     logme, error = torch.cat(evidences).mean(), torch.cat(errors).sum()
     return {"logme": float(logme), "negative_linear_mse": float(error)}

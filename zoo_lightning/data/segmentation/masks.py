@@ -164,7 +164,8 @@ class ImageMasks(LabelledImages[Mask]):
         names = [one_form(name.strip()) for name in names]
         if not all(names) or len(set(names)) < len(names) or len(names) >= VALUES:
             raise ConfigError(
-                f"{origin} must be at most {VALUES - 1} different names, got {', '.join(names):.300}."
+                f"{origin} must be at most {VALUES - 1} different names, got "
+                f"{', '.join(names):.300}."
             )
         if len(names) < LEAST_CLASSES:
             raise DataError(
@@ -224,8 +225,8 @@ class ImageMasks(LabelledImages[Mask]):
         absent = [name for stem, name in stems.items() if stem not in masks]
         if absent:
             raise DataError(
-                f"The image {part / IMAGES / absent[0]} has no mask {folder / _stem(absent[0])}.png "
-                f"({len(absent)} of {len(images)} images have none)."
+                f"The image {part / IMAGES / absent[0]} has no mask "
+                f"{folder / _stem(absent[0])}.png ({len(absent)} of {len(images)} images have none)."
                 f"{nearest(_stem(absent[0]), list(masks)[:5000])} Add masks, or leave the images "
                 "out."
             )
