@@ -46,12 +46,12 @@ class Judged(NamedTuple):
     """Image of a test or validation.
 
     Attributes:
-        index: index in the data set.
+        position: index in the data set.
         iou: mean intersection over union of the image's classes, in [0, 1]; NaN if no cell counts.
         predicted: predicted classes of its cells, ``(h, w)`` uint8.
     """
 
-    index: int
+    position: int
     iou: float
     predicted: np.ndarray
 
@@ -104,7 +104,9 @@ class MaskFiles(Callback):
     ) -> None:
         if self.pictures and trainer.is_global_zero and not trainer.sanity_checking:
             every = max(len(data_module(trainer).val_set) // SHOWN, 1)
-            found = [each for each in _judged(pl_module, outputs, batch) if each.index % every == 0]
+            found = [
+                each for each in _judged(pl_module, outputs, batch) if each.position % every == 0
+            ]
             self._sample += found[: SHOWN - len(self._sample)]
 
     @override
@@ -128,7 +130,7 @@ class MaskFiles(Callback):
         *args: Any,
     ) -> None:
         found = _judged(pl_module, outputs, batch)
-        self._ious |= {each.index: each.iou for each in found}
+        self._ious |= {each.position: each.iou for each in found}
         # Of all images only the scores are kept, masks of the few to be drawn.
         self._best = _ranked([*self._best, *found], best=True)
         self._worst = _ranked([*self._worst, *found], best=False)
@@ -241,12 +243,12 @@ def _judged(pl_module: Any, outputs: dict[str, Tensor], batch: dict[str, Any]) -
 def _ranked(found: Sequence[Judged], best: bool) -> list[Judged]:
     """The best or worst images, at most ``SHOWN``, without those whose score is not a number."""
     known = [each for each in found if not math.isnan(each.iou)]
-    return sorted(known, key=lambda each: (-each.iou if best else each.iou, each.index))[:SHOWN]
+    return sorted(known, key=lambda each: (-each.iou if best else each.iou, each.position))[:SHOWN]
 
 
 def _draw(dataset: Any, rows: Sequence[Judged], classes: Sequence[str]) -> Figure:
     """Draw images, read again from the data set, with their true and predicted masks."""
-    samples = [dataset[each.index] for each in rows]
+    samples = [dataset[each.position] for each in rows]
     return plot_masks(
         np.stack([_numpy(each["image"]).astype(np.uint8) for each in samples]),
         [each["labels"].numpy() for each in samples],

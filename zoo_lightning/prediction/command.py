@@ -58,7 +58,7 @@ ABOUT = """\
 Write predictions of a run, a checkpoint, an exported folder or an ONNX file for images.
 Classification: the likeliest classes with their probabilities. Landmarks: points in pixels of the
 image (turned as its EXIF data specify), and pictures of them. Segmentation: masks of the images'
-own size as PNG files, the share of each class, and pictures of them. Policies: a video of a game, without
+own size, shares of the classes, and pictures of them. Policies: a video of a game, without
 --images. Images that cannot be read are reported and left out; the exit status is then 1.
 
 Without --images, predictions are written for the test data of the run or of --experiment. Further

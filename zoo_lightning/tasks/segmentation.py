@@ -109,17 +109,17 @@ class SegmentationTask(BaseTask):
 
     def configure_metrics(self) -> None:
         """Create accuracy, overlaps, mean losses and the test's confusion matrix."""
-        classes, ignored = self.num_classes, {"ignore_index": self.ignore_index}
+        classes, ignored = self.num_classes, self.ignore_index
         metrics = MetricCollection(
             {
-                "acc": MulticlassAccuracy(classes, average="micro", **ignored),
-                "miou": MulticlassJaccardIndex(classes, **ignored),
-                "dice": MulticlassF1Score(classes, average="macro", **ignored),
+                "acc": MulticlassAccuracy(classes, average="micro", ignore_index=ignored),
+                "miou": MulticlassJaccardIndex(classes, ignore_index=ignored),
+                "dice": MulticlassF1Score(classes, average="macro", ignore_index=ignored),
             }
         )
         self.val_metrics, self.test_metrics = metrics.clone("val/"), metrics.clone("test/")
         self.val_loss, self.test_loss = MeanLoss(), MeanLoss()
-        self.confusion = MulticlassConfusionMatrix(classes, **ignored)
+        self.confusion = MulticlassConfusionMatrix(classes, ignore_index=ignored)
         """Confusion matrix of the last test, ``(C, C)`` cell counts by true, predicted class."""
 
     @classmethod
@@ -195,8 +195,8 @@ class SegmentationTask(BaseTask):
         A teacher's output with another stride is resized to the student's.
         """
         taught = _resized(taught.float(), raw.shape[-2:])
-        cells = (each.movedim(1, -1).flatten(0, -2) for each in (raw.float(), taught))
-        return distillation_loss(*cells, self.hparams["temperature"])
+        student, teacher = (each.movedim(1, -1).flatten(0, -2) for each in (raw.float(), taught))
+        return distillation_loss(student, teacher, self.hparams["temperature"])
 
     def averages_probabilities(self) -> bool:
         """Whether ensembles average probabilities: always, cell by cell."""

@@ -62,7 +62,7 @@ class MaskSet(LabelledSet[Mask]):
         values: ValueRange | None = None,
         ignore_index: int | None = IGNORED,
     ) -> None:
-        super().__init__(samples, names, transform, seed, values)  # type: ignore[arg-type]
+        super().__init__(samples, names, transform, seed, values)
         self.labels_of = label_table(ignore_index)
 
     def __getitem__(self, position: tuple[int, int] | int) -> dict[str, Any]:

@@ -103,14 +103,15 @@ def check_size(name: str, found: tuple[int, int], wanted: tuple[int, int]) -> No
 
 def _colours(mask: Image.Image) -> str:
     """Rest of a message about a mask with colours: which ones, and how to get indices of them."""
-    found = mask.convert("RGB").getcolors(mask.width * mask.height) or []
-    ordered = [colour for _, colour in sorted(found, key=lambda each: -each[0])]
-    if all(len(set(colour)) == 1 for colour in ordered):  # type: ignore[arg-type]
+    pixels = np.asarray(mask.convert("RGB")).reshape(-1, 3)
+    colours, counts = np.unique(pixels, axis=0, return_counts=True)
+    ordered = colours[np.argsort(-counts, kind="stable")].tolist()
+    if all(len(set(colour)) == 1 for colour in ordered):
         return (
             "has grey values in three channels, expected one channel; save it with "
             "Image.open(file).convert('L')."
         )
-    words = ", ".join("#{:02x}{:02x}{:02x}".format(*each) for each in ordered[:NAMED])  # type: ignore[misc]
+    words = ", ".join("#{:02x}{:02x}{:02x}".format(*each) for each in ordered[:NAMED])
     more = f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else ""
     return (
         f"has colours, expected one channel of class indices. The colours are {words}{more}. Give "

@@ -125,7 +125,7 @@ class ImageMasks(LabelledImages[Mask]):
         super().setup(stage)
         if stage in ("fit", "validate") and isinstance(self.train_set, MaskSet):
             augment = (self.image_size, self.crop_scale, self.flip, self.jitter)
-            self.train_set.transform = training_pair(*augment)  # type: ignore[assignment]
+            self.train_set.transform = training_pair(*augment)
 
     def _set(self, samples: list[MaskSample], transform: Any) -> MaskSet:
         names, whole = self._names(samples), evaluation_pair(self.image_size)
@@ -170,7 +170,7 @@ class ImageMasks(LabelledImages[Mask]):
         if len(names) < LEAST_CLASSES:
             raise DataError(
                 f"{origin}: there is one class, {names[0] if names else 'none'!r}, and nothing to "
-                f"tell apart; {self._hint()}"
+                f"tell apart; {self._hint()}."
             )
         return names
 
@@ -224,11 +224,11 @@ class ImageMasks(LabelledImages[Mask]):
             stems[_stem(name)] = name
         absent = [name for stem, name in stems.items() if stem not in masks]
         if absent:
+            wanted, near = _stem(absent[0]), nearest(_stem(absent[0]), list(masks)[:5000])
             raise DataError(
-                f"The image {part / IMAGES / absent[0]} has no mask "
-                f"{folder / _stem(absent[0])}.png ({len(absent)} of {len(images)} images have none)."
-                f"{nearest(_stem(absent[0]), list(masks)[:5000])} Add masks, or leave the images "
-                "out."
+                f"The image {part / IMAGES / absent[0]} has no mask {folder / wanted}.png "
+                f"({len(absent)} of {len(images)} images have none).{near} Add masks, or leave the "
+                "images out."
             )
         lonely = sorted({*masks} - {*stems})
         if lonely:
@@ -313,10 +313,10 @@ class ImageMasks(LabelledImages[Mask]):
                 name = mask.path if isinstance(mask, LabelFile) else f"of {image}"
                 values = ", ".join(map(str, wrong[:5])) + ", ..." * (len(wrong) > 5)
                 raise DataError(
-                    f"The mask {name} has the value{'s' * (len(wrong) > 1)} {values}, expected 0 to "
-                    f"{self.num_classes - 1} for the {self.num_classes} classes"
+                    f"The mask {name} has the value{'s' * (len(wrong) > 1)} {values}, expected "
+                    f"0 to {self.num_classes - 1} for the {self.num_classes} classes"
                     + ("" if self.ignore_index is None else f", or {self.ignore_index} (ignored)")
-                    + f". {self._hint()}"
+                    + f"; {self._hint()}."
                 )
 
     def _hint(self) -> str:
@@ -340,7 +340,7 @@ class ImageMasks(LabelledImages[Mask]):
             raise DataError(
                 f"The training masks of {self.root} show no class but "
                 f"{', '.join(shown) or f'{self.ignore_index} (ignored)'}, and there is nothing to "
-                f"tell apart; {self._hint()}"
+                f"tell apart; {self._hint()}."
             )
         if absent:
             rank_zero_info(

@@ -204,9 +204,12 @@ def _images(
                 f"{path}: an entry of `images` is {each!r:.100}, expected `id` and `file_name`, "
                 "each id once."
             )
-        sides = known.get("width"), known.get("height")
-        stated = sides if all(isinstance(side, int) for side in sides) else None
-        found[number] = one_form(image_name(name, f"{path}, image {number!r:.60}")), stated
+        width, height = known.get("width"), known.get("height")
+        named = one_form(image_name(name, f"{path}, image {number!r:.60}"))
+        stated = None
+        if isinstance(width, int) and isinstance(height, int):
+            stated = (width, height)
+        found[number] = named, stated
     return found
 
 
