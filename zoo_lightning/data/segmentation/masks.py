@@ -154,7 +154,7 @@ class ImageMasks(LabelledImages[Mask]):
         elif polygons.is_file():
             names, origin = category_names(polygons), str(polygons)
         else:
-            samples = self._listed("train", number=True)
+            samples = self._listed("train")
             names = [str(label) for label in range(self._largest(samples) + 1)]
             rank_zero_info(
                 f"{self.root}: {len(names)} classes, the numbers up to the largest in the training "
@@ -174,13 +174,8 @@ class ImageMasks(LabelledImages[Mask]):
             )
         return names
 
-    def _listed(self, folder: str, number: bool = False) -> list[MaskSample]:
-        """Images of a part with their masks.
-
-        Args:
-            folder: name of the part's folder.
-            number: whether class names are not yet known, as they depend on the masks' values.
-        """
+    def _listed(self, folder: str) -> list[MaskSample]:
+        """Images of a part's folder with their masks, which are read and counted once."""
         if folder in self._samples:
             return self._samples[folder]
         part = self.root / folder
