@@ -118,3 +118,14 @@ def test_scenes_of_photographs_have_masks_too(trained, class_root, command):
     assert (mask[:, :25] == 255).all()
     assert (mask[:, 65:] == 255).all()
     assert mask[:, 25:65].max() < 3
+
+
+def test_a_resumed_run_ends_as_one_that_was_not_interrupted(trained, command):
+    trained(class_weights="auto")
+    whole = rows_of("run/test_errors.csv")
+    half = ("--trainer.max_steps", 20, "--model.schedule", "constant")
+    assert command(*FIT[:-1], "half", *half, "--trainer.max_steps", 10).status == 0
+    done = command("fit", "--experiment", "tiny", "--ckpt_path", "half", *half)
+    assert done.status == 0, done.err
+    assert command(*FIT[:-1], "full", *half).status == 0
+    assert rows_of("half/test_errors.csv") == rows_of("full/test_errors.csv") != whole

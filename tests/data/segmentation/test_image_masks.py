@@ -172,7 +172,7 @@ def test_masks_of_0_and_255_are_not_trained_on_by_mistake(mask_root):
 
 
 def test_other_folders_and_options_are_refused(mask_root, class_root):
-    with pytest.raises(DataError, match=r"train/images does not exist\..*It has ant, bee, cat"):
+    with pytest.raises(DataError, match=r"train/images does not exist; .*It has ant, bee, cat"):
         masks(class_root)
     with pytest.raises(ConfigError, match=r"ignore_index.*got 256"):
         masks(mask_root, ignore_index=256)
