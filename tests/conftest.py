@@ -235,6 +235,26 @@ def label_root(tmp_path):
     return root
 
 
+@pytest.fixture
+def mask_root(tmp_path):
+    """Images of 40x30 pixels with masks: a red and a blue rectangle on grey; eight and four."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 8), ("test", 4)):
+        for index in range(count):
+            pixels = rng.integers(0, 80, (30, 40, 3), dtype=np.uint8)
+            mask = np.zeros((30, 40), np.uint8)
+            for label, channel in ((1, 0), (2, 2)):
+                left, top = 20 * (label - 1) + rng.integers(1, 9), rng.integers(1, 17)
+                mask[top : top + 12, left : left + 10] = label
+                pixels[mask == label, channel] = 250
+            for folder, content, suffix in (("images", pixels, "jpg"), ("masks", mask, "png")):
+                path = tmp_path / "scenes" / part / folder / f"{part}{index}.{suffix}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(content).save(path)
+    (tmp_path / "scenes" / "classes.txt").write_text("ground\nred\nblue\n")
+    return tmp_path / "scenes"
+
+
 def module_beside(name: str) -> ModuleType:
     """A module in or below this folder, which is no package."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")

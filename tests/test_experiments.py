@@ -59,6 +59,9 @@ def data_options(data: dict, write_csv, class_files, folder: Path) -> list[str]:
         small.append("--data.image_size=64")
     elif kind == "MultiLabelImages":
         write_labels(folder, rng)
+    elif kind == "ImageMasks":
+        write_scenes(folder, rng)
+        small.append("--data.image_size=32")
     elif kind == "FashionMNISTSubset":
         return small
     else:
@@ -103,6 +106,18 @@ def write_labels(folder: Path, rng: np.random.Generator) -> None:
             Image.fromarray(pixels).save(folder / "images" / f"{part}{i}.png")
             lines.append(f"{part}{i}.png,{i % 2},{int(i < 6)}")
         (folder / f"{part}.csv").write_text("\n".join(lines) + "\n")
+
+
+def write_scenes(folder: Path, rng: np.random.Generator) -> None:
+    """Ten images with masks of three classes to train on, and ten to test."""
+    for path in (
+        folder / part / kind for part in ("train", "test") for kind in ("images", "masks")
+    ):
+        path.mkdir(parents=True)
+        for index in range(10):
+            shape, values = ((40, 40), 3) if path.name == "masks" else ((40, 40, 3), 255)
+            pixels = rng.integers(0, values, shape, dtype=np.uint8)
+            Image.fromarray(pixels).save(path / f"{index}.png")
 
 
 def write_class_files(data: dict, class_files, folder: Path, rng: np.random.Generator) -> list[str]:

@@ -4,6 +4,7 @@ from .data import AtariData as AtariData
 from .data import DrawnFaces as DrawnFaces
 from .data import FashionMNISTSubset as FashionMNISTSubset
 from .data import ImageFolders as ImageFolders
+from .data import ImageMasks as ImageMasks
 from .data import ImageNumbers as ImageNumbers
 from .data import LandmarkCSV as LandmarkCSV
 from .data import ListFiles as ListFiles

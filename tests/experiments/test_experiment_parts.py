@@ -138,8 +138,8 @@ def test_data_that_nothing_can_be_scored_by_are_refused_by_the_options_name(gree
 
 
 @pytest.mark.parametrize("how", ["rank", "probe", "greedy"])
-def test_maps_of_labels_are_refused_before_anything_is_trained(tiny, command, class_root, how):
-    data = {"root": str(class_root), "image_size": 32, "batch_size": 4, "num_workers": 0}
+def test_sources_of_masks_are_scored_by_the_areas_of_the_classes(tiny, command, mask_root, how):
+    data = {"root": str(mask_root), "image_size": 32, "batch_size": 4, "num_workers": 0}
     tiny(
         **{
             "model": {
@@ -156,14 +156,12 @@ def test_maps_of_labels_are_refused_before_anything_is_trained(tiny, command, cl
                     }
                 },
             },
-            "data": {"class_path": "PhotoMosaics", "init_args": data},
+            "data": {"class_path": "ImageMasks", "init_args": data},
         }
     )
-    refused = command(*FIT, "--run_dir", "run").refused()
-    assert f"gate_init '{how}' cannot be found from these data" in refused
-    assert "must have points with visible, or label, or numbers, got a map of labels" in refused
-    assert "give gate_init a number for each source" in refused
-    assert not Path("run").exists()
+    done = command(*FIT, "--run_dir", "run", "--trainer.max_steps", "1")
+    assert done.status == 0, done.err
+    assert len(saved_start("run")) == 2
 
 
 def test_a_zoos_option_for_one_network_says_how_to_train_a_zoo(command):

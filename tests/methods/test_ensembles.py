@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo_lightning import ClassificationTask, LandmarkTask, PlainBackbone
+from zoo_lightning import ClassificationTask, LandmarkTask, PlainBackbone, SegmentationTask
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods.ensembles import average_tasks, greedy_soup, joint_task
 from zoo_lightning.tasks.base import joint_output
@@ -33,6 +33,26 @@ def test_class_probabilities_are_averaged():
     assert torch.allclose(joint_output(tasks)(images).softmax(-1), wanted, atol=1e-6)
     joint = joint_task(tasks)
     assert torch.allclose(joint.predict_step({"image": images}), wanted, atol=1e-6)
+
+
+def segmenter(seed, stride=4):
+    torch.manual_seed(seed)
+    task = SegmentationTask(PlainBackbone("test_resnet", output="stages"), 3, stride=stride)
+    torch.nn.init.normal_(task.head.final.weight)
+    return task.eval()
+
+
+@torch.no_grad()
+def test_probabilities_of_cells_are_averaged_over_the_classes():
+    tasks = [segmenter(seed) for seed in range(3)]
+    images = torch.randn(4, 3, 32, 32)
+    wanted = torch.stack([task(images).softmax(dim=1) for task in tasks]).mean(0)
+    assert torch.allclose(joint_output(tasks)(images).softmax(dim=1), wanted, atol=1e-6)
+    joint = joint_task(tasks)
+    assert torch.allclose(joint.predict_step({"image": images}).softmax(dim=1), wanted, atol=1e-6)
+    assert torch.allclose(joint.fold()(images).softmax(dim=1), wanted, atol=1e-5)
+    with pytest.raises(ConfigError, match="stride: 8"):
+        joint_task([segmenter(0), segmenter(1, stride=8)])
 
 
 @torch.no_grad()

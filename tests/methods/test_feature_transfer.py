@@ -16,7 +16,13 @@ from zoo_lightning.methods.teachers import TaskInput, load_feature_teacher
 from zoo_lightning.models.architecture import Architecture
 from zoo_lightning.models.plain import PlainBackbone
 from zoo_lightning.sources.teachers import parse_teachers
-from zoo_lightning.tasks import ClassificationTask, LandmarkTask, PPOTask, SegmentationTask
+from zoo_lightning.tasks import (
+    BaseTask,
+    ClassificationTask,
+    LandmarkTask,
+    PPOTask,
+    SegmentationTask,
+)
 
 FIT = ("fit", "--experiment", "tiny", "--run_dir")
 STUDENT = Architecture("test_resnet")
@@ -289,10 +295,17 @@ def test_tasks_say_what_they_cannot_learn(finished):
     games = PPOTask(PlainBackbone("nature_cnn", in_chans=4), 4, teachers=["random:1"])
     with pytest.raises(ConfigError, match="PPOTask cannot learn from teachers"):
         games.load_teachers(None)
+
+    class Unlike(ClassificationTask):
+        imitation = BaseTask.imitation
+
+    own = Unlike(PlainBackbone("test_resnet"), 2, teachers=[str(finished)])
+    with pytest.raises(ConfigError, match=r"Unlike .* teach: features"):
+        own.load_teachers(None)
     maps = SegmentationTask(
         PlainBackbone("test_resnet", output="stages"), 2, teachers=[str(finished)]
     )
-    with pytest.raises(ConfigError, match=r"SegmentationTask .* teach: features"):
+    with pytest.raises(ConfigError, match="LandmarkTask"):
         maps.load_teachers(None)
     mixed = ClassificationTask(
         PlainBackbone("test_resnet"), 2, mixup=0.2, teachers=["random:1"], feature_view="plain"

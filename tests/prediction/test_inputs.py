@@ -7,8 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
+from zoo_lightning.data.images import transform_points
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.prediction.inputs import Images, Item, batches, find_images, with_boxes
+from zoo_lightning.prediction.inputs import (
+    Images,
+    Item,
+    batches,
+    crop_to_original,
+    find_images,
+    with_boxes,
+)
 
 SQUARE = {"size": [3, 8, 8], "preprocessing": {"kind": "square", "around": "image", "margin": 1.0}}
 
@@ -149,3 +157,15 @@ def test_ten_crops_of_an_image_are_made(tmp_path):
     [prepared] = Images(find_images([str(tmp_path)]), {**SQUARE, "preprocessing": crop})
     assert prepared.pixels.shape == (10, 3, 8, 8)
     assert prepared.pixels.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("squeeze", [None, 40])
+def test_the_map_of_a_centre_crop_leads_back_to_its_image(squeeze):
+    size, side = (90, 60), 30
+    (left, top), (right, bottom) = transform_points(
+        np.array([[0.0, 0.0], [side, side]]), crop_to_original(size, side, squeeze)
+    )
+    if squeeze:  # the middle three quarters of the whole image
+        assert (left, top, right, bottom) == pytest.approx((11.25, 7.5, 78.75, 52.5))
+    else:  # the middle square
+        assert (left, top, right, bottom) == pytest.approx((15, 0, 75, 60))

@@ -9,7 +9,9 @@ from torchmetrics import Metric
 
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods import PlainBackbone
+from zoo_lightning.nn.heads.losses import cell_cross_entropy, dice_loss
 from zoo_lightning.tasks import ClassificationTask, SegmentationTask
+from zoo_lightning.tasks.segmentation import balanced_weights
 
 
 def task(classes=3, output="stages", **options) -> SegmentationTask:
@@ -69,8 +71,73 @@ def test_halves_of_two_colours_are_learned():
         optimizer.zero_grad()
         segmenter.training_step({"image": images, "labels": labels}, 0).backward()
         optimizer.step()
-    found = segmenter.predict_step({"image": images, "labels": labels})
+    found = segmenter.predict_step({"image": images, "labels": labels}).argmax(dim=1)
     assert (found == labels).float().mean() > 0.9
+
+
+def test_cells_that_do_not_count_change_neither_loss_nor_metrics():
+    torch.manual_seed(0)
+    scores, labels = torch.randn(2, 3, 8, 8), torch.randint(3, (2, 8, 8))
+    partly = labels.clone()
+    partly[:, :4] = 255
+    for loss in (cell_cross_entropy, dice_loss):
+        found = loss(scores, partly, 255)
+        torch.testing.assert_close(found, loss(scores[:, :, 4:], labels[:, 4:], 255))
+    judged = task()
+    for name, metric in judged.val_metrics.items():
+        wanted = metric(scores[:, :, 4:].argmax(1), labels[:, 4:])
+        metric.reset()
+        assert metric(scores.argmax(1), partly) == wanted, name
+
+
+@pytest.mark.parametrize("loss", [cell_cross_entropy, dice_loss])
+def test_a_batch_without_cells_that_count_has_a_loss_and_gradient_of_zero(loss):
+    scores = torch.randn(2, 3, 8, 8, requires_grad=True)
+    found = loss(scores, torch.full((2, 8, 8), 255), 255)
+    found.backward()
+    assert found == 0
+    assert (scores.grad == 0).all()
+
+
+def test_the_dice_loss_is_one_minus_the_dice_coefficient_of_sure_scores():
+    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    labels[:, :2] = 1
+    predicted = torch.zeros_like(labels)
+    predicted[:, 1:3] = 1
+    scores = 100.0 * F.one_hot(predicted, 3).movedim(-1, 1)
+    # Both classes share half of their cells; the third one does not occur and does not count.
+    assert dice_loss(scores, labels, 255) == pytest.approx(0.5)
+    assert dice_loss(100.0 * F.one_hot(labels, 3).movedim(-1, 1), labels, 255) < 1e-6
+
+
+def test_both_losses_are_added_and_cells_are_weighted():
+    batch = {"image": torch.randn(2, 3, 64, 64), "labels": torch.randint(3, (2, 16, 16))}
+    weights = [1.0, 2.0, 5.0]
+    segmenter = task(loss="both", class_weights=weights)
+    segmenter.log = lambda *args, **options: None
+    scores = segmenter._scores(batch)
+    expected = F.cross_entropy(scores, batch["labels"], torch.tensor(weights))
+    expected = expected + dice_loss(scores, batch["labels"], 255)
+    torch.testing.assert_close(segmenter.training_step(batch, 0), expected)
+    assert not any("weights" in key for key in segmenter.state_dict())
+
+
+def test_balanced_weights_have_a_mean_of_one_over_the_cells():
+    counts = torch.tensor([900, 100, 0, 0])
+    weights = balanced_weights(counts)
+    assert (weights * counts).sum() / counts.sum() == pytest.approx(1)
+    assert weights[1] / weights[0] == pytest.approx(3)
+    assert weights[2] == weights[1]
+
+
+def test_imitation_is_the_divergence_of_each_cell_whatever_the_teachers_stride():
+    student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    segmenter = task(temperature=2.0)
+    log_p, log_q = ((each / 2).log_softmax(1) for each in (teacher, student))
+    expected = 4 * (log_p.exp() * (log_p - log_q)).sum(1).mean()
+    torch.testing.assert_close(segmenter.imitation(student, teacher), expected)
+    assert segmenter.imitation(student, student) == 0
+    assert torch.isfinite(segmenter.imitation(student, torch.randn(2, 3, 2, 2)))
 
 
 def test_what_cannot_be_segmented_is_refused():
@@ -78,6 +145,13 @@ def test_what_cannot_be_segmented_is_refused():
         task(output="pooled")
     with pytest.raises(ConfigError, match="power of two, got 3"):
         task(stride=3)
+    with pytest.raises(ConfigError, match="loss must be one of"):
+        task(loss="focal")
+    for weights in ([1.0, 2.0], [1.0, 0.0, 1.0], "balanced"):
+        with pytest.raises(ConfigError, match="class_weights must be auto, or 3 numbers"):
+            task(class_weights=weights)
+    with pytest.raises(ConfigError, match="ignore_index is 0, and the data mark"):
+        task(ignore_index=0).check_data(SimpleNamespace(num_classes=3, ignored_label=255))
     segmenter = task(3)
     segmenter._trainer = SimpleNamespace(datamodule=SimpleNamespace(num_classes=4))
     with pytest.raises(ConfigError, match="has 3 classes, the data have 4"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.transfer.ranking import Targets, join_targets, score
+from zoo_lightning.transfer.ranking import Targets, join_targets, score, targets_of
 
 
 def landmarks(samples=40, points=3):
@@ -60,5 +60,19 @@ def test_one_class_cannot_be_ranked_by():
 
 
 def test_samples_without_targets_are_refused():
-    with pytest.raises(ConfigError, match="must have points with visible, or label"):
+    with pytest.raises(ConfigError, match="must have points with visible, label"):
         join_targets([{}])
+
+
+def test_maps_of_labels_are_ranked_by_the_areas_of_their_classes():
+    torch.manual_seed(0)
+    labels = torch.randint(3, (40, 8, 8))
+    labels[:, :2] = 255
+    labels[:20, 2:5] = 1
+    targets = join_targets([targets_of({"labels": part}) for part in labels.split(16)])
+    assert targets.kind == "areas"
+    assert targets.values.shape == (40, 3)
+    expected = torch.stack([(labels == k).sum((1, 2)) / 48 for k in range(3)], 1).double()
+    torch.testing.assert_close(targets.values, expected, rtol=1e-5, atol=1e-6)
+    telling = torch.cat([expected.float(), torch.randn(40, 3)], 1)
+    assert score(telling, targets)["logme"] > score(torch.randn(40, 6), targets)["logme"]

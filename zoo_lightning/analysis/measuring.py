@@ -37,6 +37,7 @@ from zoo_lightning.tasks import (
     LandmarkTask,
     MultiLabelTask,
     RegressionTask,
+    SegmentationTask,
 )
 from zoo_lightning.transfer.ranking import training_batches
 
@@ -125,13 +126,15 @@ def image_data(data: LightningDataModule) -> ImageDataModule:
 
 
 def measure_of(task: BaseTask) -> Measure:
-    """Metric of a task of classes, labels, landmarks or numbers.
+    """Metric of a task of classes, labels, landmarks, numbers or masks.
 
     Raises:
         ConfigError: the task is none of these.
     """
     if isinstance(task, MultiLabelTask):
         return Measure("map", "mAP (%)", True, "binary cross-entropy")
+    if isinstance(task, SegmentationTask):
+        return Measure("miou", "mIoU (%)", True, "cross-entropy")
     measured = measured_task(task)
     if isinstance(measured, ClassificationTask):
         return Measure("acc", "accuracy (%)", True, "cross-entropy")
@@ -354,7 +357,20 @@ def judge(task: BaseTask, data: LightningDataModule) -> float:
         task: task in evaluation mode, on any device.
         data: data module, set up for ``fit``.
     """
+    if isinstance(task, SegmentationTask):
+        return _mean_iou(task, image_data(data))
     return measure_of(task).of(validation_scores(task, data))
+
+
+@torch.no_grad()
+def _mean_iou(task: SegmentationTask, data: ImageDataModule) -> float:
+    """Mean intersection over union of all validation images together, in percent."""
+    metric = task.val_metrics["miou"].clone().to(task.device)
+    metric.reset()
+    for batch in some_batches(data, data.val_set, length(data.val_set)):
+        batch = _on_device(task, data, batch)
+        metric.update(task.classified(batch), batch["labels"])
+    return 100 * float(metric.compute())
 
 
 def _on_device(task: BaseTask, data: ImageDataModule, batch: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from .gates import ZooWarnings as ZooWarnings
 from .gradient_norms import GradientNorms as GradientNorms
 from .head_probe import HeadProbe as HeadProbe
 from .landmark_files import LandmarkFiles as LandmarkFiles
+from .mask_files import MaskFiles as MaskFiles
 from .multi_label_files import MultiLabelFiles as MultiLabelFiles
 from .norm_recalibration import NormRecalibration as NormRecalibration
 from .policy_files import PolicyFiles as PolicyFiles

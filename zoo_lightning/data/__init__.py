@@ -20,6 +20,7 @@ from zoo_lightning.data.landmarks.schemes import SCHEMES, LandmarkScheme
 from zoo_lightning.data.loading import ImageDataModule
 from zoo_lightning.data.multi_label.images import MultiLabelImages
 from zoo_lightning.data.numbers import ImageNumbers
+from zoo_lightning.data.segmentation.masks import ImageMasks
 from zoo_lightning.data.synthetic.drawn_faces import DrawnFaces
 from zoo_lightning.data.synthetic.scenes import CountedFaces, PhotoMosaics
 
@@ -37,6 +38,7 @@ __all__ = [
     "HRNetCSV",
     "ImageDataModule",
     "ImageFolders",
+    "ImageMasks",
     "ImageNumbers",
     "LandmarkCSV",
     "LandmarkScheme",

@@ -47,7 +47,9 @@ OUTPUTS: dict[TaskName, dict[str, str]] = {
     "regression": {
         "numbers": "(B, T): a number for each of `targets`, in the training data's units"
     },
-    "segmentation": {"logits": "(B, C, h, w): scores of the classes in every cell"},
+    "segmentation": {
+        "logits": "(B, C, h, w): softmax over C gives the classes' probabilities in every cell"
+    },
     "policy": {
         "logits": "(B, A): softmax over A gives the actions' probabilities",
         "value": "(B,): of the state",
@@ -194,8 +196,8 @@ def _check_images(manifest: Manifest) -> None:
             raise ValueError(f"{name} {given[name]}")
     if "value_range" in given:
         parse_value_range(given["value_range"])
-    kinds = {"landmarks": "square"}
-    if given["preprocessing"]["kind"] != kinds.get(manifest.task, "crop"):
+    kinds = {"landmarks": ("square",), "segmentation": ("square", "crop")}
+    if given["preprocessing"]["kind"] not in kinds.get(manifest.task, ("crop",)):
         raise ValueError(f"preprocessing {given['preprocessing']}")
     if manifest.task == "landmarks":
         int(output["num_points"])

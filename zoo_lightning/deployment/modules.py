@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from zoo_lightning.analysis.measuring import judge, measure_of, recalibrate
 from zoo_lightning.deployment.mixtures import as_mixtures
-from zoo_lightning.methods.joint_output import JointOutput
 from zoo_lightning.models.backbone import ZooBackbone
 from zoo_lightning.models.plain import PlainBackbone
 from zoo_lightning.nn.heads import CoordinateHead, HeatmapHead
@@ -101,7 +100,7 @@ def deployable(task: BaseTask, mirrored: bool = False) -> nn.Module:
     networks = [_headed(each) for each in task.networks()]
     module: nn.Module = networks[0]
     if task.ensemble is not None:
-        module = JointOutput(networks, task.ensemble.of_probabilities)
+        module = task.joint(networks)
     if isinstance(task, LandmarkTask):
         head = networks[0].head
         assert isinstance(head, (CoordinateHead, HeatmapHead))

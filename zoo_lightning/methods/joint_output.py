@@ -37,12 +37,20 @@ class JointOutput(nn.Module):
         of_probabilities: whether to average probabilities instead of outputs: the softmax over the
             last dimension, or over the last two of heat maps ``(B, K, h, w)``; ``independent`` for
             the sigmoid of each output.
+        of_cells: whether outputs are scores of classes in cells ``(B, C, h, w)``, whose
+            probabilities are the softmax over the classes.
     """
 
-    def __init__(self, members: Sequence[nn.Module], of_probabilities: OfProbabilities) -> None:
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        of_probabilities: OfProbabilities,
+        of_cells: bool = False,
+    ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         self.of_probabilities = of_probabilities
+        self.of_cells = of_cells
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the joint output ``(B, ...)``, with the meaning of a member's output."""
@@ -53,6 +61,8 @@ class JointOutput(nn.Module):
             # Logits of the mean probability; the numbers of members cancel.
             return F.logsigmoid(outputs).logsumexp(dim=0) - F.logsigmoid(-outputs).logsumexp(dim=0)
         # Scores whose softmax is the mean of the members' probabilities.
+        if self.of_cells:
+            return outputs.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(outputs))
         maps = outputs.flatten(3) if outputs.dim() == 5 else outputs
         joint = maps.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(outputs))
         return joint.view_as(outputs[0])

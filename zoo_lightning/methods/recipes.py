@@ -15,6 +15,9 @@ HALF = 0.5
 """Fraction of a budget for trying sources or training teachers."""
 
 IMAGES = ("ClassificationTask", "LandmarkTask", "MultiLabelTask", "RegressionTask")
+"""Tasks of methods that pool the features of images."""
+
+AVERAGED = (*IMAGES, "SegmentationTask")
 """Tasks of methods that rank sources on images, or average outputs."""
 
 LIKE_LITE = {"gate_init": "greedy", "norm_weights": "gates", "align": "none"}
@@ -190,13 +193,13 @@ RECIPES: dict[str, Trained | Derived] = {
         Trained("scratch", configure=scratch),
         Trained("single", by_source=True, configure=single),
         after_single("tried-single", tried_single),
-        after_single("l2-sp", l2_sp, (*IMAGES, "SegmentationTask")),
+        after_single("l2-sp", l2_sp, AVERAGED),
         Trained("soup", configure=soup),
-        Trained("start", tasks=IMAGES, configure=start),
-        Derived("greedy-soup", needs=("single",), tasks=IMAGES, make=greedy_soup),
-        Derived("ensemble", needs=("single",), tasks=IMAGES, make=ensemble),
-        after_single("distillation", distillation, IMAGES),
-        Trained("feature-transfer", tasks=IMAGES, configure=feature_transfer),
+        Trained("start", tasks=AVERAGED, configure=start),
+        Derived("greedy-soup", needs=("single",), tasks=AVERAGED, make=greedy_soup),
+        Derived("ensemble", needs=("single",), tasks=AVERAGED, make=ensemble),
+        after_single("distillation", distillation, AVERAGED),
+        Trained("feature-transfer", tasks=AVERAGED, configure=feature_transfer),
         after_single("knowledge-flow", knowledge_flow, IMAGES),
         # Shu et al. 2021: lite in section 3.4, full in sections 3.2 and 3.3.
         zoo("lite", mode="lite"),

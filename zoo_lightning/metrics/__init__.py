@@ -1,4 +1,4 @@
-"""Torchmetrics and functions: errors of landmarks, numbers, classes and labels, mean loss."""
+"""Torchmetrics and functions: of landmarks, numbers, classes, labels and masks, mean loss."""
 
 from zoo_lightning.metrics.classification import ClassAccuracy
 from zoo_lightning.metrics.functional import (
@@ -24,9 +24,11 @@ from zoo_lightning.metrics.multi_label import (
     label_scores,
 )
 from zoo_lightning.metrics.regression import NumberErrors
+from zoo_lightning.metrics.segmentation import ClassScores, class_scores, per_image_iou
 
 __all__ = [
     "ClassAccuracy",
+    "ClassScores",
     "ErrorAUC",
     "FailureRate",
     "LabelOutputs",
@@ -37,11 +39,13 @@ __all__ = [
     "NumberErrors",
     "average_precisions",
     "best_thresholds",
+    "class_scores",
     "cumulative_error_curve",
     "error_auc",
     "failure_rate",
     "label_f1",
     "label_scores",
+    "per_image_iou",
     "per_image_nme",
     "per_point_error",
 ]

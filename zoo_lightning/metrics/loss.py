@@ -25,12 +25,12 @@ class MeanLoss(Metric):
         self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, loss: Tensor, size: int) -> None:
+    def update(self, loss: Tensor, size: int | Tensor) -> None:
         """Add the loss of a batch.
 
         Args:
             loss: mean loss of the batch, a scalar.
-            size: number of samples in the batch.
+            size: number of samples in the batch, or of what else has the same weight in the mean.
         """
         self.total += loss.detach() * size
         self.count += size

@@ -13,6 +13,7 @@ from zoo_lightning.plotting.figures import (
 )
 from zoo_lightning.plotting.gates import plot_gate_history, plot_gates_now
 from zoo_lightning.plotting.landmarks import plot_heatmaps, plot_point_errors
+from zoo_lightning.plotting.masks import plot_masks
 from zoo_lightning.plotting.multi_label import plot_label_scores, plot_labels
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "plot_label_scores",
     "plot_labels",
     "plot_landmarks",
+    "plot_masks",
     "plot_mistakes",
     "plot_point_errors",
     "plot_ranked_faces",

@@ -15,7 +15,15 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from zoo_lightning.data.images import open_rgb
 from zoo_lightning.data.loading import default_workers
+from zoo_lightning.data.segmentation.whole_images import (
+    CLASSES_HEADER,
+    class_rows,
+    mask_names,
+    save_mask,
+    save_overlay,
+)
 from zoo_lightning.data.values import parse_value_range
 from zoo_lightning.deployment.manifest import Manifest
 from zoo_lightning.errors import ConfigError
@@ -51,7 +59,8 @@ Write predictions of a run, a checkpoint, an exported folder or an ONNX file for
 Classification: the likeliest classes with their probabilities. Several labels an image: those that
 reach their thresholds, and the probability of each. Regression: a column of numbers for each
 target, in the units of the training data. Landmarks: points in pixels of the image (turned as its
-EXIF data specify), and pictures of them. Policies: a video of a game, without
+EXIF data specify), and pictures of them. Segmentation: masks of the images' own size, shares of the
+classes, and pictures of them. Policies: a video of a game, without
 --images. Images that cannot be read are reported and left out; the exit status is then 1.
 
 Without --images, predictions are written for the test data of the run or of --experiment. Further
@@ -233,7 +242,7 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--overlays",
         type=int,
-        help="number of pictures with landmarks to write; -1 for all (default: 20)",
+        help="number of pictures with landmarks or masks to write; -1 for all (default: 20)",
     )
     parser.add_argument(
         "--batch_size", type=int, help="images in a batch (default: 32, or the data's)"
@@ -259,8 +268,10 @@ def _predict(predictor: Predictor, items: Sequence[Item], options: argparse.Name
     values = parse_value_range(predictor.manifest.input.get("value_range"))
     console = Console(stderr=True)
     path = options.output / f"predictions.{options.format}"
+    names = mask_names([item.name for item in items])
+    files = {item: f"masks/{name}" for item, name in zip(items, names, strict=True)}
     with atomic_file(path) as part, part.open("w", newline="", **TEXT) as stream:
-        write = writer(stream, options.format, predictor.manifest, options.top)
+        write = writer(stream, options.format, predictor.manifest, options.top, files)
         found = track(
             predictor(items),
             "predicting",
@@ -274,10 +285,18 @@ def _predict(predictor: Predictor, items: Sequence[Item], options: argparse.Name
                 skipped.append(each)
                 continue
             write(each)
-            if each.points is not None and drawn != options.overlays:
+            if each.mask is not None:
+                save_mask(each.mask, options.output / files[each.item])
+            if each.probabilities is None and drawn != options.overlays:
                 picture = _picture(options.output, each, drawn)
-                draw_points(each.item.path, each.points, picture, values)
+                if each.points is not None:
+                    draw_points(each.item.path, each.points, picture, values)
+                elif each.mask is not None:
+                    image = open_rgb(each.item.path, upright=True, values=values)
+                    save_overlay(image, each.mask, picture)
                 drawn += 1
+    if predictor.manifest.task == "segmentation":
+        _write_classes(options.output / "classes.csv", predictor.manifest)
     print(
         f"{predictor.manifest.task}: {len(items) - len(skipped)} predictions in {path}"
         + (f", {drawn} pictures in {options.output / 'overlays'}" if drawn else "")
@@ -295,6 +314,12 @@ def _predict(predictor: Predictor, items: Sequence[Item], options: argparse.Name
             file=sys.stderr,
         )
     return int(bool(skipped))
+
+
+def _write_classes(path: Path, manifest: Manifest) -> None:
+    """Write index, name and colour of the classes in masks."""
+    with atomic_file(path) as part, part.open("w", newline="", **TEXT) as stream:
+        csv.writer(stream).writerows([CLASSES_HEADER, *class_rows(manifest.output["classes"])])
 
 
 def _picture(folder: Path, each: Prediction, number: int) -> Path:

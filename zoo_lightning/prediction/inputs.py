@@ -149,7 +149,8 @@ class Prepared:
         pixels: input before normalisation, uint8 ``(crops, 3, S, S)``; ``None`` if the image cannot
             be used.
         to_original: affine map ``(2, 3)`` from pixels of the input to pixels of the image; ``None``
-            for crops.
+            for several crops.
+        size: width and height of the image, pixels.
         problem: reason why the image cannot be used; empty if it can.
     """
 
@@ -157,6 +158,7 @@ class Prepared:
     pixels: Tensor | None = None
     to_original: np.ndarray | None = None
     problem: str = ""
+    size: tuple[int, int] = (0, 0)
 
 
 class Images(Dataset[Prepared]):
@@ -192,7 +194,10 @@ class Images(Dataset[Prepared]):
     def _prepared(self, item: Item, image: Image.Image) -> Prepared:
         if self.crop is not None:
             pixels = self.crop(image)
-            return Prepared(item, pixels if pixels.dim() == 4 else pixels[None])
+            if pixels.dim() == 4:
+                return Prepared(item, pixels, size=image.size)
+            affine = crop_to_original(image.size, self.side, self.preprocessing["squeeze"])
+            return Prepared(item, pixels[None], affine, size=image.size)
         return self._square(item, image)
 
     def _square(self, item: Item, image: Image.Image) -> Prepared:
@@ -212,7 +217,24 @@ class Images(Dataset[Prepared]):
                 )
             affine = region_transform(region, self.side)
             square = crop_region(image, region, self.side)
-        return Prepared(item, to_chw(np.asarray(square))[None], inverse_affine(affine))
+        pixels = to_chw(np.asarray(square))[None]
+        return Prepared(item, pixels, inverse_affine(affine), size=image.size)
+
+
+def crop_to_original(size: tuple[int, int], side: int, squeeze: int | None) -> np.ndarray:
+    """Affine map ``(2, 3)`` from pixels of a centre crop to pixels of its image.
+
+    Args:
+        size: width and height of the image, pixels.
+        side: side of the crop, pixels.
+        squeeze: side of the square that the image was resized to, pixels; ``None`` if its shorter
+            side was resized to ``side``.
+    """
+    scales = [(squeeze or side) / length for length in (size if squeeze else [min(size)] * 2)]
+    starts = [(scale * length - side) / 2 for scale, length in zip(scales, size, strict=True)]
+    return np.array(
+        [[1 / scales[0], 0, starts[0] / scales[0]], [0, 1 / scales[1], starts[1] / scales[1]]]
+    )
 
 
 def batches(

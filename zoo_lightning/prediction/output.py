@@ -1,10 +1,10 @@
-"""Output of predictions: files of CSV or JSON lines, and pictures with landmarks."""
+"""Output of predictions: files of CSV or JSON lines, masks, and pictures of landmarks and masks."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,9 +13,11 @@ from PIL import ImageDraw
 
 from zoo_lightning.data.images import open_rgb
 from zoo_lightning.data.multi_label.predicted import chosen_labels, label_cells, label_header
+from zoo_lightning.data.segmentation.whole_images import areas_of
 from zoo_lightning.data.values import ValueRange
 from zoo_lightning.deployment.manifest import Manifest
 from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.prediction.inputs import Item
 from zoo_lightning.prediction.predictor import Prediction
 
 FORMATS = ("csv", "jsonl")
@@ -23,7 +25,13 @@ FORMATS = ("csv", "jsonl")
 Write = Callable[[Prediction], None]
 
 
-def writer(stream: IO[str], kind: str, manifest: Manifest, top: int) -> Write:
+def writer(
+    stream: IO[str],
+    kind: str,
+    manifest: Manifest,
+    top: int,
+    masks: Mapping[Item, str] | None = None,
+) -> Write:
     """Begin a file of predictions, and return a function that writes one prediction to it.
 
     Args:
@@ -32,13 +40,16 @@ def writer(stream: IO[str], kind: str, manifest: Manifest, top: int) -> Write:
             for classes, ``image,labels,probability_NAME,...`` for labels (those that reach their
             thresholds, separated by ``;``, and the probability of each),
             ``image,x0,y0,x1,y1,...`` for landmarks, as :class:`~zoo_lightning.data.LandmarkCSV`
-            reads them, and ``image`` with a column for each target for numbers, as
-            :class:`~zoo_lightning.data.ImageNumbers` reads them. JSON lines have ``image`` with
-            ``classes``, ``labels`` and ``probabilities``, ``points`` or ``numbers``.
+            reads them, ``image`` with a column for each target for numbers, as
+            :class:`~zoo_lightning.data.ImageNumbers` reads them, and ``image,mask`` with the share
+            of the image that each class has, such as ``area sky``, for masks. JSON lines have
+            ``image`` with ``classes``, ``labels`` and ``probabilities``, ``points``, ``numbers``,
+            or ``mask`` and ``areas``.
         manifest: manifest of the model.
         top: number of classes to write, the likeliest first.
+        masks: names of the files of masks by image, for segmentation.
     """
-    classes = manifest.output.get("classes") or []
+    classes, files = manifest.output.get("classes") or [], masks or {}
     targets = manifest.output.get("targets") or []
     thresholds = manifest.output.get("thresholds")
     top = min(top, len(classes))
@@ -48,6 +59,8 @@ def writer(stream: IO[str], kind: str, manifest: Manifest, top: int) -> Write:
         if each.numbers is not None:
             given = zip(targets, each.numbers, strict=True)
             found["numbers"] = {name: float(f"{number:.7g}") for name, number in given}
+        if each.mask is not None:
+            found["mask"] = files[each.item]
         stream.write(json.dumps(found) + "\n")
 
     if kind == "jsonl":
@@ -58,6 +71,8 @@ def writer(stream: IO[str], kind: str, manifest: Manifest, top: int) -> Write:
         header = [f"{axis}{k}" for k in range(count) for axis in "xy"]
     elif manifest.task == "regression":
         header = targets
+    elif manifest.task == "segmentation":
+        header = ["mask", *(f"area {name}" for name in classes)]
     else:
         header = [f"{what}_{k + 1}" for k in range(top) for what in ("class", "probability")]
     table.writerow(label_header(classes) if thresholds else ["image", *header])
@@ -67,7 +82,8 @@ def writer(stream: IO[str], kind: str, manifest: Manifest, top: int) -> Write:
             cells = label_cells(each.probabilities.tolist(), thresholds, classes)
         else:
             cells = _cells(each, classes, top)
-        table.writerow([each.item.name, *cells])
+        name = [] if each.mask is None else [files[each.item]]
+        table.writerow([each.item.name, *name, *cells])
 
     return write_row
 
@@ -91,6 +107,8 @@ def _cells(each: Prediction, classes: Sequence[str], top: int) -> list[str]:
         return [f"{value:.3f}" for value in each.points.flatten()]
     if each.numbers is not None:
         return [f"{value:.7g}" for value in each.numbers]
+    if each.mask is not None:
+        return [f"{area:.6f}" for area in areas_of(each.mask, len(classes))]
     pairs = likeliest(each, classes, top)
     return [cell for name, probability in pairs for cell in (name, f"{probability:.6f}")]
 
@@ -110,6 +128,9 @@ def _object(
         rounded = {name: round(p, 6) for name, p in zip(classes, values, strict=True)}
         labels = chosen_labels(values, thresholds, classes)
         return found | {"labels": labels, "probabilities": rounded}
+    if each.mask is not None:
+        areas = np.round(areas_of(each.mask, len(classes)), 6).tolist()
+        return found | {"areas": dict(zip(classes, areas, strict=True))}
     pairs = likeliest(each, classes, top)
     return found | {"classes": [{"class": n, "probability": round(p, 6)} for n, p in pairs]}
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from zoo_lightning.data.images import transform_points
+from zoo_lightning.data.segmentation.whole_images import mask_in_image
 from zoo_lightning.data.values import find_value_range, parse_value_range, warn_of_clipping
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.prediction.inputs import Item, Prepared, batches, normalise
@@ -27,6 +28,8 @@ class Prediction:
         points: x and y of each landmark ``(K, 2)`` float64, in pixels of the image, turned as its
             EXIF data specify; ``None`` for other tasks.
         numbers: numbers ``(T,)`` float64 in the training data's units; ``None`` for other tasks.
+        mask: class of every pixel of the image, turned likewise, ``(H, W)`` uint8, 255 outside of
+            what the model saw; ``None`` for other tasks.
         problem: reason why the image cannot be used and has no prediction; else empty.
     """
 
@@ -34,11 +37,12 @@ class Prediction:
     probabilities: np.ndarray | None = None
     points: np.ndarray | None = None
     numbers: np.ndarray | None = None
+    mask: np.ndarray | None = None
     problem: str = ""
 
 
 class Predictor:
-    """Predict classes, labels, landmarks or numbers for image files.
+    """Predict classes, labels, landmarks, numbers or masks for image files.
 
     Args:
         model: folder of a run, checkpoint, exported folder, ONNX file, or opened model.
@@ -67,10 +71,10 @@ class Predictor:
         self.manifest, self.run = opened
         self.batch_size, self.num_workers = batch_size, num_workers
         self.whole_images = whole_images
-        if self.manifest.task not in ("classification", "multi-label", "landmarks", "regression"):
+        if self.manifest.task == "policy":
             raise ConfigError(
-                "a Predictor needs a model for classification, labels, landmarks or regression, "
-                f"got {model}, a model for {self.manifest.task}"
+                "a Predictor needs a model for classification, labels, landmarks, regression or "
+                f"segmentation, got {model}, a model for {self.manifest.task}"
             )
 
     def __call__(self, images: Iterable[str | Path | Item]) -> Iterator[Prediction]:
@@ -118,11 +122,22 @@ class Predictor:
                 yield Prediction(each.item, problem=each.problem)
             elif self.manifest.task == "regression":
                 yield Prediction(each.item, numbers=next(outputs).numpy())
-            elif each.to_original is None:  # crops, of which there are classes
-                logits = next(outputs)
-                several = self.manifest.task == "multi-label"
-                found = logits.sigmoid() if several else logits.softmax(dim=-1)
-                yield Prediction(each.item, found.numpy())
+            elif self.manifest.task == "segmentation":
+                yield Prediction(each.item, mask=self._mask(next(outputs).numpy(), each))
+            elif self.manifest.task == "multi-label":
+                yield Prediction(each.item, next(outputs).sigmoid().numpy())
+            elif self.manifest.task == "classification":
+                yield Prediction(each.item, next(outputs).softmax(dim=-1).numpy())
             else:
+                assert each.to_original is not None  # squares only
                 inside = next(outputs).numpy() * self.manifest.input["size"][-1]
                 yield Prediction(each.item, points=transform_points(inside, each.to_original))
+
+    def _mask(self, scores: np.ndarray, each: Prepared) -> np.ndarray:
+        """Mask of an image's own size from scores ``(C, h, w)``."""
+        if each.to_original is None:
+            raise ConfigError("a model for segmentation must see one crop of an image, not several")
+        side = self.manifest.input["size"][-1]
+        corners = transform_points(np.array([[0.0, 0.0], [side, side]]), each.to_original)
+        left, top, right, bottom = corners.flatten().tolist()
+        return mask_in_image(scores, (left, top, right, bottom), each.size)

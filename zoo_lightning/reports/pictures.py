@@ -20,6 +20,8 @@ WIDEST = 1600
 TITLES = {
     "confusion": "Confusions: true classes by predicted ones",
     "label_scores": "Average precision of each label",
+    "best_masks": "Best masks of the test, by the image's intersection over union",
+    "worst_masks": "Worst masks of the test, by the image's intersection over union",
     "mistakes": "The most confident mistakes",
     "ranked_faces": "Best, median and worst faces of the test",
     "test_faces": "Best, median and worst faces of the test",

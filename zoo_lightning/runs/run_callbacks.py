@@ -29,6 +29,7 @@ from zoo_lightning.callbacks.finite_numbers import FiniteNumbers, Policy
 from zoo_lightning.callbacks.gate_pictures import GatePictures
 from zoo_lightning.callbacks.gradient_norms import GradientNorms
 from zoo_lightning.callbacks.landmark_files import LandmarkFiles
+from zoo_lightning.callbacks.mask_files import MaskFiles
 from zoo_lightning.callbacks.multi_label_files import MultiLabelFiles
 from zoo_lightning.callbacks.policy_files import PolicyFiles
 from zoo_lightning.callbacks.regression_files import RegressionFiles
@@ -43,16 +44,18 @@ from zoo_lightning.tasks import (
     MultiLabelTask,
     PPOTask,
     RegressionTask,
+    SegmentationTask,
 )
 
 FILE_CALLBACKS: dict[
     type[BaseTask],
-    type[LandmarkFiles | ClassificationFiles | MultiLabelFiles | RegressionFiles],
+    type[LandmarkFiles | ClassificationFiles | MaskFiles | MultiLabelFiles | RegressionFiles],
 ] = {
     LandmarkTask: LandmarkFiles,
     ClassificationTask: ClassificationFiles,
     MultiLabelTask: MultiLabelFiles,
     RegressionTask: RegressionFiles,
+    SegmentationTask: MaskFiles,
 }
 """Callback that writes tables and pictures, by task of images."""
 

@@ -394,9 +394,8 @@ class BaseTask(pl.LightningModule):
             ConfigError: the outputs cannot be averaged.
         """
         check_alike(networks)
-        probabilities = networks[0].averages_probabilities()
-        members = [run[0] if len(run) == 1 else JointOutput(run, probabilities) for run in runs]
-        return JointOutput(members, probabilities)
+        first = networks[0]
+        return first.joint([run[0] if len(run) == 1 else first.joint(run) for run in runs])
 
     @property
     def num_outputs(self) -> int | None:
@@ -507,8 +506,18 @@ class BaseTask(pl.LightningModule):
         """
         if self.ensemble is None:
             return self.backbone.fold(self.head)
-        members = [task.fold() for task in self.networks()]
-        return JointOutput(members, self.ensemble.of_probabilities).eval()
+        return self.joint([task.fold() for task in self.networks()]).eval()
+
+    def joint(self, members: Sequence[nn.Module]) -> JointOutput:
+        """Join networks with outputs of this task's kind into one with their mean output.
+
+        Args:
+            members: networks that map images to outputs.
+
+        Raises:
+            ConfigError: this kind of task has no ensembles.
+        """
+        return JointOutput(members, self.averages_probabilities())
 
     def averages_probabilities(self) -> OfProbabilities:
         """Whether ensembles of this task average probabilities rather than raw outputs, and which.
@@ -517,7 +526,8 @@ class BaseTask(pl.LightningModule):
             ConfigError: this kind of task has no ensembles.
         """
         raise ConfigError(
-            f"models of classes, labels and landmarks are averaged, not {type(self).__name__}"
+            "models of classes, labels, landmarks, numbers and masks are averaged, not "
+            f"{type(self).__name__}"
         )
 
     def describe_outputs(self) -> str:
@@ -651,7 +661,7 @@ def joint_output(tasks: Sequence[BaseTask]) -> JointOutput:
         ConfigError: no tasks, or tasks of different kinds.
     """
     check_alike(tasks)
-    return JointOutput(tasks, tasks[0].averages_probabilities())
+    return tasks[0].joint(tasks)
 
 
 def pooled_features(features: Tensor | Sequence[Tensor]) -> Tensor:

@@ -32,21 +32,26 @@ MEANING = {
     "labels": "logme: log evidence, per sample and label, of a linear model from features to "
     "labels that are there or not; higher suits the data better. negative_linear_mse: minus the "
     "mean squared error of a ridge regression, which also depends on the features' scale.",
+    "areas": "logme: log evidence, per sample and class, of a linear model from features to the "
+    "shares of the image that the classes have; higher suits the data better. "
+    "negative_linear_mse: minus the mean squared error of a ridge regression, which also depends "
+    "on the features' scale.",
 }
 """Explanation of the scores for each kind of targets; sources are sorted by the first score."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets of ``n`` samples: coordinates of ``K`` points, classes, several labels, or numbers.
+    """Targets of ``n`` samples: coordinates of ``K`` points, classes, labels, numbers or areas.
 
     Attributes:
-        kind: ``points``, ``classes``, ``labels`` or ``numbers``.
+        kind: ``points``, ``classes``, ``labels``, ``numbers`` or ``areas``.
         values: coordinates as fractions of the image, ``(n, 2K)`` float64; classes, ``(n,)``;
-            labels, ``(n, L)`` float64, 1 for those that are there; or standardised numbers,
-            ``(n, T)`` float64, so that no unit outweighs the others.
+            labels, ``(n, L)`` float64, 1 for those that are there; standardised numbers,
+            ``(n, T)`` float64, so that no unit outweighs the others; or shares of the labelled
+            cells that each class has, ``(n, C)`` float64.
         counted: mask of the values that count, of the shape of ``values``; all true for classes,
-            ``(n, 1)``.
+            ``(n, 1)``, and for areas.
         mean: mean of the numbers that count, ``(T,)``; 0 for other kinds.
         std: their standard deviation, ``(T,)``, or 1 where it is 0; 1 for other kinds.
     """
@@ -99,8 +104,8 @@ def rank_sources(
         samples: largest number of training samples.
 
     Raises:
-        ConfigError: the samples have neither ``points`` nor ``label``, their targets are all the
-            same, or the data module is not one of this package.
+        ConfigError: the samples have neither ``points`` nor ``label`` nor maps of ``labels``, their
+            targets are all the same, or the data module is not one of this package.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     networks = [architecture.build(each.state).to(device).eval() for each in sources]
@@ -150,17 +155,36 @@ def training_batches(data: LightningDataModule, samples: int) -> Iterator[dict[s
     return data.unvaried_batches(samples)
 
 
-TARGETS = ("points", "visible", "label", "labels", "numbers")
-"""Keys of a batch that hold targets."""
+TARGETS = ("points", "visible", "label", "numbers")
+"""Keys of a batch that hold targets as they are; maps of ``labels`` become areas."""
 
 
 def targets_of(batch: dict[str, Any]) -> dict[str, Tensor]:
-    """Extract the targets of a batch; points become fractions of the image."""
+    """Extract the targets of a batch; points become fractions of the image, label maps areas."""
     targets = {k: v for k, v in batch.items() if k in TARGETS}
+    if "labels" in batch:
+        targets["areas"] = areas_of(batch["labels"])
     if "points" in targets:
         height, width = batch["image"].shape[-2:]
         targets["points"] = batch["points"].double() / torch.tensor([width, height])
     return targets
+
+
+LABELS = 256
+"""Number of labels of cells that are counted; the last one marks those that do not count."""
+
+
+def areas_of(labels: Tensor) -> Tensor:
+    """Shares of an image's labelled cells that the classes have, ``(B, 255)`` float64.
+
+    Args:
+        labels: maps of labels ``(B, h, w)`` int64; those below 0 or above 254 do not count.
+    """
+    known = torch.where((labels >= 0) & (labels < LABELS), labels, LABELS - 1).flatten(1).cpu()
+    counts = torch.zeros(len(labels), LABELS, dtype=torch.float64)
+    counts.scatter_add_(1, known, torch.ones(known.shape, dtype=torch.float64))
+    counts = counts[:, :-1]
+    return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 @torch.no_grad()
@@ -182,7 +206,8 @@ def join_targets(batches: Sequence[dict[str, Tensor]]) -> Targets:
     """Concatenate the targets of batches.
 
     Raises:
-        ConfigError: the samples have neither ``points`` nor ``label`` nor ``numbers``.
+        ConfigError: the samples have neither ``points``, ``label``, ``numbers`` nor maps of
+            ``labels``.
     """
     if "numbers" in batches[0]:
         return _standardised(torch.cat([batch["numbers"] for batch in batches]).double())
@@ -195,9 +220,14 @@ def join_targets(batches: Sequence[dict[str, Tensor]]) -> Targets:
         if labels.dim() == 2:  # several labels a sample, of which some may be unknown
             return Targets("labels", (labels == 1).double(), labels >= 0)
         return Targets("classes", labels, torch.ones(len(labels), 1, dtype=torch.bool))
-    found = "a map of labels" if "labels" in batches[0] else ", ".join(batches[0]) or "images only"
+    if "areas" in batches[0]:
+        areas = torch.cat([batch["areas"] for batch in batches])
+        areas = areas[:, : int(areas.sum(0).nonzero().max()) + 1] if areas.any() else areas[:, :1]
+        return Targets("areas", areas, torch.ones(areas.shape, dtype=torch.bool))
+    found = ", ".join(batches[0]) or "images only"
     raise ConfigError(
-        f"the data's samples must have points with visible, or label, or numbers, got {found}"
+        "the data's samples must have points with visible, label, numbers, or maps of labels, got "
+        f"{found}"
     )
 
 
@@ -221,9 +251,9 @@ def score(features: Tensor, targets: Targets) -> dict[str, float]:
     """Compute all transferability scores of one source's features.
 
     For classes these are LogME, averaged over the one-hot targets, and the H-score. For points and
-    labels and numbers they are LogME, averaged over the coordinates, labels or numbers, and the
-    linear MSE, summed over them; both use deviations from the mean targets and the mean features,
-    because a head has an intercept. Invisible points, unknown labels and numbers are ignored.
+    labels, numbers and areas they are LogME, averaged over them, and the linear MSE, summed over
+    them; both use deviations from the mean targets and the mean features, because a head has an
+    intercept. Invisible points, unknown labels and unknown numbers are ignored.
 
     Args:
         features: features of ``n`` samples, ``(n, F)``.
@@ -255,7 +285,10 @@ def score(features: Tensor, targets: Targets) -> dict[str, float]:
             evidences.append(log_evidence(problem))
             errors.append(linear_fit(problem))
     if not evidences:
-        what = {"labels": "label", "numbers": "number"}.get(targets.kind, "visible point")
-        raise ConfigError(f"no {what} varies between the samples; give more --samples")
+        what = {"labels": "label", "numbers": "number", "areas": "area"}
+        raise ConfigError(
+            f"no {what.get(targets.kind, 'visible point')} varies between the samples; give more "
+            "--samples"
+        )
     logme, error = torch.cat(evidences).mean(), torch.cat(errors).sum()
     return {"logme": float(logme), "negative_linear_mse": float(error)}

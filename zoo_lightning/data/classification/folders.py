@@ -45,21 +45,11 @@ class ImageFolders(ClassData):
         self, root: str, image_size: int = 64, batch_size: int = 64, **options: Any
     ) -> None:
         self.root = Path(root)
-        self._val = self._val_folder()
+        self._val = validation_folder(self.root)
         parts = ("train", self._test_folder())
         folder = next((each for each in parts if (self.root / each).is_dir()), "train")
         self.classes = class_folders(self.root / folder)
         super().__init__(image_size, batch_size, **options)
-
-    def _val_folder(self) -> str | None:
-        folders = self.root.iterdir() if self.root.is_dir() else ()
-        found = sorted(p.name for p in folders if p.name.lower() in VALIDATION and p.is_dir())
-        if len(found) > 1:
-            raise DataError(
-                f"{self.root} has {' and '.join(found)}, each of which may be the validation "
-                "images; leave one of them."
-            )
-        return found[0] if found else None
 
     def _test_folder(self) -> str:
         if self._val is not None and not (self.root / "test").is_dir():
@@ -111,6 +101,22 @@ class ImageFolders(ClassData):
                 f"{self.root}: the {count} class folders are numbers, and are in the order of the "
                 f"numbers: {', '.join(self.classes[:5])}{', ...' * (count > 5)}"
             )
+
+
+def validation_folder(root: Path) -> str | None:
+    """Name of the folder of validation images, one of ``VALIDATION``; ``None`` without one.
+
+    Raises:
+        DataError: there are several.
+    """
+    folders = root.iterdir() if root.is_dir() else ()
+    found = sorted(p.name for p in folders if p.name.lower() in VALIDATION and p.is_dir())
+    if len(found) > 1:
+        raise DataError(
+            f"{root} has {' and '.join(found)}, each of which may be the validation "
+            "images; leave one of them."
+        )
+    return found[0] if found else None
 
 
 def class_folders(folder: Path) -> list[str]:

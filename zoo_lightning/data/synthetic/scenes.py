@@ -51,6 +51,7 @@ class MosaicSet(SizedDataset):
         self.photos = photos
         self.pieces = pieces
         self.stride = stride
+        self.names = photos.names
 
     def __len__(self) -> int:
         return len(self.photos)

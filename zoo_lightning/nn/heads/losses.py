@@ -1,4 +1,4 @@
-"""Losses as pure functions: of coordinates, heat maps and labels, and for distillation."""
+"""Losses as pure functions: of coordinates, heat maps, labels, cells, and for distillation."""
 
 from __future__ import annotations
 
@@ -142,6 +142,42 @@ COORDINATE_LOSSES = {"l1": l1, "smooth_l1": smooth_l1, "wing": wing, "mse": mse}
 
 HEATMAP_LOSSES = {"heatmap_mse": heatmap_mse, "adaptive_wing": adaptive_wing}
 """Losses that compare heat maps, by the names of the option ``loss``."""
+
+
+def cell_cross_entropy(
+    scores: Tensor, labels: Tensor, ignored: int, weights: Tensor | None = None
+) -> Tensor:
+    """Mean cross-entropy of the cells that count; 0, with a gradient of 0, if there is none.
+
+    Args:
+        scores: scores of the classes, ``(B, C, h, w)``.
+        labels: true classes ``(B, h, w)`` int64.
+        ignored: label of cells that do not count.
+        weights: weights of the classes ``(C,)``; the mean is weighted by those of the labels.
+    """
+    loss = F.cross_entropy(scores, labels, weights, ignore_index=ignored)
+    # The mean over no cells would be NaN.
+    return torch.where((labels != ignored).any(), loss, 0.0 * scores.sum())
+
+
+def dice_loss(scores: Tensor, labels: Tensor, ignored: int) -> Tensor:
+    """Soft Dice loss ``1 - 2 Σ p t / (Σ p + Σ t)``, averaged over the classes that occur.
+
+    Milletari et al., *V-Net*, 3DV 2016, equation 2, without their squares; the sums go over all
+    cells of the batch that count. 0, with a gradient of 0, if no cell counts.
+
+    Args:
+        scores: scores of the classes, ``(B, C, h, w)``.
+        labels: true classes ``(B, h, w)`` int64.
+        ignored: label of cells that do not count.
+    """
+    known = labels != ignored
+    true = F.one_hot(torch.where(known, labels, 0), scores.shape[1]).movedim(-1, 1) * known[:, None]
+    found = scores.softmax(dim=1) * known[:, None]
+    size = true.sum(dim=(0, 2, 3))
+    dice = 2 * (found * true).sum(dim=(0, 2, 3)) / (found.sum(dim=(0, 2, 3)) + size).clamp(min=1e-6)
+    present = size > 0
+    return torch.where(present, 1 - dice, 0.0).sum() / present.sum().clamp(min=1)
 
 
 def distillation_loss(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:

@@ -1,0 +1,1 @@
+"""Images with masks: label PNGs or polygons, a class for every pixel."""
