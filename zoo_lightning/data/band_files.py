@@ -73,7 +73,7 @@ def read_bands(path: Path) -> BandFile:
     except Exception as error:  # decoders raise whatever a damaged file leads them to
         raise DataError(unreadable(path, error)) from error
     kind = found.pixels.dtype
-    if kind == bool:
+    if kind.kind == "b":
         found = found._replace(pixels=found.pixels.astype(np.uint8) * 255)
     elif kind.kind not in "uif":
         raise DataError(

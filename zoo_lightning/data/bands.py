@@ -50,23 +50,23 @@ class Statistics(NamedTuple):
     """Sums over the valid pixels of one or several images, float64 ``(C,)`` each.
 
     Attributes:
-        count: number of valid pixels of each band.
+        pixels: number of valid pixels of each band.
         total: sum of their values, in the file's units.
         squares: sum of their squares.
     """
 
-    count: np.ndarray
+    pixels: np.ndarray
     total: np.ndarray
     squares: np.ndarray
 
     def mean(self) -> np.ndarray:
         """Mean of each band; 0 for a band without valid pixels."""
-        return self.total / np.maximum(self.count, 1)
+        return self.total / np.maximum(self.pixels, 1)
 
     def std(self) -> np.ndarray:
         """Standard deviation of each band; 1 for one with the same value everywhere."""
         mean = self.mean()
-        variance = self.squares / np.maximum(self.count, 1) - mean**2
+        variance = self.squares / np.maximum(self.pixels, 1) - mean**2
         least = (SMALLEST_STD + 1e-7 * np.abs(mean)) ** 2
         return np.where(variance > least, np.sqrt(np.maximum(variance, 0)), 1.0)
 
@@ -216,11 +216,12 @@ class BandReader:
             return None
         if self.nodata is None:
             nan = pixels.dtype.kind == "f" and bool(np.isnan(pixels).any())
-            kind = "NaN" if nan else f"{stated:g}, which the file calls nodata,"
+            value = "nan" if nan else f"{stated:g}"
+            kind = "NaN" if nan else f"{value}, which the file calls nodata,"
             raise DataError(
                 f"The image {where} has {int(missing.sum())} values {kind} in band "
-                f"{self._first(missing)}; set `nodata: {'nan' if nan else f'{stated:g}'}` to replace "
-                "them by the band's mean, or leave it out."
+                f"{self._first(missing)}; set `nodata: {value}` to replace them by the band's "
+                "mean, or leave it out."
             )
         return missing
 
@@ -292,7 +293,8 @@ class BandReader:
         # In double precision: differences of large integers would be lost.
         scaled = ((pixels.astype(np.float64) - low) / (high - low)).astype(np.float32)
         if missing is not None:
-            scaled = np.where(missing, np.float32(self.mean)[:, None, None], scaled)
+            fill = np.asarray(self.mean, np.float32)
+            scaled = np.where(missing, fill[:, None, None], scaled)
         return torch.from_numpy(np.ascontiguousarray(scaled))
 
     def finish(self) -> list[nn.Module]:
@@ -465,8 +467,7 @@ def measure_all(
 
 def joined(parts: Sequence[Statistics]) -> Statistics:
     """Add up the sums of several images."""
-    counts, totals, squares = zip(*parts, strict=True)
-    return Statistics(sum(counts), sum(totals), sum(squares))
+    return Statistics(*(np.sum(np.stack(sums), axis=0) for sums in zip(*parts, strict=True)))
 
 
 def find_band_range(

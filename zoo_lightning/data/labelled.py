@@ -281,14 +281,13 @@ class LabelledImages(ImageDataModule, ABC, Generic[L]):
                     f"{len(self.mean)} and {len(self.std)}; for images of other channels give "
                     "`bands`, for instance --data.bands grey."
                 )
-        names, shown = parse_bands(band_names) or (), parse_bands(rgb_bands) or ()
-        names = (names,) if isinstance(names, str) else names
+        named, shown = parse_bands(band_names) or (), parse_bands(rgb_bands) or ()
         self.rgb_bands = (shown,) if isinstance(shown, str) else shown
         if len(self.rgb_bands) not in (0, 1, 3):
             raise ConfigError(f"`rgb_bands` must be three bands or one, got {rgb_bands!r}.")
         self.reader: BandReader | None = None
         if chosen is not None:
-            given = tuple(map(str, names))
+            given = (named,) if isinstance(named, str) else tuple(map(str, named))
             self.reader = BandReader(chosen, given, parse_nodata(nodata), values=self.value_range)
 
     @property

@@ -85,8 +85,7 @@ class MiddleOfStrips(nn.Module):
 
     def forward(self, image: Image.Image | Tensor) -> Image.Image | Tensor:
         """Crop a strip to its middle; return other images unchanged."""
-        is_tensor = isinstance(image, Tensor)
-        size = (image.shape[-1], image.shape[-2]) if is_tensor else image.size
+        size = (image.shape[-1], image.shape[-2]) if isinstance(image, Tensor) else image.size
         shorter, longer = sorted(size)
         if self.size**2 * longer <= LARGEST_CANVAS * shorter:
             return image

@@ -72,12 +72,12 @@ def resolve_bands(options: Any) -> None:
         ConfigError: there is no such band, or the network is told another number of channels.
         DataError: images cannot be used.
     """
-    given = options.data.get("init_args") or {}
-    backbone = options.model.init_args.get("backbone") or {}
+    given = options["data"].get("init_args") or {}
+    backbone = options["model"]["init_args"].get("backbone") or {}
     init_args = backbone.get("init_args") or {}
     if given.get("bands") is None or "in_chans" not in init_args:
         return
-    data: Any = _built_data(options.data)
+    data: Any = _built_data(options["data"])
     data.find_bands()
     if init_args["in_chans"] not in (3, data.in_chans):
         raise ConfigError(

@@ -15,9 +15,9 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from zoo_lightning.data.band_files import NPY
 from zoo_lightning.data.loading import default_workers
 from zoo_lightning.data.values import parse_value_range
-from zoo_lightning.data.band_files import NPY
 from zoo_lightning.deployment.manifest import Manifest
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiments.finding import experiment_name, find_experiment

@@ -239,7 +239,8 @@ def take_value_range(options: Any, content: Mapping[str, Any]) -> None:
     if found and "value_range" in given and given["value_range"] is None:
         given["value_range"] = tuple(found)
     if "bands" in (content.get("data") or {}) and given.get("bands") is not None:
-        given |= {name: tuple(content["data"][name]) for name in OF_IMAGES}
+        for name in OF_IMAGES:
+            given[name] = tuple(content["data"][name])
 
 
 def check_value_range(ours: Mapping[str, Any], data: Any) -> None:
