@@ -108,8 +108,8 @@ def _read_tiff(path: Path) -> BandFile:
         _check_area(path, shape)
         try:
             pixels = series.asarray()
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
+        except (ImportError, ValueError) as error:  # without imagecodecs there is zlib alone
+            if isinstance(error, ValueError) and "imagecodecs" not in str(error):
                 raise
             kind = getattr(page.compression, "name", page.compression)
             raise DataError(

@@ -337,7 +337,8 @@ def _check_normalisation(mean: object, std: object, in_chans: int) -> None:
         if len(values) not in (1, in_chans):
             raise ConfigError(
                 f"in_chans must be the number of channels of the images, {len(values)} as {option} "
-                f"{list(values)} has it, got {in_chans}"
+                f"{list(values)} has it, got {in_chans}; --data.bands grey reads grey images, "
+                "--data.bands all those of other channels, and sets in_chans"
             )
 
 
