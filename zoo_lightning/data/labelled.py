@@ -286,6 +286,7 @@ class LabelledImages(ImageDataModule, ABC, Generic[L]):
         if len(self.rgb_bands) not in (0, 1, 3):
             raise ConfigError(f"`rgb_bands` must be three bands or one, got {rgb_bands!r}.")
         self.reader: BandReader | None = None
+        self.shown: list[int] = []
         if chosen is not None:
             given = (named,) if isinstance(named, str) else tuple(map(str, named))
             self.reader = BandReader(chosen, given, parse_nodata(nodata), values=self.value_range)
