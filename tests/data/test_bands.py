@@ -388,3 +388,12 @@ def test_words_of_the_command_line_are_parsed():
     assert parse_bands("[0,1]") == (0, 1)
     assert parse_bands("gray") == "grey"
     assert colour_of("R") == "red"
+
+
+def test_data_that_read_images_themselves_refuse_bands(root):
+    class Other(ImageFolders):
+        reads_bands = False
+
+    with pytest.raises(ConfigError, match="`bands` is not for Other"):
+        Other(str(root), bands="all")
+    assert Other(str(root)).in_chans == 3

@@ -216,11 +216,11 @@ class BandReader:
             return None
         if self.nodata is None:
             nan = pixels.dtype.kind == "f" and bool(np.isnan(pixels).any())
-            value = "nan" if nan else f"{stated:g}"
-            kind = "NaN" if nan else f"{value}, which the file calls nodata,"
+            word = "nan" if nan else f"{stated:g}"
+            kind = "NaN" if nan else f"{word}, which the file calls nodata,"
             raise DataError(
                 f"The image {where} has {int(missing.sum())} values {kind} in band "
-                f"{self._first(missing)}; set `nodata: {value}` to replace them by the band's "
+                f"{self._first(missing)}; set `nodata: {word}` to replace them by the band's "
                 "mean, or leave it out."
             )
         return missing

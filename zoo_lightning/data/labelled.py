@@ -92,6 +92,8 @@ class LabelledImages(ImageDataModule, ABC, Generic[L]):
 
     root: Path
     """Folder of the data, which image names are relative to."""
+    reads_bands = True
+    """Whether images of other bands can be read; false where a subclass reads images itself."""
 
     def __init__(
         self,
@@ -288,8 +290,13 @@ class LabelledImages(ImageDataModule, ABC, Generic[L]):
         self.reader: BandReader | None = None
         self.shown: list[int] = []
         if chosen is not None:
-            given = (named,) if isinstance(named, str) else tuple(map(str, named))
-            self.reader = BandReader(chosen, given, parse_nodata(nodata), values=self.value_range)
+            if not self.reads_bands:
+                raise ConfigError(
+                    f"`bands` is not for {type(self).__name__}, whose images are read as red, "
+                    "green and blue; leave it out."
+                )
+            words = (named,) if isinstance(named, str) else tuple(map(str, named))
+            self.reader = BandReader(chosen, words, parse_nodata(nodata), values=self.value_range)
 
     @property
     def in_chans(self) -> int:
