@@ -26,8 +26,8 @@ def folders(class_root):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"in_chans": 1}, "3 channels of 32x32 pixels, with in_chans 1"),
-        ({"in_chans": 4}, "3 channels of 32x32 pixels, with in_chans 4"),
+        ({"in_chans": 1}, "images, 3, got 1; .* --data.bands grey"),
+        ({"in_chans": 4}, "images, 3, got 4; .* --data.bands all"),
         ({"architecture": "vit_tiny_patch16_224"}, "the image_size that the network is made for"),
     ],
 )

@@ -216,7 +216,7 @@ def _draw(
     """Draw images, read again from the data set, with their true and predicted classes."""
     indices, true, pred, probabilities = zip(*rows, strict=True)
     return plot_mistakes(
-        np.stack([central_crop(dataset[index]["image"]) for index in indices]),
+        np.stack([picture_of(dataset, dataset[index]["image"]) for index in indices]),
         [classes[label] for label in true],
         [classes[label] for label in pred],
         probabilities,
@@ -232,6 +232,13 @@ def _num_classes(pl_module: pl.LightningModule) -> int:
 def class_names(data: Any, count: int) -> list[str]:
     """Class names of the data module, or the numbers 0 to ``count - 1``."""
     return list(getattr(data, "class_names", None) or map(str, range(count)))
+
+
+def picture_of(dataset: Any, image: Tensor) -> np.ndarray:
+    """Draw an image of a data set as ``(3, S, S)`` uint8, whatever its channels."""
+    image = image[4] if image.dim() == 4 else image
+    picture = getattr(dataset, "picture", None)
+    return central_crop(image if picture is None else picture(image))
 
 
 def central_crop(image: Tensor) -> np.ndarray:

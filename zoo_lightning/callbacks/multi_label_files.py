@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from typing_extensions import override
 
-from zoo_lightning.callbacks.classification_files import central_crop, class_names
+from zoo_lightning.callbacks.classification_files import class_names, picture_of
 from zoo_lightning.callbacks.trainer_access import data_module, gathered
 from zoo_lightning.data.multi_label.predicted import chosen_labels, label_cells, label_header
 from zoo_lightning.loggers.figures_and_tables import save_figures, save_table
@@ -221,7 +221,7 @@ def _draw(
 ) -> Figure:
     """Draw images, read again from the data set, with their true and predicted labels."""
     return plot_labels(
-        np.stack([central_crop(dataset[each.number]["image"]) for each in results]),
+        np.stack([picture_of(dataset, dataset[each.number]["image"]) for each in results]),
         [_true(each, classes) for each in results],
         [chosen_labels(each.probabilities, thresholds, classes) for each in results],
     )

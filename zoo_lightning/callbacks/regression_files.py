@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from typing_extensions import override
 
-from zoo_lightning.callbacks.classification_files import central_crop
+from zoo_lightning.callbacks.classification_files import picture_of
 from zoo_lightning.callbacks.trainer_access import data_module, gathered
 from zoo_lightning.loggers.figures_and_tables import save_figures, save_table
 from zoo_lightning.plotting.regression import plot_numbers, plot_scatter
@@ -174,7 +174,7 @@ def _cells(row: _Row) -> list[str]:
 def _draw(dataset: Any, rows: Sequence[_Row], names: Sequence[str]) -> Figure:
     """Draw images, read again from the data set, with their true and predicted numbers."""
     return plot_numbers(
-        np.stack([central_crop(dataset[row.index]["image"]) for row in rows]),
+        np.stack([picture_of(dataset, dataset[row.index]["image"]) for row in rows]),
         np.stack([row.true for row in rows]),
         np.stack([row.found for row in rows]),
         names,

@@ -19,7 +19,12 @@ from zoo_lightning.analysis.relation_report import (
 )
 from zoo_lightning.errors import ConfigError, SourceError
 from zoo_lightning.experiments.option_names import CommandParser
-from zoo_lightning.experiments.parts import architecture_of, experiment_zoo, plain_data
+from zoo_lightning.experiments.parts import (
+    architecture_of,
+    experiment_zoo,
+    plain_data,
+    resolve_bands,
+)
 from zoo_lightning.experiments.resolving import ResolvedExperiment, resolve
 from zoo_lightning.files.folders import refuse_full
 from zoo_lightning.models.aggregable import check_network
@@ -92,6 +97,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
         architecture, sources = experiment_zoo(resolved.options, resolved.name)
     else:
         init_args = resolved.options.model.init_args.backbone.init_args
+        resolve_bands(resolved.options)
         architecture = architecture_of(init_args)
         sources = _fitting_in(folder, architecture)
     if command == "check":

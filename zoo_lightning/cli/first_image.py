@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.tasks import BaseTask, PPOTask
+from zoo_lightning.transfer.starts import check_channels
 
 
 def example_images(task: BaseTask, datamodule: LightningDataModule) -> Tensor:
@@ -61,11 +62,12 @@ def check_first_image(task: BaseTask, datamodule: LightningDataModule) -> None:
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         said = str(error).strip().partition("\n")[0]
         wanted = task.backbone.architecture.in_chans
+        check_channels(image.shape[1], wanted)
         raise ConfigError(
             f"{task.backbone.architecture.label} cannot take the data's images, {image.shape[1]} "
             f"channels of {image.shape[-2]}x{image.shape[-1]} pixels, with in_chans {wanted}: "
-            f"{said}; give the image_size that the network is made for, and in_chans 3, or build "
-            "a transformer for the data's: model.backbone.image_size"
+            f"{said}; give the image_size that the network is made for, or build a transformer for "
+            "the data's: model.backbone.image_size"
         ) from error
     finally:
         task.train(training)

@@ -80,7 +80,8 @@ def _preprocessing(options: Mapping[str, Any], state: Mapping[str, Tensor]) -> P
     """Return the size and normalisation of the run's inputs."""
     if "image_size" in options:
         size = options["image_size"]
-        return Preprocessing((3, size, size), tuple(options["mean"]), tuple(options["std"]))
+        channels = len(options["mean"])
+        return Preprocessing((channels, size, size), tuple(options["mean"]), tuple(options["std"]))
     frames = next(iter(state.values())).shape[1]  # of the first convolution
     return Preprocessing((frames, FRAME_SIZE, FRAME_SIZE), (0.0,) * frames, (1.0,) * frames)
 

@@ -44,7 +44,7 @@ from zoo_lightning.cli.run_summary import (
 from zoo_lightning.errors import ConfigError, cause_of
 from zoo_lightning.experiments.parser_errors import one_line
 from zoo_lightning.experiments.parsing import ExperimentCLI
-from zoo_lightning.experiments.parts import resolve_start
+from zoo_lightning.experiments.parts import resolve_bands, resolve_start
 from zoo_lightning.experiments.refused_callbacks import check_callbacks, given_callbacks
 from zoo_lightning.experiments.refused_options import (
     REFUSALS,
@@ -171,6 +171,7 @@ class ZooCLI(ExperimentCLI):
             self._read_checkpoint()
         if options.init_from:
             self._read_initial_weights()
+        resolve_bands(options)
         self._find_start()
         self.run_dir = Path(options.run_dir or shared_run_folder(self.experiment))
 

@@ -141,7 +141,7 @@ class Listing(NamedTuple):
     others: Counter[str]
 
 
-def list_images(folder: Path) -> Listing:
+def list_images(folder: Path, also: Sequence[str] = ()) -> Listing:
     """List the image files below a folder.
 
     A file is recognised by its suffix, if Pillow opens that format, or by its content if it has
@@ -150,6 +150,7 @@ def list_images(folder: Path) -> Listing:
 
     Args:
         folder: folder to search.
+        also: lower-case suffixes of further files that are images, such as ``.npy``.
 
     Raises:
         DataError: a link leads back to a folder that it lies in.
@@ -172,7 +173,7 @@ def list_images(folder: Path) -> Listing:
                     "remove the link."
                 )
         for path in (Path(place, name) for name in files if not is_hidden(name)):
-            if is_image(path):
+            if is_image(path) or path.suffix.lower() in also:
                 images.append(path)
             elif path.name.lower() not in QUIET:
                 others[path.suffix.lower()] += 1

@@ -49,7 +49,7 @@ def open_rgb(path: Path, upright: bool = False, values: ValueRange | None = None
     try:
         with opened(path) as image:
             image.load()
-            return to_rgb(_turned(image) if upright else image, values)
+            return to_rgb(turned(image) if upright else image, values)
     except Exception as error:  # decoders raise whatever a damaged file leads them to
         raise DataError(unreadable(path, error)) from error
 
@@ -65,7 +65,7 @@ def to_rgb(image: Image.Image, values: ValueRange | None = None) -> Image.Image:
     return image.convert("RGB")
 
 
-def _turned(image: Image.Image) -> Image.Image:
+def turned(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; an image with damaged EXIF stays as it is stored."""
     try:
         return ImageOps.exif_transpose(image)
@@ -73,11 +73,11 @@ def _turned(image: Image.Image) -> Image.Image:
         return image
 
 
-def is_turned(image: Image.Image) -> bool:
+def isturned(image: Image.Image) -> bool:
     """Whether EXIF asks for a rotation or reflection, judged by the header alone."""
     try:
         return "exif" in image.info and image.getexif().get(ORIENTATION, 1) in range(2, 9)
-    except Exception:  # as in _turned
+    except Exception:  # as in turned
         return False
 
 
@@ -195,7 +195,7 @@ def image_header(path: Path) -> tuple[tuple[int, int], bool]:
     """Read width and height as :func:`image_size` does, and whether EXIF turns the image."""
     try:
         with opened(path) as image:
-            header = image.size, is_turned(image)
+            header = image.size, isturned(image)
             image.verify()
     except Exception as error:  # as in open_rgb
         raise DataError(unreadable(path, error)) from error
@@ -284,10 +284,10 @@ class SquareImages:
             image = open_rgb(source, values=self.values)
         side = self._side(index, image.size)
         if self.regions is None:
-            return np.asarray(fit_square(image, side)), image.size, is_turned(image)
+            return np.asarray(fit_square(image, side)), image.size, isturned(image)
         self._check_region(index, self.regions[index], image.size)
         square = crop_region(image, self.regions[index], side)
-        return np.asarray(square), image.size, is_turned(image)
+        return np.asarray(square), image.size, isturned(image)
 
     def _check(self, index: int) -> tuple[tuple[int, int], bool]:
         source = self.sources[index]

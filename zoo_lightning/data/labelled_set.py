@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from PIL import Image
 
+from zoo_lightning.data.bands import BandReader
 from zoo_lightning.data.image_files import map_in_threads
 from zoo_lightning.data.image_list import ImageList
 from zoo_lightning.data.images import image_size, open_rgb
@@ -58,6 +59,11 @@ class LabelledSet(SizedDataset, Generic[L]):
         self.seed = seed
         self.values = values
 
+    reader: BandReader | None = None
+    """Reader of images of chosen bands; ``None`` for red, green and blue."""
+    shown: Sequence[int] = (0, 1, 2)
+    """Channels that pictures show, three or one."""
+
     def __len__(self) -> int:
         return len(self.sources)
 
@@ -76,9 +82,24 @@ class LabelledSet(SizedDataset, Generic[L]):
         generator = sample_generator(self.seed, epoch, index)
         # torchvision draws from the CPU's global generator.
         with private_random_numbers(generator.initial_seed(), cpu_only=True):
-            image = self.transform(open_source(self.sources[index], self.values))
+            image = self.transform(self._opened(self.sources[index]))
         image, label = self.finished(image, self.labels[index], generator)
         return {"image": image, "label": label, "index": index}
+
+    def _opened(self, source: Source) -> Image.Image | Tensor:
+        if self.reader is None:
+            return open_source(source, self.values)
+        try:
+            return self.reader.open(source)
+        except DataError as error:
+            raise DataError(f"{error} Or set `skip_broken: true`.") from error
+
+    def picture(self, image: Tensor) -> Tensor:
+        """Show an image of the data set ``(C, S, S)`` as red, green and blue, ``(3, S, S)`` uint8.
+
+        Bands that are no bytes are stretched around their means.
+        """
+        return image if self.reader is None else self.reader.picture(image, self.shown)
 
     def finished(self, image: Tensor, label: L, generator: torch.Generator) -> tuple[Tensor, Any]:
         """Return the transformed image and its label as they are put into a batch.

@@ -218,8 +218,8 @@ class ImageDataModule(pl.LightningDataModule):
         batch_size: int,
         num_workers: int | None,
         seed: int,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
         value_range: tuple[float, float] | str | None = None,
     ) -> None:
         super().__init__()

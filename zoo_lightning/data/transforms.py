@@ -83,14 +83,17 @@ class MiddleOfStrips(nn.Module):
         super().__init__()
         self.size = size
 
-    def forward(self, image: Image.Image) -> Image.Image:
+    def forward(self, image: Image.Image | Tensor) -> Image.Image | Tensor:
         """Crop a strip to its middle; return other images unchanged."""
-        shorter, longer = sorted(image.size)
+        size = (image.shape[-1], image.shape[-2]) if isinstance(image, Tensor) else image.size
+        shorter, longer = sorted(size)
         if self.size**2 * longer <= LARGEST_CANVAS * shorter:
             return image
         left = 3 * shorter + (longer - 3 * shorter) % 2
-        width, height = (min(length, left) for length in image.size)
-        x, y = (image.width - width) // 2, (image.height - height) // 2
+        width, height = (min(length, left) for length in size)
+        x, y = (size[0] - width) // 2, (size[1] - height) // 2
+        if isinstance(image, Tensor):
+            return image[..., y : y + height, x : x + width]
         return image.crop((x, y, x + width, y + height))
 
 

@@ -162,7 +162,7 @@ def _warn_of_dark_colours(files: Sequence[Path], label: str) -> None:
     Pillow reads the upper 8 bits of such files, so that their colours are nearly black.
     """
     suspects = [path for path in dict.fromkeys(files) if path.suffix.lower() == ".png"]
-    deep = map_in_threads(_has_deep_colours, suspects)
+    deep = map_in_threads(has_deep_colours, suspects)
     suspects = [path for path, is_so in zip(suspects, deep, strict=True) if is_so]
     if not suspects:
         return
@@ -176,7 +176,7 @@ def _warn_of_dark_colours(files: Sequence[Path], label: str) -> None:
         )
 
 
-def _has_deep_colours(path: Path) -> bool:
+def has_deep_colours(path: Path) -> bool:
     """Whether a file is a PNG of colours with 16 bits, by its header."""
     try:
         with path.open("rb") as file:

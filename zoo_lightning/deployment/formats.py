@@ -71,7 +71,14 @@ def write_timm(task: BaseTask, module: nn.Module, manifest: Manifest, folder: Pa
     if manifest.task in ("classification", "multi-label"):
         config["label_names"] = manifest.output["classes"]
     try:
-        timm.models.save_for_hf(model, str(folder), model_config=config, safe_serialization=True)
+        channels = manifest.input["size"][0]
+        timm.models.save_for_hf(
+            model,
+            str(folder),
+            model_config=config,
+            model_args=None if channels == 3 else {"in_chans": channels},
+            safe_serialization=True,
+        )
     except SafetensorError as error:  # raised for a full disk, too
         raise OSError(str(error)) from error
     written = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()

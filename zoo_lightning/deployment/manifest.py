@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo_lightning import __version__
+from zoo_lightning.data.bands import BandReader, reader_from
 from zoo_lightning.data.values import parse_value_range
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.rl.environments.atari import FRAME_SIZE
@@ -83,7 +84,8 @@ class Manifest:
         input: ``name``; ``size`` ``[C, H, W]``; ``dtype``; for images also ``mean`` and ``std``, by
             which values in [0, 1] are normalised channel by channel, ``preprocessing``, see
             :mod:`zoo_lightning.prediction.inputs`, and, if training images had more than 8 bits,
-            ``value_range``, the values of an image that become 0 and 1.
+            ``value_range``, the values of an image that become 0 and 1, and for images of chosen
+            bands ``bands``, see :meth:`zoo_lightning.data.bands.BandReader.as_dict`.
         output: ``names`` with the meaning of each output; for classification ``classes``; for
             multi-label ``classes`` and ``thresholds``, the probability of each from which on an
             image has it; for landmarks ``num_points``, ``scheme``, ``flip`` and ``mirrored``
@@ -141,7 +143,7 @@ def manifest_of(task: BaseTask, facts: Mapping[str, Any], mirrored: bool = False
         size = [channels, facts["image_size"], facts["image_size"]]
         given = {"name": "images", "size": size, "dtype": "float32"}
         given |= {key: facts[key] for key in ("mean", "std", "preprocessing")}
-        given |= {key: facts[key] for key in ("value_range",) if key in facts}
+        given |= {key: facts[key] for key in ("value_range", "bands") if key in facts}
         output |= {key: facts[key] for key in FACTS[name][4:]}
     if name == "multi-label":
         output["thresholds"] = task.get_buffer("thresholds").tolist()
@@ -188,6 +190,17 @@ def read_manifest(text: str | bytes | Mapping[str, Any] | None, path: object) ->
     return manifest
 
 
+def reader_of(given: Mapping[str, Any]) -> BandReader | None:
+    """Build the reader of images of chosen bands from a manifest's input; ``None`` for RGB.
+
+    Raises:
+        KeyError, TypeError, ValueError: the entry is damaged.
+    """
+    if "bands" not in given:
+        return None
+    return reader_from(given["bands"], given.get("value_range"), given["mean"], given["std"])
+
+
 def _check_images(manifest: Manifest) -> None:
     """Raise ValueError, KeyError or TypeError for values of a wrong type or size."""
     given, output = manifest.input, manifest.output
@@ -196,6 +209,7 @@ def _check_images(manifest: Manifest) -> None:
             raise ValueError(f"{name} {given[name]}")
     if "value_range" in given:
         parse_value_range(given["value_range"])
+    reader_of(given)
     kinds = {"landmarks": ("square",), "segmentation": ("square", "crop")}
     if given["preprocessing"]["kind"] not in kinds.get(manifest.task, ("crop",)):
         raise ValueError(f"preprocessing {given['preprocessing']}")

@@ -220,7 +220,13 @@ def _inputs(manifest: Manifest) -> str:
             f"deviation {manifest.input['std']}.",
             f"Preprocessing: {code(json.dumps(manifest.input['preprocessing']))}.",
         ]
-        if values := manifest.input.get("value_range"):
+        if bands := manifest.input.get("bands"):
+            names = ", ".join(code(name) for name in bands["names"])
+            lines.append(f"Channels, in order: {names}.")
+            if bands["deep"]:
+                low, high = manifest.input["value_range"]
+                lines.append(f"[0, 1] stands for values from {low:g} to {high:g}, not clipped.")
+        elif values := manifest.input.get("value_range"):
             lines.append(
                 f"Images with more than 8 bits or floating numbers: {values[0]:g} becomes 0, "
                 f"{values[1]:g} becomes 1."

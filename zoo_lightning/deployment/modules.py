@@ -183,6 +183,7 @@ def as_plain(task: Task) -> Task:
             mean=list(architecture.mean) if architecture.mean else None,
             std=list(architecture.std) if architecture.std else None,
             image_size=architecture.image_size,
+            bands=list(architecture.bands) if architecture.bands else None,
         )
     backbone.sources = task.backbone.sources
     plain = type(task)(backbone, **options)

@@ -13,7 +13,7 @@ from zoo_lightning.errors import ConfigError, cause_of
 from zoo_lightning.models.architecture import Architecture
 from zoo_lightning.models.initialization import INFORMED
 from zoo_lightning.sources.spec import Source, parse_sources
-from zoo_lightning.transfer.starts import InformedStart, find_start
+from zoo_lightning.transfer.starts import InformedStart, check_channels, find_start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +30,7 @@ def experiment_zoo(options: Any, experiment: str) -> tuple[Architecture, list[So
         ConfigError: the options name no sources.
     """
     init_args = options.model.init_args.backbone.init_args
+    resolve_bands(options)
     given = [
         each if isinstance(each, str) else dict(each) for each in init_args.get("sources") or []
     ]
@@ -52,9 +53,56 @@ def architecture_of(init_args: Mapping[str, Any], data: Any = None) -> Architect
     output, in_chans = init_args.get("output", "pooled"), init_args.get("in_chans", 3)
     images = init_args.get("mean"), init_args.get("std")
     size = init_args.get("image_size")
-    architecture = Architecture(init_args["architecture"], output, in_chans, *images, size)
+    bands = init_args.get("bands")
+    architecture = Architecture(init_args["architecture"], output, in_chans, *images, size, bands)
     given = (data or {}).get("init_args") or {}
     return architecture.with_images_of(SimpleNamespace(**dict(given)))
+
+
+def resolve_bands(options: Any) -> None:
+    """Take the channels of the network from the data's option ``bands``.
+
+    The images are read for what the options do not say: mean and deviation of each band, and the
+    values of black and white. They become options, so that a run's configuration has them.
+
+    Args:
+        options: resolved options of a subcommand; changed in place.
+
+    Raises:
+        ConfigError: there is no such band, or the network is told another number of channels.
+        DataError: images cannot be used.
+    """
+    given = options["data"].get("init_args") or {}
+    backbone = options["model"]["init_args"].get("backbone") or {}
+    init_args = backbone.get("init_args") or {}
+    if given.get("bands") is None or "in_chans" not in init_args:
+        return
+    data: Any = _built_data(options["data"])
+    data.find_bands()
+    if init_args["in_chans"] not in (3, data.in_chans):
+        raise ConfigError(
+            f"model.backbone.in_chans is {init_args['in_chans']}, but data.bands are "
+            f"{data.in_chans}; leave it out, for the number comes from the data"
+        )
+    init_args["in_chans"] = data.in_chans
+    init_args["bands"] = data.channel_names
+    given["mean"], given["std"] = tuple(data.mean), tuple(data.std)
+    given["value_range"] = data.value_range
+
+
+def _built_data(described: Any) -> LightningDataModule:
+    """Build a configuration's data module."""
+    content = described if isinstance(described, dict) else described.as_dict()
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    try:
+        return parser.instantiate(parser.parse_object({"data": content})).data
+    except Exception as error:
+        # jsonargparse tries each type an option may have, and reports them all.
+        ours = cause_of(error)
+        if ours is None:
+            raise
+        raise ours from None
 
 
 def plain_data(described: Any) -> LightningDataModule:
@@ -70,17 +118,8 @@ def plain_data(described: Any) -> LightningDataModule:
     options = content.setdefault("init_args", {})
     if "augment" in options:
         options["augment"] = False
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningDataModule, "data")
-    try:
-        data = parser.instantiate(parser.parse_object({"data": content})).data
-        data.setup("fit")
-    except Exception as error:
-        # jsonargparse tries each type an option may have, and reports them all.
-        ours = cause_of(error)
-        if ours is None:
-            raise
-        raise ours from None
+    data = _built_data(content)
+    data.setup("fit")
     return data
 
 
@@ -128,6 +167,9 @@ def resolve_start(
     rank_zero_info(
         f"start         training images decide {option} {init_args[option]}, in up to minutes"
     )
+    images = getattr(data, "train_set", None)
+    if images is not None and len(images):
+        check_channels(images[(0, 0)]["image"].shape[-3], architecture.in_chans)
     try:
         start = find_start(architecture, sources, data, init_args[option])
     except ConfigError as error:

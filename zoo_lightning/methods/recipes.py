@@ -38,7 +38,7 @@ def use_plain_backbone(options: Options, sources: Sequence[Any], **changes: Any)
         changes: further options of :class:`~zoo_lightning.models.plain.PlainBackbone`.
     """
     before = options["model"]["init_args"]["backbone"]["init_args"]
-    shared = ("architecture", "output", "in_chans", "image_size", "mean", "std")
+    shared = ("architecture", "output", "in_chans", "image_size", "mean", "std", "bands")
     kept = {key: before[key] for key in shared if key in before}
     options["model"]["init_args"]["backbone"] = {
         "class_path": "PlainBackbone",

@@ -160,10 +160,13 @@ def load_feature_teacher(
             recognised.
     """
     name = spec.architecture or infer_architecture(spec.source, student)
-    architecture = Architecture(name, "pooled", student.in_chans)
+    images = (student.mean, student.std, None, student.bands)
+    # Images of other channels are those of the student, to which first layers are transformed.
+    others = student.in_chans != 3 or student.bands is not None
+    architecture = Architecture(name, "pooled", student.in_chans, *(images if others else ()))
     [loaded] = load_architecture(architecture, [spec.source])
     network = architecture.build(loaded.state).eval()
-    own = declared(spec.source.name, spec.preprocessing) or loaded.own
+    own = None if others else declared(spec.source.name, spec.preprocessing) or loaded.own
     own_input = input_of(own, task, spec.image_size or fixed_size(network), spec.source.name)
     [shape] = trace(architecture, network).shapes
     return FeatureTeacher(spec.source.name, architecture, network, own_input, shape[0])

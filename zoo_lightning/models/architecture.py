@@ -80,6 +80,8 @@ class Architecture:
         std: standard deviation of each channel, or one for all, of these images.
         image_size: side of the images in pixels, for a timm network that is made for images of one
             size, such as a ViT, to build it for others; ``None`` for its own size.
+        bands: names of the channels of the zoo's images, ``red`` and others; ``None`` for red,
+            green and blue, for grey, or for channels without names.
 
     Raises:
         ArchitectureError: there is no such timm model or import path, or it cannot be called
@@ -94,12 +96,18 @@ class Architecture:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     image_size: int | None = None
+    bands: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        for option in ("mean", "std"):  # lists, of configurations, cannot be hashed
+        for option in ("mean", "std", "bands"):  # lists, of configurations, cannot be hashed
             if isinstance(values := getattr(self, option), list):
                 object.__setattr__(self, option, tuple(values))
         _check_normalisation(self.mean, self.std, self.in_chans)
+        if self.bands is not None and len(self.bands) != self.in_chans:
+            raise ConfigError(
+                f"bands must name all {self.in_chans} channels of the images (in_chans), got "
+                f"{', '.join(self.bands)}"
+            )
         if self.output not in ("pooled", "map", "stages"):
             raise ConfigError(f"output must be one of pooled, map, stages, got {self.output!r}")
         if self.image_size is not None:
@@ -329,7 +337,8 @@ def _check_normalisation(mean: object, std: object, in_chans: int) -> None:
         if len(values) not in (1, in_chans):
             raise ConfigError(
                 f"in_chans must be the number of channels of the images, {len(values)} as {option} "
-                f"{list(values)} has it, got {in_chans}"
+                f"{list(values)} has it, got {in_chans}; --data.bands grey reads grey images, "
+                "--data.bands all those of other channels, and sets in_chans"
             )
 
 

@@ -255,6 +255,9 @@ class ZooBackbone(Backbone):
         std: standard deviation that each channel is then divided by, one for each or one for all.
         image_size: side of the images in pixels, to build a timm network that is made for one size,
             such as a ViT, for another; ``None`` for its own.
+        bands: names of the channels of the images, by which first layers of sources take the
+            channels that they know, see ``docs/howto/bands.md``; ``None`` for red, green and blue,
+            for grey, or for channels without names. On the command line it comes from the data.
 
     Raises:
         ArchitectureError: the architecture is unknown, or a layer cannot be aggregated.
@@ -277,10 +280,11 @@ class ZooBackbone(Backbone):
         mean: list[float] | None = None,
         std: list[float] | None = None,
         image_size: int | None = None,
+        bands: list[str] | None = None,
     ) -> None:
         parsed = parse_sources(sources)
         super().__init__(
-            Architecture(architecture, output, in_chans, mean, std, image_size), parsed
+            Architecture(architecture, output, in_chans, mean, std, image_size, bands), parsed
         )
         if not parsed:
             raise ConfigError(
@@ -426,6 +430,7 @@ def plain_config(
         "mean": architecture.mean and list(architecture.mean),
         "std": architecture.std and list(architecture.std),
         **({} if architecture.image_size is None else {"image_size": architecture.image_size}),
+        **({} if architecture.bands is None else {"bands": list(architecture.bands)}),
     }
 
 

@@ -29,10 +29,14 @@ from zoo_lightning.nn.norm_search import is_norm
 from zoo_lightning.nn.random_numbers import private_random_numbers
 from zoo_lightning.sources.adapting import Adapted
 from zoo_lightning.sources.stems import (
+    COLOURS,
+    GREY,
     STEM_FOLDS,
     ChannelsError,
     InputMap,
+    band_map,
     input_map,
+    names_of_channels,
     on_zoo_input,
 )
 
@@ -121,6 +125,10 @@ def on_input_of(source: Adapted, architecture: Architecture) -> Adapted:
     own, given = source.own, architecture.normalisation
     declares = source.source.normalisation is not None
     name = source.source.name
+    if architecture.bands is not None or (own is not None and own.bands is not None):
+        return _on_bands_of(source, architecture)
+    if architecture.in_chans not in (1, 3, 4):  # without names, all of one kind to the source
+        return source if source.input_kernel is None else _by_rule(source)
     if own is None:
         return source
     if given is None:
@@ -148,6 +156,54 @@ def on_input_of(source: Adapted, architecture: Architecture) -> Adapted:
     return replace(source, state=state, expected=given, report=report)
 
 
+def _on_bands_of(source: Adapted, architecture: Architecture) -> Adapted:
+    """Transform a source's first layer to images of named bands, if it knows one of them.
+
+    Raises:
+        SourceError: the source declares its bands, and its first layer cannot be transformed.
+    """
+    own, given, name = source.own, architecture.normalisation, source.source.name
+    layers = first_layers(architecture.name, architecture.in_chans)
+    key = layers.layers[0].key if layers.layers else ""
+    kernel = source.state.get(key) if source.input_kernel is None else source.input_kernel
+    taken: tuple[str, ...] = ()
+    if kernel is not None and own is not None and own.bands is not None:
+        taken = own.bands
+    elif kernel is not None:
+        fold = source.state[key].shape[1] // architecture.in_chans
+        taken = names_of_channels(own, kernel.shape[1] // fold)
+    bands = architecture.bands or (COLOURS if architecture.in_chans == 3 else ())
+    # Names of colours in one form; those of other bands as they are.
+    bands = tuple(each.lower() if each.lower() in COLOURS else each for each in bands)
+    shared = [each for each in dict.fromkeys(taken) if each in bands]
+    if taken and taken[0] == GREY and set(COLOURS) <= set(bands):
+        shared = [GREY]
+    if layers.problem or not shared:
+        if source.source.bands is not None:
+            reason = layers.problem or f"the data have none of them but {', '.join(bands)}"
+            raise SourceError(
+                f"The bands of source {name!r} ({', '.join(source.source.bands)}) cannot be taken: "
+                f"{reason}. Give data.band_names and the source's bands the same names, or leave "
+                "the declaration out."
+            )
+        return _by_rule(source)
+    change = band_map(own, given, taken, bands)
+    try:
+        state = _changed(source, architecture, change, len(taken))
+    except ChannelsError as error:
+        return replace(source, problem=f"{error} (its own input: {own})")
+    remark = f"first layer takes {', '.join(shared)}"
+    if others := [each for each in bands if each not in shared and shared != [GREY]]:
+        remark += f", and {len(others)} other band{'s' * (len(others) > 1)} by their mean"
+    report = replace(source.report, adapted_input=False, remarks=(*source.report.remarks, remark))
+    return replace(source, state=state, own=own and given, expected=given, report=report)
+
+
+def _by_rule(source: Adapted) -> Adapted:
+    """Source with the kernel of timm's rule, for images that are normalised band by band."""
+    return replace(source, expected=None)
+
+
 def _transformed(source: Adapted, architecture: Architecture) -> dict[str, Tensor]:
     """Compute the state dict of a source on the zoo's images.
 
@@ -157,6 +213,24 @@ def _transformed(source: Adapted, architecture: Architecture) -> dict[str, Tenso
     own, given = source.own, architecture.normalisation
     assert own is not None
     assert given is not None
+    return _changed(source, architecture, None, 0)
+
+
+def _changed(
+    source: Adapted, architecture: Architecture, change: InputMap | None, taken: int
+) -> dict[str, Tensor]:
+    """Compute the state dict of a source on the zoo's images.
+
+    Args:
+        source: source to transform.
+        architecture: architecture with the normalisation of the zoo's images.
+        change: map from these images to the source's; ``None`` for that of colours.
+        taken: number of the source's channels, with ``change``.
+
+    Raises:
+        ChannelsError: the first layer cannot be transformed.
+    """
+    own, given = source.own, architecture.normalisation
     found = first_layers(architecture.name, architecture.in_chans)
     if found.problem:
         raise ChannelsError(found.problem)
@@ -164,9 +238,16 @@ def _transformed(source: Adapted, architecture: Architecture) -> dict[str, Tenso
     for layer in found.layers:
         wanted = state[layer.key]
         kernel = wanted if source.input_kernel is None else source.input_kernel
-        taken = kernel.shape[1] * architecture.in_chans // wanted.shape[1]
-        change = input_map(own, given, taken, architecture.in_chans)
-        changed, constant = on_zoo_input(kernel, change)
+        fold = wanted.shape[1] // architecture.in_chans
+        if change is None:
+            assert own is not None
+            assert given is not None
+            seen = input_map(own, given, kernel.shape[1] // fold, architecture.in_chans)
+        elif kernel.shape[1] != fold * taken:
+            raise ChannelsError(f"its kernel {layer.key} has {kernel.shape[1]} input channels")
+        else:
+            seen = change
+        changed, constant = on_zoo_input(kernel, seen)
         if changed.shape != wanted.shape:
             raise ChannelsError(f"its kernel {layer.key} has {kernel.shape[1]} input channels")
         state[layer.key] = changed.to(wanted.dtype)

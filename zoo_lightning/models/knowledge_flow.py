@@ -89,6 +89,9 @@ class KnowledgeFlow(Backbone):
         std: standard deviation that each channel is then divided by, one for each or one for all.
         image_size: side of the images in pixels, to build a timm network that is made for one size
             for another; ``None`` for its own.
+        bands: names of the channels of the images, by which first layers of sources take the
+            channels that they know, see ``docs/howto/bands.md``; ``None`` for red, green and blue,
+            for grey, or for channels without names. On the command line it comes from the data.
 
     Raises:
         ArchitectureError: timm declares no stages of the network.
@@ -109,10 +112,11 @@ class KnowledgeFlow(Backbone):
         mean: list[float] | None = None,
         std: list[float] | None = None,
         image_size: int | None = None,
+        bands: list[str] | None = None,
     ) -> None:
         parsed = parse_sources(sources)
         super().__init__(
-            Architecture(architecture, output, in_chans, mean, std, image_size), parsed
+            Architecture(architecture, output, in_chans, mean, std, image_size, bands), parsed
         )
         _check(parsed, start, own, dependence, alone, output)
         self.dependence, self.alone = dependence, alone

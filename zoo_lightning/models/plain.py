@@ -42,6 +42,9 @@ class PlainBackbone(Backbone):
         std: standard deviation that each channel is then divided by, one for each or one for all.
         image_size: side of the images in pixels, to build a timm network that is made for one size,
             such as a ViT, for another; ``None`` for its own.
+        bands: names of the channels of the images, by which first layers of sources take the
+            channels that they know, see ``docs/howto/bands.md``; ``None`` for red, green and blue,
+            for grey, or for channels without names. On the command line it comes from the data.
 
     Raises:
         ArchitectureError: the architecture is unknown.
@@ -59,10 +62,11 @@ class PlainBackbone(Backbone):
         mean: list[float] | None = None,
         std: list[float] | None = None,
         image_size: int | None = None,
+        bands: list[str] | None = None,
     ) -> None:
         parsed = parse_sources(sources or [])
         super().__init__(
-            Architecture(architecture, output, in_chans, mean, std, image_size), parsed
+            Architecture(architecture, output, in_chans, mean, std, image_size, bands), parsed
         )
         self.config = plain_config(self.architecture, parsed, weights=weights)
         self.weights = weights

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from zoo_lightning.analysis.measuring import Scores, measure_of, validation_scores
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.experiments.parts import architecture_of, plain_data
+from zoo_lightning.experiments.parts import architecture_of, plain_data, resolve_bands
 from zoo_lightning.experiments.resolving import run_data
 from zoo_lightning.files.atomic import atomic_file
 from zoo_lightning.files.text import TEXT
@@ -268,10 +268,11 @@ def related_sources(plan: Plan, folder: Path, execution: Execution) -> dict[str,
 
 def _relations(plan: Plan) -> tuple[Relations, list[float]]:
     """Relate the sources, and find their shares in the informed average."""
-    init_args = plan.options["model"]["init_args"]["backbone"]["init_args"]
-    architecture = architecture_of(init_args, plan.options["data"])
+    options = copy.deepcopy(plan.options)
+    resolve_bands(options)
+    init_args, described = options["model"]["init_args"]["backbone"]["init_args"], options["data"]
+    architecture = architecture_of(init_args, described)
     sources = parse_sources(list(plan.sources.values()))
-    described = copy.deepcopy(plan.options["data"])
     described["init_args"]["seed"] = plan.options["seed_everything"]  # the split that is trained on
     data = plain_data(described)
     found = relate(architecture, load_architecture(architecture, sources), data, SAMPLES)

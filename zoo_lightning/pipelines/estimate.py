@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from zoo_lightning.data.loading import ImageDataModule
-from zoo_lightning.experiments.parts import architecture_of, plain_data
+from zoo_lightning.experiments.parts import architecture_of, plain_data, resolve_bands
 from zoo_lightning.runs.length import experiment_steps
 
 ROUNDS = 3
@@ -54,6 +54,7 @@ def estimate(options: Any) -> TimeEstimate | None:
         ConfigError: the experiment has no length.
         DataError: the data cannot be read.
     """
+    resolve_bands(options)
     data = plain_data(options.data)
     if not isinstance(data, ImageDataModule):
         return None

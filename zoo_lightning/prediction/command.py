@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from zoo_lightning.data.band_files import NPY
 from zoo_lightning.data.images import open_rgb
 from zoo_lightning.data.loading import default_workers
 from zoo_lightning.data.segmentation.whole_images import (
@@ -178,11 +179,12 @@ def _predict_images(options: argparse.Namespace, experiments: Sequence[str]) -> 
     """Predict for ``--images``, or record a game; returns the exit status."""
     refuse_full(options.output, options.overwrite)
     vouch_for(options.architecture)
-    items = find_images(options.images, partial(print, file=sys.stderr)) if options.images else []
     if options.ckpt_path in ("last", "best"):
         names = [experiment_name(find_experiment(name)) for name in experiments]
         options.ckpt_path = str(find_checkpoint(options.ckpt_path, None, "+".join(names)))
     model = open_model(options.ckpt_path, options.device)
+    say, also = partial(print, file=sys.stderr), (NPY,) if "bands" in model.manifest.input else ()
+    items = find_images(options.images, say, also) if options.images else []
     if model.manifest.task == "policy":
         print(_record_game(model, options))
         return 0

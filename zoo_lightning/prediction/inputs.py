@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
 
 from zoo_lightning.data.image_files import left_out, list_images
 from zoo_lightning.data.images import (
@@ -41,6 +42,7 @@ from zoo_lightning.data.landmarks.datasets import to_chw
 from zoo_lightning.data.loading import SignalsToParent
 from zoo_lightning.data.transforms import evaluation_transform
 from zoo_lightning.data.values import parse_value_range
+from zoo_lightning.deployment.manifest import reader_of
 from zoo_lightning.errors import ConfigError, DataError, nearest
 
 Box = tuple[float, float, float, float]
@@ -62,7 +64,9 @@ class Item(NamedTuple):
 
 
 def find_images(
-    given: Sequence[str], say: Callable[[str], object] = lambda line: None
+    given: Sequence[str],
+    say: Callable[[str], object] = lambda line: None,
+    also: Sequence[str] = (),
 ) -> list[Item]:
     """List image files in a stable order, each once and with a unique name.
 
@@ -72,6 +76,7 @@ def find_images(
     Args:
         given: files, folders (searched recursively, as in training) and glob patterns.
         say: function called with a message about files that are left out.
+        also: suffixes of further files that are images, see ``list_images``.
 
     Raises:
         ConfigError: a file or folder does not exist, or there are no images.
@@ -81,7 +86,7 @@ def find_images(
     for each in given:
         path = Path(each)
         if path.is_dir():
-            listing = list_images(path)
+            listing = list_images(path, also)
             alone = len(given) == 1
             named = {p: (p.relative_to(path) if alone else p).as_posix() for p in listing.images}
             if others := left_out([listing.others]):
@@ -146,8 +151,8 @@ class Prepared:
 
     Attributes:
         item: image, or face in it.
-        pixels: input before normalisation, uint8 ``(crops, 3, S, S)``; ``None`` if the image cannot
-            be used.
+        pixels: input ``(crops, C, S, S)``, uint8 before normalisation, or float32 normalised, of
+            bands that are no bytes; ``None`` if the image cannot be used.
         to_original: affine map ``(2, 3)`` from pixels of the input to pixels of the image; ``None``
             for several crops.
         size: width and height of the image, pixels.
@@ -178,6 +183,9 @@ class Images(Dataset[Prepared]):
         if self.preprocessing["kind"] == "crop":
             squeeze, crops = (self.preprocessing[key] for key in ("squeeze", "crops"))
             self.crop = evaluation_transform(self.side, squeeze, crops)
+        self.reader = reader_of(given)
+        if self.reader is not None and self.crop is not None:
+            self.crop = v2.Compose([self.crop, *self.reader.finish()])
 
     def __len__(self) -> int:
         return len(self.items)
@@ -185,19 +193,26 @@ class Images(Dataset[Prepared]):
     def __getitem__(self, index: int) -> Prepared:
         item = self.items[index]
         try:
+            if self.reader is not None:
+                return self._prepared(item, self.reader.open(item.path))
             return self._prepared(item, open_rgb(item.path, upright=True, values=self.values))
         except DataError as error:
             return Prepared(item, problem=str(error))
         except (MemoryError, OSError, RuntimeError, ValueError) as error:
             return Prepared(item, problem=unreadable(item.path, error))
 
-    def _prepared(self, item: Item, image: Image.Image) -> Prepared:
+    def _prepared(self, item: Item, image: Image.Image | Tensor) -> Prepared:
         if self.crop is not None:
             pixels = self.crop(image)
+            if isinstance(image, Image.Image):
+                size = image.size
+            else:
+                size = image.shape[-1], image.shape[-2]
             if pixels.dim() == 4:
-                return Prepared(item, pixels, size=image.size)
-            affine = crop_to_original(image.size, self.side, self.preprocessing["squeeze"])
-            return Prepared(item, pixels[None], affine, size=image.size)
+                return Prepared(item, pixels, size=size)
+            affine = crop_to_original(size, self.side, self.preprocessing["squeeze"])
+            return Prepared(item, pixels[None], affine, size=size)
+        assert isinstance(image, Image.Image)
         return self._square(item, image)
 
     def _square(self, item: Item, image: Image.Image) -> Prepared:
@@ -258,12 +273,14 @@ def batches(
 
 
 def normalise(pixels: Tensor, given: dict[str, Any]) -> Tensor:
-    """Normalise images ``(B, 3, H, W)`` uint8 to the float32 input of the model.
+    """Normalise images ``(B, C, H, W)`` uint8 to the float32 input of the model.
 
     Args:
-        pixels: images, ``(B, 3, H, W)`` uint8.
+        pixels: images, ``(B, C, H, W)`` uint8; float32 ones are normalised already.
         given: ``input`` of the model's manifest, with ``mean`` and ``std`` in [0, 1] units.
     """
+    if pixels.is_floating_point():
+        return pixels
     mean, std = (
         torch.tensor(given[key], device=pixels.device).view(-1, 1, 1) for key in ("mean", "std")
     )

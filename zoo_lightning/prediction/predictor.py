@@ -90,7 +90,9 @@ class Predictor:
         self.check_boxes(items)
         given = self.manifest.input
         files, said = [item.path for item in items], "images to predict for"
-        if values := parse_value_range(given.get("value_range")):
+        if "bands" in given:  # which are not clipped
+            pass
+        elif values := parse_value_range(given.get("value_range")):
             warn_of_clipping(files, values, said)
         else:  # trained on 8 bits
             given = given | {"value_range": find_value_range(files, said)}

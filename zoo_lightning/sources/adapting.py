@@ -133,6 +133,7 @@ def adapt(
     reference: Mapping[str, Tensor],
     source: Source,
     architecture: str | None = None,
+    inputs: int = 0,
 ) -> Adapted:
     """Fit a source's tensors to an architecture.
 
@@ -141,6 +142,8 @@ def adapt(
         reference: State dict of the headless plain network.
         source: Source with its name for messages, ``prefix`` and ``match``.
         architecture: The architecture's name for messages.
+        inputs: Number of the source's input channels, where it is known and its input is no usual
+            picture; else 0.
 
     Returns:
         A new state dict with the reference's keys, and the report.
@@ -164,7 +167,7 @@ def adapt(
         prefix, also_under = find_prefix(state, reference, source.prefix, label)
         pairs = {key: prefix + key for key in reference if prefix + key in state}
     try:
-        fitted, changed = _take(state, reference, pairs, label, architecture)
+        fitted, changed = _take(state, reference, pairs, label, architecture, inputs)
         _refuse_larger(state, reference, prefix, set(pairs.values()), label)
     except SourceError as error:
         hint = _pooling_hint(state, reference) or _order_hint(original, reference, source)
@@ -225,6 +228,7 @@ def _take(
     pairs: Mapping[str, str],
     label: str,
     architecture: str | None,
+    inputs: int = 0,
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """Build the new state dict from pairs of keys, refusing what does not fit.
 
@@ -245,7 +249,7 @@ def _take(
             continue
         found = state[pairs[key]]
         if key == stem and found.shape != wanted.shape and found.is_floating_point():
-            changed = adapt_input_kernel(found, wanted)
+            changed = adapt_input_kernel(found, wanted, inputs)
             if changed is not None:
                 original, found = _converted(found, wanted), changed
         if found.shape != wanted.shape:

@@ -15,7 +15,7 @@ from zoo_lightning.errors import SourceError
 Range = Literal["0..1", "0..255"]
 Channels = Literal["rgb", "bgr", "grey"]
 
-KEYS = ("mean", "std", "range", "channels")
+KEYS = ("mean", "std", "range", "channels", "bands")
 """Keys of a source that declare its normalisation."""
 
 ALIKE = 1e-4
@@ -37,12 +37,14 @@ class Normalisation:
         channels: Order of the network's input channels; ``grey`` is the luminance
             0.299 R + 0.587 G + 0.114 B, in every channel that the network has. ``None`` stands for
             ``rgb``, or ``grey`` if the network has one input channel.
+        bands: Names of the network's input channels if they are others, in order; else ``None``.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     range: Range = "0..1"
     channels: Channels | None = None
+    bands: tuple[str, ...] | None = None
 
     @property
     def top(self) -> float:
@@ -52,23 +54,27 @@ class Normalisation:
     def __str__(self) -> str:
         order: str = self.channels or ("grey" if len(self.mean) == 1 else "rgb")
         order = order if order == "grey" else order.upper()
+        order = ", ".join(self.bands) if self.bands else order
         return f"{order} in {self.range}, mean {_listed(self.mean)}, std {_listed(self.std)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the keys with which a source declares this normalisation."""
         noted: dict[str, Any] = {"mean": list(self.mean), "std": list(self.std)}
         noted |= {"range": self.range} if self.range != "0..1" else {}
+        noted |= {"bands": list(self.bands)} if self.bands else {}
         return noted | ({"channels": self.channels} if self.channels else {})
 
     def is_like(self, other: Normalisation) -> bool:
         """Whether another normalisation gives the same values up to rounding of its numbers."""
-        if (self.channels or "rgb") != (other.channels or "rgb"):
+        if (self.channels or "rgb", self.bands) != (other.channels or "rgb", other.bands):
             return False
         pairs = [*_pairs(self.mean, other.mean), *_pairs(self.std, other.std)]
         return all(abs(a / self.top - b / other.top) <= ALIKE for a, b in pairs)
 
 
-def known(mean: Any, std: Any, range: Any = "0..1", channels: Any = None) -> Normalisation | None:
+def known(
+    mean: Any, std: Any, range: Any = "0..1", channels: Any = None, bands: Any = None
+) -> Normalisation | None:
     """Normalisation that a file or library notes; ``None`` if it is not complete or not valid.
 
     Args:
@@ -76,12 +82,15 @@ def known(mean: Any, std: Any, range: Any = "0..1", channels: Any = None) -> Nor
         std: Standard deviation of each channel.
         range: Values of black and white, ``0..1`` or ``0..255``.
         channels: Order of the channels; ``None`` for the usual one.
+        bands: Names of the channels if they are others than colours; else ``None``.
     """
     means, stds = statistics(mean), statistics(std)
     if not means or not stds or len(means) != len(stds) or min(stds) <= 0:
         return None
     if range not in get_args(Range) or channels not in (None, *get_args(Channels)):
         return None
+    if bands is not None and len(names := tuple(map(str, bands))) == len(means):
+        return Normalisation(means, stds, range, bands=names)
     return Normalisation(means, stds, range, channels)
 
 
@@ -114,11 +123,20 @@ def declared(name: str, given: Mapping[str, Any]) -> Normalisation | None:
     values = {key: given.get(key) for key in KEYS}
     if all(value is None for value in values.values()):
         return None
+    bands = _band_names(name, values["bands"])
+    if bands and values["channels"] is not None:
+        raise SourceError(
+            f"Source {name!r} has channels {values['channels']!r} and bands "
+            f"{', '.join(bands)}, which say the same of its input; leave one of them out."
+        )
     channels = _choice(name, "channels", values["channels"], "rgb", get_args(Channels))
     span = _choice(name, "range", values["range"], "0..1", get_args(Range))
-    mean = _numbers(name, "mean", 0.0 if values["mean"] is None else values["mean"])
-    std = _numbers(name, "std", 1.0 if values["std"] is None else values["std"])
+    inputs = len(bands) if bands else 3
+    mean = _numbers(name, "mean", 0.0 if values["mean"] is None else values["mean"], inputs)
+    std = _numbers(name, "std", 1.0 if values["std"] is None else values["std"], inputs)
     count = max(len(mean), len(std))
+    if bands:  # whose values have any sign and size
+        return Normalisation(_spread(mean, inputs), _spread(std, inputs), span, bands=bands)
     found = Normalisation(_spread(mean, count), _spread(std, count), span, channels)
     _check_units(name, found)
     return found
@@ -134,13 +152,26 @@ def _choice(name: str, key: str, value: Any, usual: str, allowed: Sequence[str])
     return value
 
 
-def _numbers(name: str, key: str, value: Any) -> tuple[float, ...]:
-    """Check a mean or deviation: one number, or one for each of three channels."""
+def _band_names(name: str, value: Any) -> tuple[str, ...]:
+    """Check the names of a source's input channels; empty if it declares none."""
+    if value is None:
+        return ()
+    given = value if isinstance(value, (list, tuple)) else [value]
+    if not given or not all(isinstance(each, str) and each for each in given):
+        raise SourceError(f"The bands of source {name!r} must be a list of names, got {value!r}.")
+    if len(set(given)) < len(given):
+        raise SourceError(f"The bands of source {name!r} must be different names, got {value!r}.")
+    return tuple(given)
+
+
+def _numbers(name: str, key: str, value: Any, inputs: int = 3) -> tuple[float, ...]:
+    """Check a mean or deviation: one number, or one for each of the input channels."""
     given = value if isinstance(value, (list, tuple)) else [value]
     right = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in given)
-    if not right or len(given) not in (1, 3) or not all(map(math.isfinite, given)):
+    if not right or len(given) not in (1, inputs) or not all(map(math.isfinite, given)):
+        many = "three" if inputs == 3 else str(inputs)
         raise SourceError(
-            f"The {key} of source {name!r} must be a number or three, one for each channel, got "
+            f"The {key} of source {name!r} must be a number or {many}, one for each channel, got "
             f"{value!r}."
         )
     if key == "std" and min(given) <= 0:

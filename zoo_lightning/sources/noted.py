@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoo_lightning.sources.files import Contents
 from zoo_lightning.sources.normalisation import Channels, Normalisation, Range, known
+from zoo_lightning.sources.stems import GREY
 
 LONGEST = 1_000_000
 """Characters of a configuration above which it is not parsed."""
@@ -34,7 +35,12 @@ def _of_run(whole: Mapping[str, Any]) -> Normalisation | None:
     """Normalisation of a checkpoint of this project: that of its data."""
     ours = whole.get("zoo_lightning")
     data = ours.get("data") if isinstance(ours, Mapping) else None
-    return known(data.get("mean"), data.get("std")) if isinstance(data, Mapping) else None
+    if not isinstance(data, Mapping):
+        return None
+    bands = data.get("bands")
+    names = bands.get("names") if isinstance(bands, Mapping) else None
+    named = names if isinstance(names, list) and names != [GREY] else None
+    return known(data.get("mean"), data.get("std"), bands=named)
 
 
 def _of_openmmlab(whole: Mapping[str, Any]) -> Normalisation | None:

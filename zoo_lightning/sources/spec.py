@@ -76,6 +76,8 @@ class Source:
         std: Standard deviation that each channel was then divided by, in units of ``range``.
         range: ``"0..1"`` (the default) or ``"0..255"``, values of black and white.
         channels: ``"rgb"`` (the default), ``"bgr"`` as OpenCV reads images, or ``"grey"``.
+        bands: Names of the channels of its input, in order, if they are others than colours: first
+            layers take those that the data have, too. ``mean`` and ``std`` are then one for each.
         base: Weights reference of the network that a LoRA adapter was trained on; ``None`` takes
             the path in its ``adapter_config.json``. For folders with an adapter only.
 
@@ -94,6 +96,7 @@ class Source:
     std: tuple[float, ...] | None = None
     range: Range | None = None
     channels: Channels | None = None
+    bands: tuple[str, ...] | None = None
     base: str | None = None
 
     def __post_init__(self) -> None:
@@ -123,6 +126,8 @@ class Source:
         for key in ("mean", "std"):  # lists, of YAML files, cannot be hashed
             if getattr(self, key) is not None:
                 object.__setattr__(self, key, statistics(getattr(self, key)))
+        if (found := self.normalisation) is not None and found.bands is not None:
+            object.__setattr__(self, "bands", found.bands)
 
     @property
     def normalisation(self) -> Normalisation | None:

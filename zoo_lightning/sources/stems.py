@@ -5,7 +5,7 @@ It is the one tensor whose shape may differ, and the one that sees how images we
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,9 @@ STEM_FOLDS = (1, 4, 16)
 LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey image (ITU-R BT.601, as Pillow's mode ``L``)."""
 
+GREY, COLOURS = "grey", ("red", "green", "blue")
+"""Names of the channels of usual pictures."""
+
 
 class ChannelsError(ValueError):
     """No rule relates the channels of the zoo's images to those that a source takes."""
@@ -34,7 +37,7 @@ def input_kernel(reference: Mapping[str, Tensor]) -> str | None:
     return next((key for key, tensor in reference.items() if tensor.ndim == 4), None)
 
 
-def adapt_input_kernel(found: Tensor, wanted: Tensor) -> Tensor | None:
+def adapt_input_kernel(found: Tensor, wanted: Tensor, declared: int = 0) -> Tensor | None:
     """Change an input kernel to another number of image channels by timm's rule.
 
     One channel takes the sum over the channels; more channels repeat them, scaled so that the
@@ -43,6 +46,7 @@ def adapt_input_kernel(found: Tensor, wanted: Tensor) -> Tensor | None:
     Args:
         found: The source's kernel ``(C_out, C_in, k, k)``.
         wanted: The architecture's kernel ``(C_out, C_in', k, k)``.
+        declared: Number of channels that the source declares; 0 if it declares none.
 
     Returns:
         The changed kernel, or ``None`` if the shapes differ in more than the image channels.
@@ -52,7 +56,7 @@ def adapt_input_kernel(found: Tensor, wanted: Tensor) -> Tensor | None:
     for fold in STEM_FOLDS:
         base, extra = divmod(found.shape[1], fold)
         channels, odd = divmod(wanted.shape[1], fold)
-        if extra or odd or base not in IMAGE_CHANNELS or channels == base:
+        if extra or odd or base not in (*IMAGE_CHANNELS, declared) or channels == base:
             continue
         try:
             changed = adapt_input_conv(channels, found, base_chans=base)
@@ -74,6 +78,70 @@ class InputMap:
 
     matrix: Tensor
     offset: Tensor
+
+
+def band_map(
+    own: Normalisation | None,
+    given: Normalisation | None,
+    taken: Sequence[str],
+    bands: Sequence[str],
+) -> InputMap:
+    """Compute how a source's own input follows from images of named bands, pixel by pixel.
+
+    A channel that both know is taken as :func:`input_map` does. The other bands of the zoo are new
+    to the source: they share its channels that the zoo lacks, ``1 / n`` of each, or, if it lacks
+    none, the mean of all of the source's channels. They enter normalised, so that the response to
+    them stays of the size of that to the source's own images.
+
+    Args:
+        own: The source's normalisation; ``None`` if unknown, its values are then the zoo's.
+        given: The normalisation of the zoo's images; ``None`` if unknown.
+        taken: Names of the source's input channels, in order.
+        bands: Names of the channels of the zoo's images, in order.
+
+    Raises:
+        ChannelsError: If the source has means for another number of channels.
+    """
+    rows, columns = len(taken), len(bands)
+    known = torch.zeros(rows, columns, dtype=torch.float64)
+    for row, name in enumerate(taken):
+        if name in bands:
+            known[row, bands.index(name)] = 1
+        elif name == GREY and set(COLOURS) <= set(bands):
+            for weight, colour in zip(LUMINANCE, COLOURS, strict=True):
+                known[row, bands.index(colour)] = weight
+    shared, new = known.any(dim=1), ~known.any(dim=0)
+    matrix, offset = known, torch.zeros(rows, dtype=torch.float64)
+    if own is not None and given is not None:
+        if len(own.mean) not in (1, rows) or len(own.std) not in (1, rows):
+            raise ChannelsError(f"it has {len(own.mean)} means for {rows} channels")
+        mean, std = (torch.tensor(e, dtype=torch.float64).expand(rows) for e in (own.mean, own.std))
+        zoo_mean, zoo_std = (
+            torch.tensor(each, dtype=torch.float64).expand(columns)
+            for each in (given.mean, given.std)
+        )
+        matrix = own.top * known * zoo_std / std[:, None]
+        offset = torch.where(shared, (own.top * known @ zoo_mean - mean) / std, offset)
+    if new.any():
+        lent = torch.full((rows,), 1 / rows, dtype=torch.float64)
+        lent = lent if shared.all() else (~shared).double()
+        matrix = matrix + lent[:, None] * new / new.sum()
+    return InputMap(matrix, offset)
+
+
+def names_of_channels(own: Normalisation | None, taken: int) -> tuple[str, ...]:
+    """Names of a source's input channels that does not declare them; empty if it has other ones.
+
+    Args:
+        own: The source's normalisation, or ``None``.
+        taken: Number of its input channels.
+    """
+    order = (own.channels if own else None) or ("grey" if taken == 1 else "rgb")
+    if order == "grey":
+        return (GREY,) * taken
+    if taken != 3:
+        return ()
+    return COLOURS[::-1] if order == "bgr" else COLOURS
 
 
 def input_map(own: Normalisation, given: Normalisation, taken: int, in_chans: int) -> InputMap:

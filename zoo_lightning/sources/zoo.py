@@ -67,13 +67,14 @@ def load_sources(
         if is_aggregated(state):  # a run of this project, in lite or full mode
             state = fold_state(state)
         source = replace(source, match=weights.match or source.match)
-        adapted = adapt(state, reference, source, architecture)
+        own = source.normalisation or weights.normalisation
+        inputs = len(own.bands or ()) if own else 0
+        adapted = adapt(state, reference, source, architecture, inputs)
         report = adapted.report
         if (contents := weights.contents) is not None:
             container = ".".join(contents.containers)
             report = replace(report, container=container, other_containers=contents.others)
         report = replace(report, remarks=(*weights.remarks, *report.remarks))
-        own = source.normalisation or weights.normalisation
         adapted = replace(adapted, report=report, origin=weights.origin, own=own, expected=own)
         loaded.append(adapted)
         del weights, contents, state  # before the next file is read

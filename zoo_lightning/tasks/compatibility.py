@@ -228,6 +228,8 @@ def check_class_names(trained: Sequence[str] | None, data: Any) -> None:
 def take_value_range(options: Any, content: Mapping[str, Any]) -> None:
     """Set ``value_range`` of the data to a checkpoint's, unless the user gave one.
 
+    So are mean and deviation of images of chosen bands, which are those of its training images.
+
     Args:
         options: configuration of the data module; changed in place.
         content: the checkpoint's ``zoo_lightning`` entry.
@@ -236,6 +238,9 @@ def take_value_range(options: Any, content: Mapping[str, Any]) -> None:
     given = options.get("init_args") or {}
     if found and "value_range" in given and given["value_range"] is None:
         given["value_range"] = tuple(found)
+    if "bands" in (content.get("data") or {}) and given.get("bands") is not None:
+        for name in OF_IMAGES:
+            given[name] = tuple(content["data"][name])
 
 
 def check_value_range(ours: Mapping[str, Any], data: Any) -> None:

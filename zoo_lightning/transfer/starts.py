@@ -182,6 +182,31 @@ def half_for_last(number: int) -> Tensor:
     return weights
 
 
+def check_channels(found: int, wanted: int) -> None:
+    """Check that images and network agree in their number of channels.
+
+    Args:
+        found: number of channels of the data's images.
+        wanted: number of channels that the network takes, its ``in_chans``.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if found == wanted:
+        return
+    remedy = f"give model.backbone.in_chans {found}"
+    if found == 3:
+        kind = "grey" if wanted == 1 else "all"
+        remedy = (
+            "images are read as red, green and blue unless data.bands names other bands: give "
+            f"--data.bands {kind}, which sets in_chans, too, or leave in_chans out"
+        )
+    raise ConfigError(
+        f"model.backbone.in_chans must be the number of channels of the data's images, {found}, "
+        f"got {wanted}; {remedy}"
+    )
+
+
 class SampleScores:
     """Scorer of networks by their features on the same training samples.
 
@@ -217,10 +242,7 @@ class SampleScores:
             targets.append(targets_of(batch))
         channels = {images.shape[1] for images in self.images} - {architecture.in_chans}
         if channels:
-            raise ConfigError(
-                f"in_chans must be the number of channels of the data's images, {channels.pop()}, "
-                f"got {architecture.in_chans}"
-            )
+            check_channels(channels.pop(), architecture.in_chans)
         self.targets: Targets = join_targets(targets)
         if len(self) < 2:
             raise ConfigError(f"the data must have at least 2 training samples, got {len(self)}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from zoo_lightning.data.band_files import NPY
 from zoo_lightning.data.classification.base import ClassData, in_class_order, is_integer
 from zoo_lightning.data.classification.dataset import Sample
 from zoo_lightning.data.image_files import is_hidden, left_out, list_images, on_disk, one_form
@@ -69,7 +70,7 @@ class ImageFolders(ClassData):
                 f"{folder} has classes that {self.root / 'train'} lacks: {', '.join(extra[:5])}."
                 f"{nearest(extra[0], self.classes)} Rename or remove them."
             )
-        found = {name: list_images(on_disk(folder, name)) for name in names}
+        found = {name: list_images(on_disk(folder, name), self._also()) for name in names}
         others = left_out(each.others for each in found.values())
         empty = [name for name in names if not found[name].images]
         if empty:
@@ -84,6 +85,10 @@ class ImageFolders(ClassData):
             self._log_assumptions(len(names))
         index = {name: i for i, name in enumerate(self.classes)}
         return [(path, index[name]) for name in names for path in found[name].images]
+
+    def _also(self) -> tuple[str, ...]:
+        """Suffixes of files that are images where bands are read."""
+        return () if self.reader is None else (NPY,)
 
     def _log_assumptions(self, count: int) -> None:
         """Log assumptions: folders that are not read, and the numerical order of classes."""

@@ -72,6 +72,8 @@ class ImageMasks(LabelledImages[Mask]):
     ignored_label = IGNORED
     """Label of pixels that do not count."""
 
+    reads_bands = False
+
     def __init__(
         self,
         root: str,
