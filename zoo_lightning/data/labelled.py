@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from zoo_lightning.data.labelled_set import LabelledSet, Source, broken_images
 from zoo_lightning.data.loading import IMAGENET_MEAN, IMAGENET_STD, ImageDataModule
 from zoo_lightning.data.splitting import check_pattern, person_of, random_subset, split_by_group
+from zoo_lightning.data.stored_images import ImageFile, StoredImage
 from zoo_lightning.data.transforms import evaluation_transform, training_transform
 from zoo_lightning.errors import ConfigError, DataError
 
@@ -161,7 +162,7 @@ class LabelledImages(ImageDataModule, ABC, Generic[L]):
             self._find_test_value_range(files_of(test), self._training_files, str(self.root))
             self.test_set = self._set(test, transform)
 
-    def _training_files(self) -> list[Path]:
+    def _training_files(self) -> list[ImageFile]:
         return files_of([*(self._read("train") or []), *(self._read("val") or [])])
 
     def _set(self, samples: list[tuple[Source, L]], transform: v2.Transform) -> LabelledSet[L]:
@@ -172,6 +173,8 @@ class LabelledImages(ImageDataModule, ABC, Generic[L]):
         return [self._name(source, index) for index, (source, _) in enumerate(samples)]
 
     def _name(self, source: object, index: int) -> str:
+        if isinstance(source, StoredImage):
+            return source.name
         if not isinstance(source, Path):
             return str(index)
         inside = source.is_relative_to(self.root)
@@ -214,9 +217,9 @@ class LabelledImages(ImageDataModule, ABC, Generic[L]):
         return [samples[i] for i in chosen]
 
 
-def files_of(samples: Sequence[tuple[Source, Any]]) -> list[Path]:
-    """Paths of the samples whose images are files."""
-    return [source for source, _ in samples if isinstance(source, Path)]
+def files_of(samples: Sequence[tuple[Source, Any]]) -> list[ImageFile]:
+    """Images of the samples that are files, or inside files."""
+    return [source for source, _ in samples if not isinstance(source, np.ndarray)]
 
 
 def _check_options(

@@ -33,8 +33,9 @@ from zoo_lightning.runs.stopping import STOPPING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
     from types import FrameType
+
+    from zoo_lightning.data.stored_images import ImageFile
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -323,7 +324,7 @@ class ImageDataModule(pl.LightningDataModule):
             "value_range": self.value_range and list(self.value_range),
         }
 
-    def _find_value_range(self, files: Iterable[Path], label: str) -> None:
+    def _find_value_range(self, files: Iterable[ImageFile], label: str) -> None:
         """Find ``value_range`` from training images if it was not given.
 
         Args:
@@ -334,7 +335,7 @@ class ImageDataModule(pl.LightningDataModule):
             self.value_range = find_value_range(files, label)
 
     def _find_test_value_range(
-        self, files: Sequence[Path], training: Callable[[], Sequence[Path]], label: str
+        self, files: Sequence[ImageFile], training: Callable[[], Sequence[ImageFile]], label: str
     ) -> None:
         """Find ``value_range`` for a test if it is not known, and warn of images that exceed it.
 

@@ -60,7 +60,6 @@ class ClassificationTask(BaseTask):
         ConfigError: an option is outside its range, or the data have other classes than the head.
     """
 
-    _weights: Tensor | None
     monitor: ClassVar[str] = "val/acc"
     monitor_mode: ClassVar[Literal["min", "max"]] = "max"
 
@@ -102,9 +101,9 @@ class ClassificationTask(BaseTask):
     def configure_losses(self) -> None:
         """Create mixup or CutMix, if it is enabled, and the weights of the classes, if given."""
         given = self.class_weights
-        weights = None if given is None or given == "auto" else torch.tensor(given).float()
-        # Not in checkpoints: options and data have them.
-        self.register_buffer("_weights", weights, persistent=False)
+        self._weights: Tensor | None
+        # No buffer: options and data say them, and averaged weights have none of it.
+        self._weights = None if given is None or given == "auto" else torch.tensor(given).float()
         self.mixing: BatchMixing | None = None
         if self.mixup or self.cutmix:
             self.mixing = BatchMixing(
@@ -164,7 +163,7 @@ class ClassificationTask(BaseTask):
         counts = torch.bincount(torch.tensor(data.training_labels()), minlength=self.num_classes)
         present = counts > 0
         weights = counts.sum() / (present.sum() * counts.clamp(min=1)) * present
-        self._weights = weights.to(self.device)
+        self._weights = weights
         names = getattr(data, "class_names", None) or range(self.num_classes)
         most, least = int(counts.argmax()), int(counts.where(present, counts.max()).argmin())
         rank_zero_info(
@@ -214,7 +213,8 @@ class ClassificationTask(BaseTask):
         gamma = self.focal_gamma if self.loss == "focal" else 0.0
         losses = focal_cross_entropy(logits, targets, gamma)
         if self._weights is not None:
-            losses = losses * sample_weights(targets, self._weights, self.label_smoothing)
+            weights = self._weights.to(targets.device)
+            losses = losses * sample_weights(targets, weights, self.label_smoothing)
         return losses.mean()
 
     def _new_options(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from zoo_lightning.data.classification.dataset import ROTATIONS, ClassSet, Sample
 from zoo_lightning.data.image_files import one_form
 from zoo_lightning.data.labelled import LabelledImages
+from zoo_lightning.data.labelled_set import Source
 from zoo_lightning.data.loading import BalancedSampler, ShuffledSampler, sample_generator
 from zoo_lightning.data.splitting import person_of, random_subset, split_by_group_and_class
 from zoo_lightning.errors import ConfigError, DataError
@@ -130,7 +131,8 @@ class ClassData(LabelledImages[int]):
 
     def _split(self, samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
         """Split every class by ``val_fraction``, keeping some of each for training."""
-        grouped = self.group_pattern and all(isinstance(source, Path) for source, _ in samples)
+        named = not any(isinstance(source, np.ndarray) for source, _ in samples)
+        grouped = self.group_pattern and named
         split = self._split_groups if grouped else self._split_classes
         return split(samples)
 
@@ -165,7 +167,7 @@ class ClassData(LabelledImages[int]):
         train, val = split_by_group_and_class(groups, labels, self.val_fraction, self.seed)
         return [samples[i] for i in train], [samples[i] for i in val]
 
-    def _group(self, source: Path | np.ndarray, label: int) -> str:
+    def _group(self, source: Source, label: int) -> str:
         """Group of an image, from its path without the folder of the class."""
         path = PurePosixPath(one_form(self._name(source, 0)))
         folders = list(path.parent.parts)
