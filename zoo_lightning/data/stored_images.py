@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 class StoredImage(ABC):
@@ -72,11 +72,11 @@ class FileSection(io.RawIOBase):
         self._position = start + offset
         return self._position
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # as io calls it
+    def readinto(self, buffer: Any) -> int:
         """Read bytes into a buffer; returns how many."""
         count = max(min(len(buffer), self._size - self._position), 0)
         self._file.seek(self._offset + self._position)
-        found = self._file.readinto(buffer[:count]) or 0
+        found = self._file.readinto(memoryview(buffer)[:count]) or 0
         self._position += found
         return found
 

@@ -23,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from zoo_lightning.data.annotation_text import text_lines
 from zoo_lightning.data.classification.base import ClassData, in_class_order, is_integer
 from zoo_lightning.data.classification.dataset import Sample
+from zoo_lightning.data.classification.lists import MOST_CLASSES
 from zoo_lightning.data.image_files import image_suffixes, is_hidden, one_form
 from zoo_lightning.data.labelled import Part
 from zoo_lightning.data.loading import ShuffledSampler, sample_generator
@@ -197,10 +198,10 @@ class WebDatasetShards(ClassData):
         if not numbers:
             return in_class_order(found)
         largest = max(numbers, key=int)
-        if int(largest) > len(records):
+        if int(largest) >= MOST_CLASSES:
             raise DataError(
-                f"{found[largest]} has the label {largest}, more than there are samples, "
-                f"{len(records)}; correct it, or list the classes in {file}."
+                f"{found[largest]} has the label {largest}, expected one below {MOST_CLASSES:,}; "
+                f"correct it, or list the classes in {file}."
             )
         return [str(label) for label in range(int(largest) + 1)]
 
