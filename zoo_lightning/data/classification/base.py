@@ -58,6 +58,7 @@ class ClassData(LabelledImages[int]):
         super().__init__(image_size, batch_size, **options)
         self.targets = targets
         self.balanced = balanced
+        self._balance_said = False
 
     @property
     def num_classes(self) -> int:
@@ -101,13 +102,15 @@ class ClassData(LabelledImages[int]):
             return super()._training_sampler(batch_size, rank, world_size)
         labels = self.train_set.labels
         sampler = BalancedSampler(labels, batch_size, self.seed, rank, world_size)
-        counts = Counter(labels).most_common()
-        (most, common), (least, rare), drawn = counts[0], counts[-1], sampler.blocks
-        rank_zero_info(
-            f"balanced: an epoch draws {drawn} training images of each of {len(counts)} classes: "
-            f"each of {self.classes[most]} ({common} images) {drawn / common:.3g} times, each of "
-            f"{self.classes[least]} ({rare}) {drawn / rare:.3g} times"
-        )
+        if self.trainer is not None and not self._balance_said:
+            self._balance_said = True
+            counts = Counter(labels).most_common()
+            (most, common), (least, rare), drawn = counts[0], counts[-1], sampler.blocks
+            rank_zero_info(
+                f"balanced: an epoch draws {drawn} training images of each of {len(counts)} "
+                f"classes: each of {self.classes[most]} ({common} images) {drawn / common:.3g} "
+                f"times, each of {self.classes[least]} ({rare}) {drawn / rare:.3g} times"
+            )
         return sampler
 
     def _set(self, samples: list[Sample], transform: v2.Transform) -> ClassSet:
