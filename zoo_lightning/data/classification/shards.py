@@ -380,7 +380,7 @@ def _indexed(shard: Path, label_key: str, size: int, changed: int) -> tuple[Reco
     members: dict[str, tarfile.TarInfo] = {}
     with tarfile.open(shard, "r:") as archive, shard.open("rb") as stream:
         for member in archive:
-            archive.members = []  # else all would be kept
+            archive.members = []  # type: ignore[attr-defined]  # else all would be kept
             path = PurePosixPath(member.name)
             if not member.isreg() or member.issparse() or is_hidden(path.name):
                 continue
