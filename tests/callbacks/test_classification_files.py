@@ -11,13 +11,13 @@ from PIL import Image
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from zoo_lightning.callbacks import classification_files
-from zoo_lightning.callbacks.classification_files import ClassificationFiles
+from zoo_lightning.callbacks.classification_files import ClassificationFiles, class_scores
 from zoo_lightning.data.classification.folders import ImageFolders
 from zoo_lightning.methods import PlainBackbone
 from zoo_lightning.tasks import ClassificationTask
 
 CLASSES = ["ant", "bee", "cat"]
-FILES = {"confusion.csv", "test_errors.csv"}
+FILES = {"confusion.csv", "classes.csv", "test_errors.csv"}
 
 
 class Samples(list):
@@ -65,11 +65,28 @@ def test_a_test_writes_tables_of_all_images_and_of_confusions(trainer, tmp_path)
         ["bee", "0", "2", "1"],
         ["cat", "0", "0", "3"],
     ]
+    assert read(tmp_path / "classes.csv") == [
+        ["class", "images", "precision", "recall", "f1"],
+        ["ant", "3", "1.0000", "0.6667", "0.8000"],
+        ["bee", "3", "0.6667", "0.6667", "0.6667"],
+        ["cat", "3", "0.7500", "1.0000", "0.8571"],
+    ]
     rows = read(tmp_path / "test_errors.csv")
     assert rows[0] == ["image", "true", "predicted", "probability"]
     assert rows[1] == ["test/0.png", "ant", "ant", "0.5000"]
     assert rows[4] == ["test/3.png", "ant", "bee", "0.6500"]
     assert len(rows) == 10
+
+
+def test_scores_that_are_undefined_are_left_empty():
+    matrix = np.array([[2, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
+    matrix[0, 1] = 1
+    assert class_scores(matrix, list("abcd")) == [
+        ["a", 3, "0.6667", "0.6667", "0.6667"],
+        ["b", 0, "0.0000", "", "0.0000"],
+        ["c", 1, "", "0.0000", "0.0000"],
+        ["d", 0, "", "", ""],
+    ]
 
 
 def test_the_most_confident_mistakes_are_shown_first(trainer, tmp_path, monkeypatch):

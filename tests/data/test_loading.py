@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from zoo_lightning.data.loading import (
+    BalancedSampler,
     ImageDataModule,
     ResumableLoader,
     ShuffledSampler,
@@ -176,6 +178,47 @@ def test_a_sampler_set_to_an_epoch_by_the_trainer_keeps_its_position():
     assert list(sampler) == before
     assert {epoch for epoch, _ in before} == {1}
     assert len(before) == 4
+
+
+LABELS = [0] * 50 + [1] * 13 + [2] * 3
+
+
+def test_a_balanced_epoch_draws_every_class_equally_often():
+    sampler = BalancedSampler(LABELS, 6, 0)
+    drawn = list(sampler)
+    assert len(drawn) == len(sampler) == 66
+    assert Counter(LABELS[index] for _, index in drawn) == {0: 22, 1: 22, 2: 22}
+    for start in range(0, 66, 3):  # also within a batch
+        assert {LABELS[index] for _, index in drawn[start : start + 3]} == {0, 1, 2}
+
+
+def test_a_balanced_class_is_gone_through_before_a_sample_comes_again_augmented_anew():
+    sampler = BalancedSampler(LABELS, 6, 0)
+    drawn = []
+    for epoch in range(5):
+        sampler.position = epoch * sampler.batches_per_epoch
+        drawn += list(sampler)
+    assert len(set(drawn)) == len(drawn)  # no sample with the same random numbers twice
+    common = [index for _, index in drawn if LABELS[index] == 0]
+    assert set(common[:50]) == set(range(50))
+    rare = [index for _, index in drawn if LABELS[index] == 2]
+    for start in range(0, 90, 3):
+        assert set(rare[start : start + 3]) == {63, 64, 65}
+    assert len({tuple(rare[start : start + 3]) for start in range(0, 90, 3)}) > 1
+
+
+def test_balanced_samples_depend_on_seed_and_position_alone():
+    first, other, resumed = (BalancedSampler(LABELS, 4, seed) for seed in (3, 4, 3))
+    assert list(first) != list(other)
+    resumed.position = first.batches_per_epoch + 7
+    first.position = first.batches_per_epoch
+    assert list(resumed) == list(first)[7 * 4 :]
+
+
+def test_processes_share_the_balanced_samples_of_one():
+    alone = list(BalancedSampler(LABELS, 6, 0))
+    ranks = [list(BalancedSampler(LABELS, 2, 0, rank, 3)) for rank in range(3)]
+    assert [each for step in zip(*ranks, strict=True) for each in step] == alone
 
 
 def test_images_are_normalised_on_the_device():

@@ -177,6 +177,17 @@ def test_the_policy_of_a_page_allows_its_own_script_alone():
     assert "default-src 'none'" in content
 
 
+def test_the_figures_of_each_class_are_in_a_table(tmp_path):
+    run = shutil.copytree(OLD / "classification", tmp_path / "run")
+    lines = ["class,images,precision,recall,f1", "ant,90,0.9000,1.0000,0.9474", "bee,0,,,"]
+    (run / "classes.csv").write_text("\n".join(lines) + "\n")
+    (table,) = section(make_report([run]), "Classes").blocks
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["ant", "90", "0.9", "1", "0.9474"],
+        ["bee", "0", "", "", ""],
+    ]
+
+
 def test_a_run_that_has_not_ended_is_reported_as_such(tmp_path):
     run = shutil.copytree(OLD / "classification", tmp_path / "run")
     (run / "summary.json").unlink()

@@ -6,8 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torchvision.ops import sigmoid_focal_loss
 
+from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods import PlainBackbone
+from zoo_lightning.nn.heads.losses import focal_cross_entropy
 from zoo_lightning.rl.rollout import Samples
 from zoo_lightning.tasks import (
     ClassificationTask,
@@ -95,6 +98,98 @@ def test_mixed_images_have_the_loss_of_mixed_labels_and_what_is_added():
     task.backbone.penalty = lambda: torch.tensor(0.25)
     by_hand = -(0.75 * math.log(0.75) + 1.25 * math.log(0.25)) / 2 + 0.25
     assert task.training_step(batch, 0).item() == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_samples_count_by_the_weights_of_their_classes():
+    task, raw, batch, _ = classification(label_smoothing=0.2, class_weights=[0.5, 3.0])
+    logged = knowing(task, raw)
+    right, wrong = (
+        -(0.9 * math.log(p) + 0.1 * math.log(1 - p)) for p in (0.75, 0.25)
+    )  # the share that smoothing gives to the other class does not change a sample's weight
+    by_hand = (0.5 * right + 3.0 * wrong) / 2
+    assert task.training_step(batch, 0).item() == pytest.approx(by_hand, rel=1e-5)
+    task.teacher = lambda loss, images, output, imitation: 0.5 * loss + 3.0
+    assert task.training_step(batch, 0).item() == pytest.approx(0.5 * by_hand + 3.0, rel=1e-5)
+    assert logged["train/loss"].item() == pytest.approx(0.5 * by_hand + 3.0, rel=1e-5)
+    task._evaluate(batch, "val", task.val_metrics.clone(), task.val_loss)
+    plain = -(math.log(0.75) + math.log(0.25)) / 2
+    assert task.val_loss.compute().item() == pytest.approx(plain, rel=1e-5)
+
+
+def test_mixed_samples_count_by_the_mixed_weights():
+    task, raw, batch, _ = classification(mixup=1.0, label_smoothing=0.2, class_weights=[0.5, 3.0])
+    knowing(task, raw)
+    hard = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
+    task.mixing = lambda images, labels, seed: (images, 0.8 * hard + 0.1)
+    task._trainer = SimpleNamespace(datamodule=SimpleNamespace(seed=0), global_step=0)
+    p = (math.log(0.75), math.log(0.25))
+    losses = [-(0.3 * p[0] + 0.7 * p[1]), -(0.9 * p[0] + 0.1 * p[1])]
+    by_hand = ((0.25 * 0.5 + 0.75 * 3.0) * losses[0] + 0.5 * losses[1]) / 2
+    assert task.training_step(batch, 0).item() == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_the_focal_loss_weighs_down_what_is_right_already(gamma):
+    task, raw, batch, _ = classification(label_smoothing=0.0, loss="focal", focal_gamma=gamma)
+    knowing(task, raw)
+    by_hand = -(0.25**gamma * math.log(0.75) + 0.75**gamma * math.log(0.25)) / 2
+    assert task.training_step(batch, 0).item() == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_the_focal_loss_of_a_sure_sample_has_a_finite_gradient():
+    logits = torch.tensor([[100.0, 0.0]], requires_grad=True)
+    focal_cross_entropy(logits, torch.tensor([[1.0, 0.0]]), 0.5).sum().backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_the_focal_loss_is_that_of_torchvision_for_two_classes():
+    raw = torch.randn(16, generator=torch.Generator().manual_seed(0))
+    labels = (torch.arange(16) % 2).float()
+    theirs = sigmoid_focal_loss(raw, labels, alpha=-1, gamma=2.0)
+    logits = torch.stack([torch.zeros(16), raw], dim=1)
+    ours = focal_cross_entropy(logits, torch.stack([1 - labels, labels], dim=1), 2.0)
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"class_weights": [1.0, 2.0, 3.0]}, "class_weights has 3 weights, and there are 2"),
+        ({"class_weights": [1.0, -2.0]}, "class_weights"),
+        ({"class_weights": [0.0, 0.0]}, "class_weights"),
+        ({"class_weights": [1.0, math.nan]}, "class_weights"),
+        ({"class_weights": "balanced"}, "class_weights must be auto"),
+        ({"loss": "hinge"}, "loss"),
+        ({"focal_gamma": -1.0}, "focal_gamma"),
+    ],
+)
+def test_weights_and_losses_that_make_no_sense_are_refused(options, named):
+    with pytest.raises(ConfigError, match=named):
+        classification(**options)
+
+
+def weighed(labels, **data):
+    task = ClassificationTask(PlainBackbone("test_resnet"), 3, class_weights="auto")
+    data = SimpleNamespace(num_classes=3, training_labels=lambda: labels, **data)
+    task._trainer = SimpleNamespace(datamodule=data)
+    task.setup("fit")
+    return task
+
+
+def test_automatic_weights_are_inverse_to_the_training_labels_with_a_mean_of_one():
+    labels = [0] * 6 + [1] * 3 + [2]
+    weights = weighed(labels)._weights
+    torch.testing.assert_close(weights, torch.tensor([10 / 18, 10 / 9, 10 / 3]))
+    assert weights[torch.tensor(labels)].mean().item() == pytest.approx(1)
+    assert "_weights" not in weighed(labels).state_dict()
+
+
+def test_automatic_weights_are_refused_where_they_would_correct_twice_or_know_nothing():
+    with pytest.raises(ConfigError, match="balanced"):
+        weighed([0, 1, 2], balanced=True)
+    task = ClassificationTask(PlainBackbone("test_resnet"), 3, class_weights="auto")
+    with pytest.raises(ConfigError, match="training_labels"):
+        task.setup("fit")
 
 
 class Policy:

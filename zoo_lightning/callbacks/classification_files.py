@@ -18,7 +18,7 @@ from typing_extensions import override
 from zoo_lightning.callbacks.trainer_access import data_module, gathered
 from zoo_lightning.loggers.figures_and_tables import save_figures, save_table
 from zoo_lightning.plotting.classification import plot_confusion, plot_mistakes
-from zoo_lightning.runs.run_folder import PICTURES, PREDICTIONS, TEST_ERRORS
+from zoo_lightning.runs.run_folder import CLASSES, PICTURES, PREDICTIONS, TEST_ERRORS
 
 VALIDATION_IMAGES = 12
 """Number of images in the validation picture."""
@@ -38,6 +38,7 @@ class ClassificationFiles(Callback):
 
     After a test: ``pictures/confusion.png``, ``pictures/mistakes.png`` (the most confident ones; no
     such file if there are none), ``confusion.csv`` (image counts, a row for each true class),
+    ``classes.csv`` (``class,images,precision,recall,f1``, a row for each class),
     ``test_errors.csv`` (``image,true,predicted,probability`` of every test image; the probability
     is that of the predicted class).
 
@@ -123,6 +124,13 @@ class ClassificationFiles(Callback):
             self.folder / "confusion.csv",
             ["true", *classes],
             ([name, *row.astype(int)] for name, row in zip(classes, matrix, strict=True)),
+        )
+        save_table(
+            trainer,
+            pl_module,
+            self.folder / CLASSES,
+            ["class", "images", "precision", "recall", "f1"],
+            class_scores(matrix, classes),
         )
         names = data.test_set.names
         save_table(
@@ -221,6 +229,28 @@ def _draw(
         [classes[label] for label in pred],
         probabilities,
     )
+
+
+def class_scores(matrix: np.ndarray, classes: Sequence[str]) -> list[list[Any]]:
+    """Compute each class's number of images, precision, recall and F1.
+
+    Args:
+        matrix: confusion matrix ``(C, C)``, image counts by true, predicted class.
+        classes: names of the classes.
+
+    Returns:
+        A row for each class; empty cells for the recall of a class without images, the precision
+        of one that was never predicted, and the F1 of one that was neither.
+    """
+    hits, true, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+
+    def share(part: float, whole: float) -> str:
+        return f"{part / whole:.4f}" if whole else ""
+
+    return [
+        [name, int(n), share(hit, taken), share(hit, n), share(2 * hit, n + taken)]
+        for name, hit, n, taken in zip(classes, hits, true, predicted, strict=True)
+    ]
 
 
 def _num_classes(pl_module: pl.LightningModule) -> int:

@@ -4,7 +4,9 @@ from zoo_lightning.data.atari import AtariData
 from zoo_lightning.data.augmentation import Augmentation
 from zoo_lightning.data.classification.fashion_mnist import FashionMNISTSubset
 from zoo_lightning.data.classification.folders import ImageFolders
+from zoo_lightning.data.classification.hugging_face import HuggingFaceData
 from zoo_lightning.data.classification.lists import ListFiles
+from zoo_lightning.data.classification.shards import WebDatasetShards
 from zoo_lightning.data.classification.torchvision_data import TorchvisionData
 from zoo_lightning.data.example_files import write_checkpoints, write_image_folders
 from zoo_lightning.data.landmarks.head_pose import head_poses
@@ -36,6 +38,7 @@ __all__ = [
     "DrawnFaces",
     "FashionMNISTSubset",
     "HRNetCSV",
+    "HuggingFaceData",
     "ImageDataModule",
     "ImageFolders",
     "ImageMasks",
@@ -46,6 +49,7 @@ __all__ = [
     "MultiLabelImages",
     "PhotoMosaics",
     "TorchvisionData",
+    "WebDatasetShards",
     "head_poses",
     "write_checkpoints",
     "write_image_folders",

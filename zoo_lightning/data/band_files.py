@@ -10,20 +10,20 @@ import math
 import os
 import re
 import stat
+from contextlib import ExitStack
 from html import unescape
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from zoo_lightning.data.image_files import opened
 from zoo_lightning.data.images import turned, unreadable
+from zoo_lightning.data.stored_images import ImageFile
 from zoo_lightning.data.values import has_deep_colours
 from zoo_lightning.errors import DataError
 from zoo_lightning.sources.stems import COLOURS, GREY
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TIFF = (".tif", ".tiff")
 NPY = ".npy"
@@ -51,7 +51,7 @@ class BandFile(NamedTuple):
     nodata: float | None = None
 
 
-def read_bands(path: Path) -> BandFile:
+def read_bands(path: ImageFile) -> BandFile:
     """Read an image file of any number of bands.
 
     Args:
@@ -63,7 +63,7 @@ def read_bands(path: Path) -> BandFile:
             has values that are no integers or floating-point numbers, or its axes are no bands.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if isinstance(path, Path) and not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError("it is no regular file")  # reading a pipe would block
         suffix = path.suffix.lower()
         read = _read_tiff if suffix in TIFF else _read_npy if suffix == NPY else _read_picture
@@ -86,7 +86,7 @@ def read_bands(path: Path) -> BandFile:
     return found._replace(pixels=found.pixels.astype(kind.newbyteorder("="), copy=False))
 
 
-def _read_tiff(path: Path) -> BandFile:
+def _read_tiff(path: ImageFile) -> BandFile:
     try:
         import tifffile
     except ImportError as error:
@@ -94,7 +94,9 @@ def _read_tiff(path: Path) -> BandFile:
             f"The image {path} is a TIFF, whose bands are read by tifffile: pip install "
             "'zoo-lightning[bands]'."
         ) from error
-    with tifffile.TiffFile(path) as file:
+    with ExitStack() as stack:
+        stored = path if isinstance(path, Path) else stack.enter_context(path.open())
+        file = stack.enter_context(tifffile.TiffFile(stored))
         series: Any = file.series[0]
         page = series.keyframe
         # Others may be reduced copies of the first, or thumbnails.
@@ -172,7 +174,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _check_area(path: Path, shape: tuple[int, ...]) -> None:
+def _check_area(path: ImageFile, shape: tuple[int, ...]) -> None:
     """Refuse a file whose header asks for more memory than any image is allowed."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and math.prod(shape) > 8 * limit:
@@ -182,7 +184,9 @@ def _check_area(path: Path, shape: tuple[int, ...]) -> None:
         )
 
 
-def _read_npy(path: Path) -> BandFile:
+def _read_npy(path: ImageFile) -> BandFile:
+    if not isinstance(path, Path):
+        raise DataError(f"The image {path} is an NPY inside a larger file; unpack it to a file.")
     # A map of the file first: its header cannot ask for more memory than the file has bytes.
     pixels = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
     if pixels.ndim == 2:
@@ -200,7 +204,7 @@ def bands_first(pixels: np.ndarray) -> np.ndarray:
     return pixels.transpose(2, 0, 1) if pixels.shape[2] < pixels.shape[0] else pixels
 
 
-def _read_picture(path: Path) -> BandFile:
+def _read_picture(path: ImageFile) -> BandFile:
     with opened(path) as image:
         if has_deep_colours(path):
             raise DataError(

@@ -25,6 +25,7 @@ from torchvision.transforms import v2
 from zoo_lightning.data.band_files import BandFile, bands_first, read_bands
 from zoo_lightning.data.image_files import map_in_threads
 from zoo_lightning.data.images import to_rgb
+from zoo_lightning.data.stored_images import ImageFile
 from zoo_lightning.data.transforms import training_transform
 from zoo_lightning.data.values import ValueRange
 from zoo_lightning.errors import ConfigError, DataError, nearest
@@ -123,7 +124,7 @@ class BandReader:
             "nodata": None if self.nodata is None else str(self.nodata),
         }
 
-    def settled(self, source: Path | np.ndarray) -> BandReader:
+    def settled(self, source: ImageFile | np.ndarray) -> BandReader:
         """Copy that knows the bands of the data's files from the first of them.
 
         Raises:
@@ -153,7 +154,7 @@ class BandReader:
             raise ConfigError(f"`bands` must name each band once, got {', '.join(picked)}.")
         return replace(self, count=count, deep=deep, names=picked, indices=indices)
 
-    def raw(self, source: Path | np.ndarray) -> BandFile:
+    def raw(self, source: ImageFile | np.ndarray) -> BandFile:
         """Read the chosen bands ``(C, H, W)``, of the file's type; no value is replaced.
 
         Raises:
@@ -193,7 +194,7 @@ class BandReader:
             "bands, or leave it out."
         )
 
-    def invalid(self, source: Path | np.ndarray, raw: BandFile) -> np.ndarray | None:
+    def invalid(self, source: ImageFile | np.ndarray, raw: BandFile) -> np.ndarray | None:
         """Find pixels ``(C, H, W)`` bool of :meth:`raw` without a value; ``None`` if all have one.
 
         Raises:
@@ -228,7 +229,7 @@ class BandReader:
     def _first(self, where: np.ndarray) -> str:
         return repr(self.names[int(where.any(axis=(1, 2)).argmax())])
 
-    def measure(self, source: Path | np.ndarray) -> Statistics:
+    def measure(self, source: ImageFile | np.ndarray) -> Statistics:
         """Check all values of an image, and sum the valid ones.
 
         Raises:
@@ -267,7 +268,7 @@ class BandReader:
         scaled = np.where(deviations == 1.0, 1.0, deviations / (high - low))
         return replace(self, mean=tuple(means), std=tuple(std or scaled.tolist()))
 
-    def open(self, source: Path | np.ndarray) -> Tensor | Image.Image:
+    def open(self, source: ImageFile | np.ndarray) -> Tensor | Image.Image:
         """Read an image for a transform, missing values replaced by the band's mean.
 
         Args:
@@ -452,11 +453,11 @@ def reader_from(
 
 
 def measure_all(
-    reader: BandReader, sources: Sequence[Path | np.ndarray]
+    reader: BandReader, sources: Sequence[ImageFile | np.ndarray]
 ) -> list[Statistics | DataError]:
     """Check and sum images in parallel: statistics of each, or why it cannot be used."""
 
-    def attempt(source: Path | np.ndarray) -> Statistics | DataError:
+    def attempt(source: ImageFile | np.ndarray) -> Statistics | DataError:
         try:
             return _measured(reader, source) if isinstance(source, Path) else reader.measure(source)
         except DataError as error:
@@ -471,7 +472,7 @@ def joined(parts: Sequence[Statistics]) -> Statistics:
 
 
 def find_band_range(
-    reader: BandReader, sources: Sequence[Path | np.ndarray], label: str
+    reader: BandReader, sources: Sequence[ImageFile | np.ndarray], label: str
 ) -> ValueRange:
     """Estimate the values of black and white of deep images, and log them.
 
@@ -489,7 +490,7 @@ def find_band_range(
     colours = [i for i, name in enumerate(reader.names) if colour_of(name) in COLOURS]
     picked = colours or [*range(reader.channels)]
 
-    def sample(source: Path | np.ndarray) -> np.ndarray:
+    def sample(source: ImageFile | np.ndarray) -> np.ndarray:
         raw = reader.raw(source)
         missing = reader.invalid(source, raw)
         bands = raw.pixels[picked].reshape(-1)
@@ -537,12 +538,14 @@ def _index_of(band: str | int, names: Sequence[str], where: str, named: bool) ->
     raise ConfigError(f"`bands`: {where} has no band {band!r}; it has {known}.{hint}")
 
 
-def _name_of(source: Path | np.ndarray) -> str:
-    return str(source) if isinstance(source, Path) else f"in memory of shape {source.shape}"
+def _name_of(source: ImageFile | np.ndarray) -> str:
+    if isinstance(source, np.ndarray):
+        return f"in memory of shape {source.shape}"
+    return str(source)
 
 
-def _read(source: Path | np.ndarray) -> BandFile:
-    if isinstance(source, Path):
+def _read(source: ImageFile | np.ndarray) -> BandFile:
+    if not isinstance(source, np.ndarray):
         return read_bands(source)
     if source.ndim == 2:
         return BandFile(source[None], (GREY,))

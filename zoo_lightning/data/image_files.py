@@ -21,6 +21,7 @@ from typing import NamedTuple, TypeVar
 
 from PIL import Image
 
+from zoo_lightning.data.stored_images import ImageFile, StoredImage
 from zoo_lightning.errors import DataError
 
 
@@ -76,14 +77,18 @@ def decoded_kinds() -> list[str]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image file by its content, whatever its suffix.
+def opened(path: ImageFile) -> Iterator[Image.Image]:
+    """Open an image file, or one inside a larger file, by its content, whatever its suffix.
 
     Raises:
         OSError: the file is absent, not a regular file (reading a pipe would block) or not an
             image.
         Image.DecompressionBombError: the image has too many pixels.
     """
+    if isinstance(path, StoredImage):
+        with path.open() as stream, Image.open(stream, formats=decoded_kinds()) as image:
+            yield image
+        return
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("it is no regular file")
     with Image.open(path, formats=decoded_kinds()) as image:

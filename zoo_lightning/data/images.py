@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from zoo_lightning.data.image_files import map_in_threads, on_disk, opened, shrink_for_canvas
 from zoo_lightning.data.image_list import ImageList
+from zoo_lightning.data.stored_images import ImageFile
 from zoo_lightning.data.values import ValueRange, is_deep, to_grey
 from zoo_lightning.errors import DataError, nearest
 
@@ -30,7 +31,9 @@ ORIENTATION = 0x0112
 T = TypeVar("T")
 
 
-def open_rgb(path: Path, upright: bool = False, values: ValueRange | None = None) -> Image.Image:
+def open_rgb(
+    path: ImageFile, upright: bool = False, values: ValueRange | None = None
+) -> Image.Image:
     """Decode an image file to RGB.
 
     Images with more than 8 bits or floating-point values are scaled to 8 bits; transparent pixels
@@ -81,7 +84,7 @@ def isturned(image: Image.Image) -> bool:
         return False
 
 
-def unreadable(path: Path, error: Exception) -> str:
+def unreadable(path: ImageFile, error: Exception) -> str:
     """Error message that states why a file cannot be used as an image."""
     if isinstance(error, FileNotFoundError):
         return f"The image {path} does not exist."
@@ -182,7 +185,7 @@ def transform_points(points: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return points @ affine[:, :2].T + affine[:, 2]
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: ImageFile) -> tuple[int, int]:
     """Read width and height from a file's header, checking the file as far as that is quick.
 
     Raises:
@@ -191,7 +194,7 @@ def image_size(path: Path) -> tuple[int, int]:
     return image_header(path)[0]
 
 
-def image_header(path: Path) -> tuple[tuple[int, int], bool]:
+def image_header(path: ImageFile) -> tuple[tuple[int, int], bool]:
     """Read width and height as :func:`image_size` does, and whether EXIF turns the image."""
     try:
         with opened(path) as image:

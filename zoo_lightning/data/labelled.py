@@ -25,6 +25,7 @@ from zoo_lightning.data.bands import (
 from zoo_lightning.data.labelled_set import LabelledSet, Source, broken_images
 from zoo_lightning.data.loading import IMAGENET_MEAN, IMAGENET_STD, ImageDataModule
 from zoo_lightning.data.splitting import check_pattern, person_of, random_subset, split_by_group
+from zoo_lightning.data.stored_images import ImageFile, StoredImage
 from zoo_lightning.data.transforms import evaluation_transform, training_transform
 from zoo_lightning.errors import ConfigError, DataError
 from zoo_lightning.sources.stems import COLOURS
@@ -205,7 +206,7 @@ class LabelledImages(ImageDataModule, ABC, Generic[L]):
         plain = evaluation_transform(self.image_size, self.resize, crops)
         return plain if self.reader is None else v2.Compose([plain, *self.reader.finish()])
 
-    def _training_files(self) -> list[Path]:
+    def _training_files(self) -> list[ImageFile]:
         return files_of([*(self._read("train") or []), *(self._read("val") or [])])
 
     def _set(self, samples: list[tuple[Source, L]], transform: v2.Transform) -> LabelledSet[L]:
@@ -216,6 +217,8 @@ class LabelledImages(ImageDataModule, ABC, Generic[L]):
         return [self._name(source, index) for index, (source, _) in enumerate(samples)]
 
     def _name(self, source: object, index: int) -> str:
+        if isinstance(source, StoredImage):
+            return source.name
         if not isinstance(source, Path):
             return str(index)
         inside = source.is_relative_to(self.root)
@@ -448,9 +451,9 @@ class LabelledImages(ImageDataModule, ABC, Generic[L]):
         return {"bands": self.reader.as_dict() | {"shown": self.shown}}
 
 
-def files_of(samples: Sequence[tuple[Source, Any]]) -> list[Path]:
-    """Paths of the samples whose images are files."""
-    return [source for source, _ in samples if isinstance(source, Path)]
+def files_of(samples: Sequence[tuple[Source, Any]]) -> list[ImageFile]:
+    """Images of the samples that are files, or inside files."""
+    return [source for source, _ in samples if not isinstance(source, np.ndarray)]
 
 
 def _check_options(

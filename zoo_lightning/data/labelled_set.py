@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from zoo_lightning.data.image_files import map_in_threads
 from zoo_lightning.data.image_list import ImageList
 from zoo_lightning.data.images import image_size, open_rgb
 from zoo_lightning.data.loading import SizedDataset, sample_generator
+from zoo_lightning.data.stored_images import ImageFile
 from zoo_lightning.data.values import ValueRange
 from zoo_lightning.errors import DataError
 from zoo_lightning.nn.random_numbers import private_random_numbers
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 L = TypeVar("L")
 
-Source = Path | np.ndarray
-"""An image file, or an image ``(H, W)`` or ``(H, W, 3)`` uint8."""
+Source = ImageFile | np.ndarray
+"""An image file, one inside a larger file, or an image ``(H, W)`` or ``(H, W, 3)`` uint8."""
 
 
 class LabelledSet(SizedDataset, Generic[L]):
@@ -75,7 +75,7 @@ class LabelledSet(SizedDataset, Generic[L]):
     def sample_name(self, index: int) -> str:
         """Path of a sample's image file, or its index if the image is in memory."""
         source = self.sources[index]
-        return str(source) if isinstance(source, Path) else f"sample {index}"
+        return f"sample {index}" if isinstance(source, np.ndarray) else str(source)
 
     def __getitem__(self, position: tuple[int, int] | int) -> dict[str, Any]:
         epoch, index = position if isinstance(position, tuple) else (0, position)
@@ -141,7 +141,7 @@ def broken_images(sources: Sequence[Source], decode: bool = False) -> dict[int, 
 
     def fault(source: Source) -> DataError | None:
         try:
-            if isinstance(source, Path):
+            if not isinstance(source, np.ndarray):
                 open_rgb(source) if decode else _check_whole(source)
         except DataError as error:
             return error
@@ -151,7 +151,7 @@ def broken_images(sources: Sequence[Source], decode: bool = False) -> dict[int, 
     return {index: error for index, error in enumerate(faults) if error is not None}
 
 
-def _check_whole(path: Path) -> None:
+def _check_whole(path: ImageFile) -> None:
     """Check that a file is not truncated, decoding it only where its format requires that."""
     image_size(path)
     if path.suffix.lower() == ".png":

@@ -33,8 +33,9 @@ from zoo_lightning.runs.stopping import STOPPING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
     from types import FrameType
+
+    from zoo_lightning.data.stored_images import ImageFile
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -121,6 +122,59 @@ class ShuffledSampler(DistributedSampler):
 
     def set_epoch(self, epoch: int) -> None:
         """Do nothing: the epoch follows from the position, also in a resumed run."""
+
+
+class BalancedSampler(ShuffledSampler):
+    """Sampler that draws each class equally often, and can resume at any batch.
+
+    The samples come in blocks of one of each class, in random order. Each class goes through its
+    own samples in random order, all of them before any comes again: in an epoch, which has as many
+    batches as that of :class:`ShuffledSampler`, those of a rare class come several times, of a
+    common one a part comes. A repeated sample is augmented anew: the first number of its pair
+    ``(round, index)`` counts how often its class has been gone through.
+
+    Args:
+        labels: class of each sample.
+        batch_size: samples per batch and rank.
+        seed: seed of the order.
+        rank: rank of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self, labels: Sequence[int], batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        super().__init__(len(labels), batch_size, seed, rank, world_size)
+        found = torch.tensor(labels)
+        self.members = [(found == label).nonzero().flatten() for label in found.unique()]
+        """Indices of the samples of each class that occurs."""
+        drawn = self.batches_per_epoch * batch_size * world_size
+        self.blocks = -(-drawn // len(self.members))
+        """Blocks of an epoch, of one sample of each class; the last one may be incomplete."""
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, batch = divmod(self.position, self.batches_per_epoch)
+        drawn = torch.stack([self._of_class(epoch, each) for each in range(len(self.members))], 1)
+        generator = sample_generator(self.seed, epoch, -1)
+        places = torch.rand(self.blocks, len(self.members), generator=generator).argsort(dim=1)
+        order = drawn.gather(1, places[..., None].expand(-1, -1, 2)).flatten(0, 1)
+        mine = order[self.rank :: self.world_size].tolist()
+        start, stop = batch * self.batch_size, self.batches_per_epoch * self.batch_size
+        return iter([(turn, index) for turn, index in mine[start:stop]])
+
+    def _of_class(self, epoch: int, label: int) -> torch.Tensor:
+        """Rounds and indices ``(blocks, 2)`` of a class's samples in an epoch."""
+        own = self.members[label]
+        first = epoch * self.blocks
+        rounds = range(first // len(own), (first + self.blocks - 1) // len(own) + 1)
+        orders = [
+            own[torch.randperm(len(own), generator=sample_generator(self.seed, turn, -5 - label))]
+            for turn in rounds
+        ]
+        turns = torch.tensor(rounds).repeat_interleave(len(own))
+        pairs = torch.stack([turns, torch.cat(orders)], dim=1)
+        start = first - rounds.start * len(own)
+        return pairs[start : start + self.blocks]
 
 
 class StridedSampler(DistributedSampler):
@@ -270,7 +324,7 @@ class ImageDataModule(pl.LightningDataModule):
             "value_range": self.value_range and list(self.value_range),
         }
 
-    def _find_value_range(self, files: Iterable[Path], label: str) -> None:
+    def _find_value_range(self, files: Iterable[ImageFile], label: str) -> None:
         """Find ``value_range`` from training images if it was not given.
 
         Args:
@@ -281,7 +335,7 @@ class ImageDataModule(pl.LightningDataModule):
             self.value_range = find_value_range(files, label)
 
     def _find_test_value_range(
-        self, files: Sequence[Path], training: Callable[[], Sequence[Path]], label: str
+        self, files: Sequence[ImageFile], training: Callable[[], Sequence[ImageFile]], label: str
     ) -> None:
         """Find ``value_range`` for a test if it is not known, and warn of images that exceed it.
 
@@ -312,10 +366,14 @@ class ImageDataModule(pl.LightningDataModule):
         return ResumableLoader(
             self.train_set,
             batch_size=batch_size,
-            sampler=ShuffledSampler(size, batch_size, self.seed, rank, world_size),
+            sampler=self._training_sampler(batch_size, rank, world_size),
             drop_last=True,
             **self._worker_options(),
         )
+
+    def _training_sampler(self, batch_size: int, rank: int, world_size: int) -> ShuffledSampler:
+        """Create the sampler of the training samples."""
+        return ShuffledSampler(len(self.train_set), batch_size, self.seed, rank, world_size)
 
     def _worker_options(self) -> dict[str, Any]:
         return {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from PIL import Image
 
 from zoo_lightning.data.image_files import map_in_threads, opened
+from zoo_lightning.data.stored_images import ImageFile
 from zoo_lightning.errors import ConfigError, DataError
 
 ValueRange = tuple[float, float]
@@ -105,7 +105,7 @@ def parse_value_range(given: str | Sequence[float] | None) -> ValueRange | None:
     return low, high
 
 
-def find_value_range(files: Iterable[Path], label: str) -> ValueRange | None:
+def find_value_range(files: Iterable[ImageFile], label: str) -> ValueRange | None:
     """Estimate the value range of a set of images and log it.
 
     The result is the smallest full scale that holds all values: [0, 1] (for floating-point values
@@ -156,7 +156,7 @@ def find_value_range(files: Iterable[Path], label: str) -> ValueRange | None:
     return scale
 
 
-def _warn_of_dark_colours(files: Sequence[Path], label: str) -> None:
+def _warn_of_dark_colours(files: Sequence[ImageFile], label: str) -> None:
     """Warn of colour PNGs with 16 bits a channel whose values seem to be of 12 or 14 bits.
 
     Pillow reads the upper 8 bits of such files, so that their colours are nearly black.
@@ -176,7 +176,7 @@ def _warn_of_dark_colours(files: Sequence[Path], label: str) -> None:
         )
 
 
-def has_deep_colours(path: Path) -> bool:
+def has_deep_colours(path: ImageFile) -> bool:
     """Whether a file is a PNG of colours with 16 bits, by its header."""
     try:
         with path.open("rb") as file:
@@ -186,7 +186,7 @@ def has_deep_colours(path: Path) -> bool:
     return head[:8] == b"\x89PNG\r\n\x1a\n" and head[24:26] in (b"\x10\x02", b"\x10\x06")
 
 
-def _brightest(path: Path) -> int:
+def _brightest(path: ImageFile) -> int:
     try:
         with opened(path) as image:
             return int(np.asarray(image.convert("RGB")).max())
@@ -194,7 +194,7 @@ def _brightest(path: Path) -> int:
         return 255
 
 
-def warn_of_clipping(files: Iterable[Path], values: ValueRange, label: str) -> None:
+def warn_of_clipping(files: Iterable[ImageFile], values: ValueRange, label: str) -> None:
     """Warn of images whose values exceed the range of the training images.
 
     Args:
@@ -220,7 +220,7 @@ def warn_of_clipping(files: Iterable[Path], values: ValueRange, label: str) -> N
 
 
 def settled_value_range(
-    files: Sequence[Path], training: Callable[[], Sequence[Path]], label: str
+    files: Sequence[ImageFile], training: Callable[[], Sequence[ImageFile]], label: str
 ) -> ValueRange | None:
     """Estimate the value range for test images, from the training images if they exist.
 
@@ -240,18 +240,18 @@ def settled_value_range(
     )
 
 
-def _candidates(files: Iterable[Path]) -> list[Path]:
+def _candidates(files: Iterable[ImageFile]) -> list[ImageFile]:
     return [path for path in dict.fromkeys(files) if path.suffix.lower() not in ALWAYS_BYTES]
 
 
-def _extents(files: Iterable[Path]) -> dict[Path, Extent]:
+def _extents(files: Iterable[ImageFile]) -> dict[ImageFile, Extent]:
     """Extents of those images that have more than 8 bits."""
     candidates = _candidates(files)
     found = map_in_threads(_extent_of_file, candidates)
     return {path: each for path, each in zip(candidates, found, strict=True) if each is not None}
 
 
-def _is_deep_file(path: Path) -> bool:
+def _is_deep_file(path: ImageFile) -> bool:
     try:
         with opened(path) as image:
             return is_deep(image.mode)
@@ -259,7 +259,7 @@ def _is_deep_file(path: Path) -> bool:
         return False
 
 
-def _extent_of_file(path: Path) -> Extent | None:
+def _extent_of_file(path: ImageFile) -> Extent | None:
     try:
         with opened(path) as image:
             return extent_of(image) if is_deep(image.mode) else None

@@ -27,7 +27,7 @@ from zoo_lightning.reports.finished_run import Figure, RunFiles
 from zoo_lightning.reports.folder import finite, within
 from zoo_lightning.reports.gate_sections import gate_sections
 from zoo_lightning.reports.pictures import pictures_in
-from zoo_lightning.runs.run_folder import CONFIG, PAGE, PICTURES
+from zoo_lightning.runs.run_folder import CLASSES, CONFIG, PAGE, PICTURES
 from zoo_lightning.sources.own_runs import SUMMARY
 
 GATE_PICTURES = ("gates", "gates_over_time")
@@ -51,6 +51,7 @@ def run_sections(run: RunFiles) -> list[Section]:
     sections = [
         Section("What was run", [facts(described(run))]),
         Section("Figures", _figures(run)),
+        Section("Classes", _classes(run)),
         *_pipeline(run),
         Section("Curves", _gallery(training_curves([run]))),
         Section("Gates", _gallery([*gate_curves(run), *of_gates])),
@@ -161,6 +162,20 @@ def _figures(run: RunFiles) -> list[Any]:
         )
     ]
     return blocks
+
+
+def _classes(run: RunFiles) -> list[Any]:
+    """Table of the test's precision, recall and F1 of each class."""
+    heads = ["class", "images", "precision", "recall", "f1"]
+    found = [row for row in run.folder.rows(CLASSES) if set(heads) <= set(row)]
+    rows = [
+        [Value(row["class"]), *(value(finite(row[head])) for head in heads[1:])] for row in found
+    ]
+    note = (
+        "Of the test images. Precision is the share of right ones among the images that were taken "
+        "for the class, recall among those of the class; F1 is their harmonic mean."
+    )
+    return [Table(heads, rows, note=note)] if rows else []
 
 
 def _note(run: RunFiles) -> str:

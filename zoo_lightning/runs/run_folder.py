@@ -37,6 +37,9 @@ CONFIG, METRICS, PICTURES = "config.yaml", "metrics.csv", "pictures"
 TEST_ERRORS, PREDICTIONS = "test_errors.csv", "predictions.csv"
 """Tables with a row for each image."""
 
+CLASSES = "classes.csv"
+"""Table with a row for each class: precision, recall and F1 of the last test."""
+
 PAGE = "report.html"
 """Report on what a folder holds, also in folders of comparisons, sweeps and gate reports."""
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 
 from zoo_lightning.data.classification.dataset import ROTATIONS, ClassSet, Sample
 from zoo_lightning.data.image_files import one_form
 from zoo_lightning.data.labelled import LabelledImages
-from zoo_lightning.data.loading import sample_generator
+from zoo_lightning.data.labelled_set import Source
+from zoo_lightning.data.loading import BalancedSampler, ShuffledSampler, sample_generator
 from zoo_lightning.data.splitting import person_of, random_subset, split_by_group_and_class
-from zoo_lightning.errors import DataError
+from zoo_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +33,9 @@ class ClassData(LabelledImages[int]):
         image_size: side of the network's input, pixels.
         batch_size: samples per step and process.
         targets: ``class``, or ``rotation`` to predict by which multiple of 90° an image was turned.
+        balanced: whether training draws each class equally often, see
+            :class:`~zoo_lightning.data.loading.BalancedSampler`; validation, test and the probes
+            of an informed start see the images as they are.
         options: further options of :class:`~zoo_lightning.data.labelled.LabelledImages`.
 
     Raises:
@@ -38,6 +43,7 @@ class ClassData(LabelledImages[int]):
         DataError: images are missing or malformed.
     """
 
+    train_set: ClassSet
     classes: list[str]
     """Names of the classes; their number is fixed on construction."""
 
@@ -46,10 +52,13 @@ class ClassData(LabelledImages[int]):
         image_size: int = 64,
         batch_size: int = 64,
         targets: Literal["class", "rotation"] = "class",
+        balanced: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(image_size, batch_size, **options)
         self.targets = targets
+        self.balanced = balanced
+        self._balance_said = False
 
     @property
     def num_classes(self) -> int:
@@ -71,8 +80,38 @@ class ClassData(LabelledImages[int]):
         return super().facts() | {"classes": self.class_names}
 
     def training_options(self) -> dict[str, Any]:
-        """Options of :class:`LabelledImages`, and ``targets``."""
-        return super().training_options() | {"targets": self.targets}
+        """Options of :class:`LabelledImages`, ``targets`` and ``balanced``."""
+        own = {"targets": self.targets, "balanced": self.balanced}
+        return super().training_options() | own
+
+    def training_labels(self) -> list[int]:
+        """Class of each training image; call ``setup("fit")`` first.
+
+        Raises:
+            ConfigError: the targets are rotations, which are drawn and all equally frequent.
+        """
+        if self.targets == "rotation":
+            raise ConfigError(
+                "class_weights: auto weighs rare classes, and the targets are rotations, which are "
+                "all equally frequent; leave class_weights out"
+            )
+        return list(self.train_set.labels)
+
+    def _training_sampler(self, batch_size: int, rank: int, world_size: int) -> ShuffledSampler:
+        if not self.balanced:
+            return super()._training_sampler(batch_size, rank, world_size)
+        labels = self.train_set.labels
+        sampler = BalancedSampler(labels, batch_size, self.seed, rank, world_size)
+        if self.trainer is not None and not self._balance_said:
+            self._balance_said = True
+            counts = Counter(labels).most_common()
+            (most, common), (least, rare), drawn = counts[0], counts[-1], sampler.blocks
+            rank_zero_info(
+                f"balanced: an epoch draws {drawn} training images of each of {len(counts)} "
+                f"classes: each of {self.classes[most]} ({common} images) {drawn / common:.3g} "
+                f"times, each of {self.classes[least]} ({rare}) {drawn / rare:.3g} times"
+            )
+        return sampler
 
     def _set(self, samples: list[Sample], transform: v2.Transform) -> ClassSet:
         names = self._names(samples)
@@ -95,7 +134,8 @@ class ClassData(LabelledImages[int]):
 
     def _split(self, samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
         """Split every class by ``val_fraction``, keeping some of each for training."""
-        grouped = self.group_pattern and all(isinstance(source, Path) for source, _ in samples)
+        named = not any(isinstance(source, np.ndarray) for source, _ in samples)
+        grouped = self.group_pattern and named
         split = self._split_groups if grouped else self._split_classes
         return split(samples)
 
@@ -130,7 +170,7 @@ class ClassData(LabelledImages[int]):
         train, val = split_by_group_and_class(groups, labels, self.val_fraction, self.seed)
         return [samples[i] for i in train], [samples[i] for i in val]
 
-    def _group(self, source: Path | np.ndarray, label: int) -> str:
+    def _group(self, source: Source, label: int) -> str:
         """Group of an image, from its path without the folder of the class."""
         path = PurePosixPath(one_form(self._name(source, 0)))
         folders = list(path.parent.parts)

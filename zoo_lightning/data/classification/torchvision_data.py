@@ -183,7 +183,7 @@ class TorchvisionData(ClassData):
             )
         # Imagenette has several names for a class.
         self.classes = [each if isinstance(each, str) else str(each[0]) for each in names]
-        samples = list(zip(sources, labels, strict=True))
+        samples: list[Sample] = list(zip(sources, labels, strict=True))
         if not undivided:
             return samples
         # torchvision lists some of these in the file system's order.

@@ -137,6 +137,48 @@ def adaptive_wing(
     return masked_mean(values * (1 + foreground * bright), visible)
 
 
+def focal_cross_entropy(logits: Tensor, targets: Tensor, gamma: float = 0.0) -> Tensor:
+    """Focal loss ``-Σ_c t_c (1 - p_c)^γ log p_c`` of each sample; with ``γ`` 0, cross-entropy.
+
+    Lin et al., *Focal loss for dense object detection*, ICCV 2017, equation 4, for any number of
+    classes, and for targets that label smoothing or mixup made of several classes.
+
+    Args:
+        logits: logits ``(B, C)``.
+        targets: class probabilities ``(B, C)``.
+        gamma: ``γ``, at least 0, by which samples that are already classified well count less.
+
+    Returns:
+        Losses ``(B,)``.
+    """
+    log_p = F.log_softmax(logits, dim=-1)
+    if gamma:
+        # Below 1, a power of 0 would have an infinite gradient.
+        log_p = log_p * (1 - log_p.exp()).clamp(min=1e-6) ** gamma
+    return -(targets * log_p).sum(dim=-1)
+
+
+def smoothed_targets(labels: Tensor, num_classes: int, label_smoothing: float) -> Tensor:
+    """Class probabilities ``(B, C)`` of labels ``(B,)``, of which a share is spread over all."""
+    targets = F.one_hot(labels, num_classes).float()
+    return targets * (1 - label_smoothing) + label_smoothing / num_classes
+
+
+def sample_weights(targets: Tensor, class_weights: Tensor, label_smoothing: float) -> Tensor:
+    """Weights ``(B,)`` of samples: those of their classes, in the proportions they were mixed in.
+
+    The share that label smoothing spreads over all classes has no part in them: else a sample of a
+    common class would count as many rare ones.
+
+    Args:
+        targets: class probabilities ``(B, C)``, smoothed.
+        class_weights: weight of each class ``(C,)``.
+        label_smoothing: label smoothing of the targets, in [0, 1).
+    """
+    mixed = (targets - label_smoothing / targets.shape[1]) / (1 - label_smoothing)
+    return mixed @ class_weights
+
+
 COORDINATE_LOSSES = {"l1": l1, "smooth_l1": smooth_l1, "wing": wing, "mse": mse}
 """Losses that compare coordinates, by the names of the option ``loss``."""
 
