@@ -41,18 +41,27 @@ def test_members_teach_a_network_and_everything_is_counted(made):
     assert stages[1:] == ["start", "student", "try-soup", "try-start"]
     assert stages[0] in ("single-random-1", "single-random-2")
     shares = content(made, "stages", "look.json")["shares"]
-    for name in ("start", "student", "try-start"):
+    for name in ("start", "try-start"):
         config = yaml.safe_load((made / "stages" / name / "config.yaml").read_text())
         assert config["model"]["init_args"]["backbone"]["init_args"]["weights"] == shares
     student = content(made, "stages", "student", "summary.json")
     assert student["compute"]["parts"]["teachers"] > 0
     summary = content(made, "summary.json")
     parts = [content(made, "stages", name, "summary.json")["compute"]["parts"] for name in stages]
-    own = [{k: v for k, v in each.items() if k != "teachers"} for each in parts]
+    own = [{k: v for k, v in each.items() if k not in ("teachers", "init_from")} for each in parts]
     assert summary["compute"]["parts"]["stages"] == sum(sum(each.values()) for each in own)
     spent = sum(each["training"] + each.get("start", 0) for each in own)
     unit = student["compute"]["unit"]
     assert 18 * unit < spent <= 20.1 * unit
+
+
+def test_the_student_begins_as_the_better_member(made):
+    losses = {each["name"]: each["loss"] for each in content(made, "decisions.json")["candidates"]}
+    members = {name: loss for name, loss in losses.items() if name[:6] in ("start", "single")}
+    config = yaml.safe_load((made / "stages" / "student" / "config.yaml").read_text())
+    begun = Path(config["init_from"]).parts[2]  # run/stages/NAME
+    assert begun == min(members, key=members.get).replace(" ", "-")
+    assert len(config["model"]["init_args"]["teachers"]) == 2
 
 
 def test_the_result_is_a_run_that_predicts_and_is_tested(made):

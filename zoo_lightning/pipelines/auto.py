@@ -2,9 +2,8 @@
 
 First, short tries decide where to begin: at the plain average of the sources, or at the average by
 the shares that the training data suggest. Then members are trained, one from there and one from a
-source of another origin; then one network is trained by distillation from the members; then the
-result is selected among them by validation. The folder's ``decisions.json`` has the decision and
-its reasons.
+source of another origin; then the better one is trained on, taught by both; then the result is
+selected among them by validation. The folder's ``decisions.json`` has the decision and its reasons.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from zoo_lightning.pipelines.plan import Plan
 from zoo_lightning.pipelines.stage import STAGES, StageRun
 from zoo_lightning.pipelines.transfer import add_costs, train
 from zoo_lightning.plotting.figures import new_figure, save_figure
-from zoo_lightning.runs.pool import Execution
+from zoo_lightning.runs.pool import Execution, rounded_budget
 from zoo_lightning.runs.run_folder import PICTURES, find_checkpoint
 from zoo_lightning.sources.spec import parse_sources
 from zoo_lightning.tasks.loading import load_task
@@ -118,9 +117,7 @@ def run_auto(plan: Plan, folder: Path, execution: Execution) -> None:
         _member(plan, folder, "single", found["partner"], rest * MEMBERS_SHARE / 2),
     ]
     train(members, "members", execution)
-    taught = {"teachers": [str(each.folder) for each in members], **TEACHING[plan.task]}
-    share = rest * (1 - MEMBERS_SHARE)
-    student = beginning(plan, folder, "student", first, found["shares"], share, **taught)
+    student = taught_student(plan, folder, members, rest * (1 - MEMBERS_SHARE), execution)
     train([student], "student, taught by the members", execution)
     decide(plan, folder, [student, *members], tries, execution)
 
@@ -186,6 +183,28 @@ def better_beginning(tries: Sequence[StageRun], execution: Execution) -> str:
         f"less validation loss than the plain one, {found.share:.0%} sure"
     )
     return INFORMED if found.is_sure else PLAIN
+
+
+def taught_student(
+    plan: Plan, folder: Path, members: Sequence[StageRun], budget: float, execution: Execution
+) -> StageRun:
+    """Create the stage that trains the better member on, taught by all members.
+
+    Args:
+        plan: plan of the pipeline.
+        folder: folder of the pipeline.
+        members: finished members.
+        budget: budget of the training.
+        execution: receives a line with the choice.
+    """
+    losses = [float(scores.loss.mean()) for scores in scores_of(members)]
+    best = members[losses.index(min(losses))]
+    execution.report(f"student       begins as {best.name}, the better member by validation")
+    options = copy.deepcopy(dict(best.options))
+    options |= {"budget": rounded_budget(budget), "init_from": str(best.folder)}
+    teachers = [str(each.folder) for each in members]
+    options["model"]["init_args"] |= {"teachers": teachers, **TEACHING[plan.task]}
+    return plan.stage(folder, "student", "", options)
 
 
 def scores_of(runs: Sequence[StageRun]) -> list[Scores]:
