@@ -180,7 +180,7 @@ def test_deep_images_leave_the_data_set_normalised_and_exact(root):
     assert torch.equal(batch["image"][0], image)
     reader = data.test_set.reader
     raw = read_bands(data.test_set.sources[0]).pixels[[3, 2]]
-    opened = reader.open(data.test_set.sources[0]).double().numpy()
+    opened = reader.image(data.test_set.sources[0]).double().numpy()
     assert np.abs(opened * data.value_range[1] - raw).max() < 1e-3  # of 16 bits nothing is lost
 
 
@@ -266,7 +266,7 @@ def test_missing_values_become_the_mean_of_their_band(root, value, nodata, optio
     data.setup("fit")
     assert min(data.mean) > 0  # the value itself is not in it
     reader = data.train_set.reader
-    image = reader.open(root / "train" / "a" / "1.tif")
+    image = reader.image(root / "train" / "a" / "1.tif")
     assert float(image[2, 3, 4]) == pytest.approx(data.mean[2])
     assert torch.isfinite(data.train_set[(0, 0)]["image"]).all()
 
@@ -333,7 +333,7 @@ def test_colour_files_are_read_as_grey(class_root):
     data = folders(class_root, bands="grey")
     data.setup("test")
     image = Image.open(data.test_set.sources[0]).convert("L")
-    assert data.test_set.reader.open(data.test_set.sources[0]).tobytes() == image.tobytes()
+    assert data.test_set.reader.image(data.test_set.sources[0]).tobytes() == image.tobytes()
 
 
 def test_deep_grey_keeps_its_depth(tmp_path):
@@ -371,7 +371,7 @@ def test_facts_are_enough_to_read_images_again(root):
     facts = json.loads(json.dumps(data.facts()))
     reader = reader_from(facts["bands"], facts["value_range"], facts["mean"], facts["std"])
     file = data.test_set.sources[0]
-    assert torch.equal(reader.open(file), data.test_set.reader.open(file))
+    assert torch.equal(reader.image(file), data.test_set.reader.image(file))
 
 
 def test_jitter_keeps_relations_between_bands():

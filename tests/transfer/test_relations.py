@@ -260,7 +260,7 @@ def test_a_mistake_is_named_in_one_line(tiny, command, words, found):
 def test_policies_and_fewer_than_two_sources_are_refused(command, faces):
     command(
         "sources", "relate", "--experiment", "rl", "--sources=builtin:breakout,builtin:demon-attack"
-    ).refused("policy", "landmarks or classification")
+    ).refused("policy", "an experiment of landmarks, classification")
     with pytest.raises(ConfigError, match=r"sources must be two or more .*got random-1"):
         relate(ARCHITECTURE, loaded("random:1"), faces, 20)
 

@@ -95,7 +95,7 @@ def _read_tiff(path: ImageFile) -> BandFile:
             "'zoo-lightning[bands]'."
         ) from error
     with ExitStack() as stack:
-        stored = path if isinstance(path, Path) else stack.enter_context(path.open())
+        stored = path if isinstance(path, Path) else stack.enter_context(path.open("rb"))
         file = stack.enter_context(tifffile.TiffFile(stored))
         series: Any = file.series[0]
         page = series.keyframe

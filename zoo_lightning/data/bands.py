@@ -268,7 +268,7 @@ class BandReader:
         scaled = np.where(deviations == 1.0, 1.0, deviations / (high - low))
         return replace(self, mean=tuple(means), std=tuple(std or scaled.tolist()))
 
-    def open(self, source: ImageFile | np.ndarray) -> Tensor | Image.Image:
+    def image(self, source: ImageFile | np.ndarray) -> Tensor | Image.Image:
         """Read an image for a transform, missing values replaced by the band's mean.
 
         Args:
@@ -372,7 +372,7 @@ def band_training_transform(
     flip: float,
     jitter: float,
 ) -> v2.Transform:
-    """Training transform of :meth:`BandReader.open`'s images; see ``training_transform``.
+    """Training transform of :meth:`BandReader.image`'s images; see ``training_transform``.
 
     Returns:
         Map to ``(C, S, S)`` uint8, or float32 normalised.

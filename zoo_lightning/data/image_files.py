@@ -86,7 +86,7 @@ def opened(path: ImageFile) -> Iterator[Image.Image]:
         Image.DecompressionBombError: the image has too many pixels.
     """
     if isinstance(path, StoredImage):
-        with path.open() as stream, Image.open(stream, formats=decoded_kinds()) as image:
+        with path.open("rb") as stream, Image.open(stream, formats=decoded_kinds()) as image:
             yield image
         return
     if not stat.S_ISREG(os.stat(path).st_mode):

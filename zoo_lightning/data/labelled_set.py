@@ -90,7 +90,7 @@ class LabelledSet(SizedDataset, Generic[L]):
         if self.reader is None:
             return open_source(source, self.values)
         try:
-            return self.reader.open(source)
+            return self.reader.image(source)
         except DataError as error:
             raise DataError(f"{error} Or set `skip_broken: true`.") from error
 

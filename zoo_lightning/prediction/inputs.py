@@ -194,7 +194,7 @@ class Images(Dataset[Prepared]):
         item = self.items[index]
         try:
             if self.reader is not None:
-                return self._prepared(item, self.reader.open(item.path))
+                return self._prepared(item, self.reader.image(item.path))
             return self._prepared(item, open_rgb(item.path, upright=True, values=self.values))
         except DataError as error:
             return Prepared(item, problem=str(error))
