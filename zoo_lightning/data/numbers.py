@@ -70,6 +70,9 @@ class ImageNumbers(LabelledImages[Tensor]):
             table twice, or a target is the same for all training images.
     """
 
+    target_kind = "numbers"
+    """Kind of the targets, by which tasks know whether the data are for them."""
+
     target_mean: list[float]
     """Mean of each target over the training images, without those of validation; after ``setup``
     for ``fit``."""

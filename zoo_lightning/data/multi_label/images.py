@@ -60,6 +60,9 @@ class MultiLabelImages(LabelledImages[np.ndarray]):
             validation or test is not one of training, or no training image has it.
     """
 
+    target_kind = "several labels for each image"
+    """Kind of the targets, by which tasks know whether the data are for them."""
+
     def __init__(
         self,
         root: str,

@@ -88,7 +88,7 @@ def read_label_file(
         path: annotation file.
         chosen: names of the labels; other columns of a table with a column for each label may then
             have any content. ``None``: all.
-        marks: whether listed labels are separated by commas, semicolons or bars even if the file has
+        marks: whether commas, semicolons or bars separate listed labels even if the file has
             none, as its training file is known to be.
 
     Raises:
