@@ -203,3 +203,9 @@ def test_grey_masks_of_few_bits_mean_their_values(mask_root, bits):
         )
     )
     assert (LabelFile(path).read((width, height)) == values).all()
+
+
+def test_without_a_test_folder_training_images_need_not_be_moved(mask_root):
+    shutil.rmtree(mask_root / "test")
+    with pytest.raises(DataError, match=r"has train: move some of their images into such a test"):
+        masks(mask_root).setup("test")
