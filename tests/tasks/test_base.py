@@ -12,6 +12,7 @@ from zoo_lightning.tasks import (
     MultiLabelTask,
     RegressionTask,
     SegmentationTask,
+    base,
 )
 from zoo_lightning.tasks.base import TASKS
 
@@ -33,3 +34,12 @@ def test_data_of_another_task_are_refused_with_that_tasks_name(task, output, rig
     for kind in TASKS.keys() - {right}:
         with pytest.raises(ConfigError, match=rf"needs {right}, .* has {kind}; give model"):
             made.check_data(SimpleNamespace(target_kind=kind))
+
+
+def test_teachers_of_another_task_may_teach_features(monkeypatch):
+    content = {"zoo_lightning": {"task": "RegressionTask"}}
+    monkeypatch.setattr(
+        base, "load_output_teachers", lambda specs, build, seen: build(content, "runs/ages")
+    )
+    with pytest.raises(ConfigError, match=r"runs/ages is of a task 'RegressionTask'.*features"):
+        MultiLabelTask(PlainBackbone("test_resnet"))._load_output_teachers([], None)

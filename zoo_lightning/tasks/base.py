@@ -370,6 +370,13 @@ class BaseTask(pl.LightningModule):
         """Load trained runs, each of one network or an ensemble, as one model."""
 
         def build(content: Mapping[str, Any], path: str) -> list[BaseTask]:
+            kind = content["zoo_lightning"].get("task")
+            if kind is not None and kind not in self._kinds():
+                raise ConfigError(
+                    f"the teacher {path} is of a task {kind!r}, this one is "
+                    f"{type(self).__name__}; give teachers of this task, or set their teach: "
+                    "features"
+                )
             return build_networks(content, path, self._kinds())
 
         networks, runs = load_output_teachers(specs, build, seen)
