@@ -397,3 +397,22 @@ def test_data_that_read_images_themselves_refuse_bands(root):
     with pytest.raises(ConfigError, match="`bands` is not for Other"):
         Other(str(root), bands="all")
     assert Other(str(root)).in_chans == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("red,nir,red,blue", "each band once"),
+        ("nir,red,green,blue", "must have the order of the files' bands.*states blue, green"),
+    ],
+)
+def test_names_that_contradict_the_files_or_themselves_are_refused(tmp_path, names, said):
+    for number, label in enumerate(("ant", "bee")):
+        for part in ("train", "test"):
+            (tmp_path / part / label).mkdir(parents=True)
+            for each in range(4):
+                pixels = np.full((4, 12, 12), 100 * number + each, np.uint16)
+                path = tmp_path / part / label / f"{each}.tif"
+                write_tiff(path, pixels)
+    with pytest.raises(ConfigError, match=said):
+        folders(tmp_path, bands="red,nir", band_names=names).setup("fit")

@@ -68,3 +68,17 @@ def test_an_absent_or_binary_table_is_refused_by_name(tmp_path):
     path.write_bytes(b"image,age\n\xff\xfe\x00,3\n")
     with pytest.raises(DataError, match="UTF-8"):
         read_image_table(path)
+
+
+def test_names_of_columns_are_compared_in_one_unicode_form(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("image,gro\u0308\u00dfe\na.png,3\n", encoding="utf-8")
+    table = read_image_table(path)
+    assert table.columns == ("gr\u00f6\u00dfe",)
+    assert table.chosen(["gro\u0308\u00dfe"]) == ["gr\u00f6\u00dfe"]
+
+
+def test_separators_in_quoted_names_separate_nothing(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text('image;"red, green, blue"\na.png;1\n', encoding="utf-8")
+    assert read_image_table(path).columns == ("red, green, blue",)

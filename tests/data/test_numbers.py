@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -185,3 +186,22 @@ def test_images_that_are_there_twice_or_not_at_all_are_refused(number_root):
         stream.write(first + "\n")
     with pytest.warns(UserWarning, match=r"1 of 5 images of .*test\.csv are training images"):
         ready(number_root, "test")
+
+
+def test_digits_with_underscores_are_no_number(number_root):
+    put(number_root, 2, ["1_5", "3"])
+    with pytest.raises(DataError, match=r"line 2, bright: found '1_5', expected a number"):
+        ready(number_root)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_column_that_counts_the_lines_is_not_learned_unsaid(number_root, first):
+    for part in ("train", "test"):
+        header, *lines = (number_root / f"{part}.csv").read_text().splitlines()
+        numbered = [f"{number},{each}" for number, each in enumerate(lines, first)]
+        (number_root / f"{part}.csv").write_text("\n".join([f"id,{header}", *numbered]))
+    with pytest.warns(UserWarning, match=r"'id' counts the lines.*--data.targets bright,red"):
+        module(number_root)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module(number_root, targets="bright,red")

@@ -128,7 +128,7 @@ class BandReader:
         """Copy that knows the bands of the data's files from the first of them.
 
         Raises:
-            ConfigError: there is no such band.
+            ConfigError: there is no such band, or ``band_names`` do not fit the file.
             DataError: the file cannot be read.
         """
         if self.count:
@@ -141,6 +141,7 @@ class BandReader:
                     f"`band_names` must name all bands of a file: {where} has {count}, got "
                     f"{len(self.given_names)} names. See data.band_names."
                 )
+            _check_names(self.given_names, found.names, where)
             stated = self.given_names
         deep = found.pixels.dtype != np.uint8
         if self.chosen == GREY:
@@ -536,6 +537,23 @@ def _index_of(band: str | int, names: Sequence[str], where: str, named: bool) ->
     known = ", ".join(names) if named else f"0 to {len(names) - 1}"
     hint = nearest(str(band), names) if named else " Name them all with `band_names`, in order."
     raise ConfigError(f"`bands`: {where} has no band {band!r}; it has {known}.{hint}")
+
+
+def _check_names(given: Sequence[str], stated: Sequence[str], where: str) -> None:
+    """Check that names are different, and not those that a file states in another order.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    forms, others = [*map(colour_of, given)], [*map(colour_of, stated)]
+    if len(set(forms)) < len(forms):
+        raise ConfigError(f"`band_names` must name each band once, got {', '.join(given)}.")
+    if forms != others and sorted(forms) == sorted(others):
+        raise ConfigError(
+            f"`band_names` must have the order of the files' bands: {where} states "
+            f"{', '.join(stated)}, got {', '.join(given)}. Leave `band_names` out to take the "
+            "file's."
+        )
 
 
 def _name_of(source: ImageFile | np.ndarray) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zoo_lightning.data.annotation_text import csv_rows, image_name, require_file
+from zoo_lightning.data.image_files import one_form
 from zoo_lightning.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
 DELIMITERS = ",;\t"
 """Characters that may separate cells; the one that the header has most of does."""
+
+QUOTED = re.compile(r'"[^"]*"')
+"""Quoted text, whose separators are part of a cell."""
 
 IMAGE = "image"
 """Name of the column of image names; without such a column it is the first one."""
@@ -42,7 +47,8 @@ class ImageTable:
 
     Attributes:
         path: the CSV file.
-        columns: names of all columns but that of the images, in the file's order.
+        columns: names of all columns but that of the images, in the file's order and in composed
+            Unicode form.
         rows: its lines, at least one.
     """
 
@@ -56,7 +62,7 @@ class ImageTable:
         Raises:
             DataError: a column is absent or given twice, or there is none.
         """
-        names = list(self.columns if names is None else names)
+        names = list(self.columns if names is None else map(one_form, names))
         for name in names:
             if name not in self.columns:
                 raise DataError(
@@ -80,7 +86,7 @@ def read_image_table(path: Path) -> ImageTable:
     """
     lines = csv_rows(path, EXPECTED, _delimiter(path))
     _, header = next(lines, (0, []))
-    names = [cell.strip() for cell in header]
+    names = [one_form(cell.strip()) for cell in header]
     if len(names) < 2 or not all(names) or len(set(names)) < len(names):
         raise DataError(
             f"{path}: the first line is {','.join(header)!r:.300}, expected the names of at least "
@@ -113,4 +119,4 @@ def _delimiter(path: Path) -> str:
             first = file.readline(1_000_000)
     except (OSError, UnicodeDecodeError):
         return DELIMITERS[0]  # read again, with an error that names the file
-    return max(DELIMITERS, key=first.count)
+    return max(DELIMITERS, key=QUOTED.sub("", first).count)

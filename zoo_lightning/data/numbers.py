@@ -70,6 +70,9 @@ class ImageNumbers(LabelledImages[Tensor]):
             table twice, or a target is the same for all training images.
     """
 
+    target_kind = "numbers"
+    """Kind of the targets, by which tasks know whether the data are for them."""
+
     target_mean: list[float]
     """Mean of each target over the training images, without those of validation; after ``setup``
     for ``fit``."""
@@ -101,6 +104,8 @@ class ImageNumbers(LabelledImages[Tensor]):
         table = read_image_table(self._file("test" if alone else "train"))
         self.target_names = table.chosen(names)
         """Names of the targets, in the order of the network's outputs."""
+        if names is None:
+            warn_of_line_numbers(table)
         super().__init__(image_size, batch_size, crop_scale=crop_scale, flip=flip, **options)
         if self.test_crops != 1 and not flip:
             raise ConfigError(
@@ -231,6 +236,20 @@ class ImageNumbers(LabelledImages[Tensor]):
         return NumberSet(samples, self._names(samples), transform, self.seed, self.value_range)
 
 
+def warn_of_line_numbers(table: ImageTable) -> None:
+    """Warn of columns that count the lines, from 0 or 1, as programs write them beside others."""
+    for name in table.columns if len(table.columns) > 1 and len(table.rows) > 1 else ():
+        cells = [row.cells[name] for row in table.rows]
+        for first in (0, 1):
+            if cells == [str(number) for number in range(first, first + len(cells))]:
+                others = ",".join(other for other in table.columns if other != name)
+                rank_zero_warn(
+                    f"{table.path}: column {name!r} counts the lines from {first}, and is learned "
+                    f"as a target; if it is none, name those that are: --data.targets {others}",
+                    category=UserWarning,
+                )
+
+
 def to_number(cell: str, place: str) -> float:
     """Parse a cell as a finite number.
 
@@ -241,10 +260,7 @@ def to_number(cell: str, place: str) -> float:
     Raises:
         DataError: it is no finite number, or of a size that float32 has no squares for.
     """
-    try:
-        number = float(cell)
-    except ValueError:
-        number = math.nan
+    number = _or_nan(cell)
     if abs(number) <= math.sqrt(LARGEST_NUMBER):
         return number
     if "," in cell and not math.isnan(_or_nan(cell.replace(",", "."))):
@@ -258,7 +274,7 @@ def to_number(cell: str, place: str) -> float:
 
 def _or_nan(text: str) -> float:
     try:
-        return float(text)
+        return math.nan if "_" in text else float(text)  # float() takes 1_5 for 15
     except ValueError:
         return math.nan
 

@@ -370,6 +370,13 @@ class BaseTask(pl.LightningModule):
         """Load trained runs, each of one network or an ensemble, as one model."""
 
         def build(content: Mapping[str, Any], path: str) -> list[BaseTask]:
+            kind = content["zoo_lightning"].get("task")
+            if kind is not None and kind not in self._kinds():
+                raise ConfigError(
+                    f"the teacher {path} is of a task {kind!r}, this one is "
+                    f"{type(self).__name__}; give teachers of this task, or set their teach: "
+                    "features"
+                )
             return build_networks(content, path, self._kinds())
 
         networks, runs = load_output_teachers(specs, build, seen)
@@ -695,17 +702,28 @@ def check_number_of_classes(num_classes: int) -> None:
         )
 
 
-def check_classes(num_classes: int, data: Any) -> None:
+TASKS = {
+    "a class for each image": "ClassificationTask",
+    "several labels for each image": "MultiLabelTask",
+    "a class for each pixel": "SegmentationTask",
+    "numbers": "RegressionTask",
+    "points": "LandmarkTask",
+}
+"""Tasks by the targets of which a data module says, as ``target_kind``, that it has them."""
+
+
+def check_classes(num_classes: int, data: Any, kind: str | None = None) -> None:
     """Check that a head has as many classes as the data.
 
     Args:
         num_classes: number of the head's classes.
         data: data module; one without ``num_classes`` is not checked.
+        kind: targets of the task, one of :data:`TASKS`; ``None`` for any but numbers.
 
     Raises:
-        ConfigError: the numbers differ, or the data have numbers instead of classes.
+        ConfigError: the numbers differ, or the data have other targets.
     """
-    refuse_numbers(data, "classes")
+    check_targets(data, kind)
     found = getattr(data, "num_classes", num_classes)
     if found != num_classes:
         raise ConfigError(
@@ -714,21 +732,24 @@ def check_classes(num_classes: int, data: Any) -> None:
         )
 
 
-def refuse_numbers(data: Any, wanted: str) -> None:
-    """Refuse data with numbers for a task of classes or points.
+def check_targets(data: Any, wanted: str | None) -> None:
+    """Check that data have the kind of targets that a task learns.
 
     Args:
-        data: data module, or ``None``.
-        wanted: targets of the task, for the message.
+        data: data module, or ``None``; one that does not state its ``target_kind`` is refused only
+            if it has ``target_names``, which those for ``RegressionTask`` have.
+        wanted: targets of the task, one of :data:`TASKS`; ``None`` for any but numbers.
 
     Raises:
-        ConfigError: the data have ``target_names``, which those for ``RegressionTask`` have.
+        ConfigError: the data have other targets.
     """
-    if getattr(data, "target_names", None) is not None:
-        raise ConfigError(
-            f"the task needs {wanted}, and {type(data).__name__} has numbers; give model "
-            "RegressionTask, or other data"
-        )
+    numbers = "numbers" if getattr(data, "target_names", None) is not None else None
+    found = getattr(data, "target_kind", numbers)
+    if found in (None, wanted) or (wanted is None and found != "numbers"):
+        return
+    needed = f"the task needs {wanted or 'classes'}, and {type(data).__name__} has {found}"
+    other = TASKS.get(found)
+    raise ConfigError(f"{needed}; give {f'model {other}, or ' if other else ''}other data")
 
 
 def _check_feature_options(weight: float, kernels: str, drop: float, view: str) -> None:

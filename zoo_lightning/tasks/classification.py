@@ -182,7 +182,7 @@ class ClassificationTask(BaseTask):
         Raises:
             ConfigError: the numbers of classes differ.
         """
-        check_classes(self.num_classes, data)
+        check_classes(self.num_classes, data, "a class for each image")
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Compute the loss of a batch of ``image`` ``(B, 3, H, W)``, ``label`` and ``index``."""

@@ -15,7 +15,7 @@ from zoo_lightning.metrics.landmarks import LandmarkErrors
 from zoo_lightning.models.backbone import Backbone
 from zoo_lightning.nn.heads import CoordinateHead, HeatmapHead
 from zoo_lightning.nn.heads.heatmap_codec import Decoding
-from zoo_lightning.tasks.base import BaseTask, refuse_numbers
+from zoo_lightning.tasks.base import BaseTask, check_targets
 
 MEAN_SHAPE_SAMPLES = 256
 """Number of training samples, spread evenly, whose mean shape initialises a coordinate head."""
@@ -159,7 +159,7 @@ class LandmarkTask(BaseTask):
             ConfigError: the data have other points, lack the distance that errors are divided by,
                 or do not define which points swap in a mirror image although ``flip_test`` is set.
         """
-        refuse_numbers(data, "points")
+        check_targets(data, "points")
         points = getattr(data, "num_points", self.num_points)
         if points != self.num_points:
             raise ConfigError(

@@ -130,7 +130,7 @@ class MultiLabelTask(BaseTask):
         Raises:
             ConfigError: the numbers of labels differ.
         """
-        check_classes(self.num_classes, data)
+        check_classes(self.num_classes, data, "several labels for each image")
 
     def on_fit_start(self) -> None:
         """Compute the weights of ``pos_weight: auto`` from the training labels.

@@ -15,7 +15,7 @@ from zoo_lightning.metrics.regression import OF_TARGETS, NumberErrors
 from zoo_lightning.models.backbone import Backbone
 from zoo_lightning.models.initialization import check_choice
 from zoo_lightning.nn.heads import NumberHead
-from zoo_lightning.tasks.base import BaseTask
+from zoo_lightning.tasks.base import BaseTask, check_targets
 
 Loss = Literal["mse", "l1", "huber"]
 
@@ -123,6 +123,7 @@ class RegressionTask(BaseTask):
         Raises:
             ConfigError: the names differ, or the data have classes or points instead.
         """
+        check_targets(data, "numbers")
         kinds = ("class_names", "num_classes", "num_points")
         found = getattr(data, "target_names", None)
         if found is None and any(hasattr(data, name) for name in kinds):

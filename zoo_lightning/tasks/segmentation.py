@@ -141,7 +141,7 @@ class SegmentationTask(BaseTask):
         Raises:
             ConfigError: numbers of classes or labels of ignored cells differ.
         """
-        check_classes(self.num_classes, data)
+        check_classes(self.num_classes, data, "a class for each pixel")
         label = getattr(data, "ignored_label", self.ignore_index)
         if label != self.ignore_index:
             raise ConfigError(

@@ -300,3 +300,26 @@ def test_without_the_package_its_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(DataError, match=r"pip install 'zoo-lightning\[datasets\]'"):
         module(root)
+
+
+def test_files_of_several_data_sets_are_not_joined(tmp_path):
+    for name in ("large", "small"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        rows(12).to_parquet(str(tmp_path / "set" / name / "train-00000-of-00001.parquet"))
+    with pytest.raises(DataError, match=r"'train' in 2 folders, large, small"):
+        module(tmp_path / "set")
+    assert module(tmp_path / "set" / "small").class_names == ["ant", "bee", "cat"]
+
+
+def test_parts_of_a_split_must_be_there_and_have_one_order_of_classes(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    rows(12).to_parquet(str(root / "train-00000-of-00002.parquet"))
+    with pytest.raises(DataError, match=r"is one of 2 parts by its name, and there are 1"):
+        module(root)
+    turned = rows(12, datasets.ClassLabel(names=["cat", "bee", "ant"]))
+    turned.to_parquet(str(root / "train-00001-of-00002.parquet"))
+    with pytest.raises(DataError, match=r"00001-of-00002.parquet states other columns"):
+        module(root)
+    rows(12).to_parquet(str(root / "train-00001-of-00002.parquet"))
+    assert module(root).class_names == ["ant", "bee", "cat"]

@@ -375,3 +375,12 @@ def test_samples_are_those_of_the_same_images_in_folders(shards, tmp_path):
         data.setup("test")
     theirs = {int(each["image"].unique()): each["label"] for each in folders.test_set}
     assert {int(each["image"].unique()): each["label"] for each in ours.test_set} == theirs
+
+
+def test_a_shard_that_is_cut_off_behind_a_sample_is_refused(shards):
+    path = shards / "train-001.tar"
+    with tarfile.open(path) as archive:
+        end = archive.getmembers()[6].offset
+    path.write_bytes(path.read_bytes()[:end])
+    with pytest.raises(DataError, match=r"train-001.tar cannot be read.*no end of the archive"):
+        module(shards)

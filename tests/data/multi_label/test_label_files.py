@@ -138,3 +138,33 @@ def test_labels_of_a_test_that_training_lacks_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"no column 'cat'.*Add it, with empty cells"):
         refuse_unknown(columns, ["cat", "dog", "cow"], tmp_path / "train.csv")
     refuse_unknown(columns, ["dog", "cow"], tmp_path / "train.csv")
+
+
+def test_listed_labels_may_be_separated_by_bars(tmp_path):
+    path = table(tmp_path, "image,labels\na.png,red car|dog\nb.png,dog\n")
+    assert read_label_file(path).labels == ("dog", "red car")
+
+
+@pytest.mark.parametrize("cell", ["\"['cat', 'dog']\"", "[]", "nan", "None", "<NA>"])
+def test_what_programs_write_for_lists_and_nothing_is_no_label(tmp_path, cell):
+    path = table(tmp_path, f"image,labels\na.png,dog\nb.png,{cell}\n")
+    with pytest.raises(DataError, match=r"line 3, column 'labels': found .* expected labels"):
+        read_label_file(path)
+
+
+@pytest.mark.parametrize(
+    ("category", "words"),
+    [
+        ({"id": 1, "name": "cow"}, "have the id 1, 'dog' and 'cow'"),
+        ({"id": 2, "name": None}, "lacks `id` or `name`"),
+        ({"id": 2, "name": " "}, "lacks `id` or `name`"),
+    ],
+)
+def test_categories_have_ids_and_names_of_their_own(tmp_path, category, words):
+    content = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "dog"}, category],
+    }
+    with pytest.raises(DataError, match=words):
+        read_label_file(table(tmp_path, json.dumps(content), "train.json"))

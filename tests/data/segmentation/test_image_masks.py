@@ -1,6 +1,8 @@
 """Images with masks: which files are read, how both are augmented, and what is refused."""
 
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image
 
 from zoo_lightning.data import ImageMasks
 from zoo_lightning.data.segmentation.dataset import evaluation_pair, training_pair
-from zoo_lightning.data.segmentation.label_files import IGNORED
+from zoo_lightning.data.segmentation.label_files import IGNORED, LabelFile
 from zoo_lightning.errors import ConfigError, DataError
 
 
@@ -181,3 +183,29 @@ def test_other_folders_and_options_are_refused(mask_root, class_root):
     shutil.rmtree(mask_root / "train" / "masks")
     with pytest.raises(DataError, match=r"neither masks/ nor annotations\.json"):
         read(mask_root)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_masks_of_few_bits_mean_their_values(mask_root, bits):
+    path = next((mask_root / "train" / "masks").iterdir())
+    values = np.array(Image.open(path)) % 3
+    places = np.unpackbits(values[..., None], axis=-1)[..., -bits:].reshape(len(values), -1)
+    rows = np.packbits(places, axis=-1)
+    height, width = values.shape
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    chunks = [(b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")]
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(c)) + name + c + struct.pack(">I", zlib.crc32(name + c))
+            for name, c in chunks
+        )
+    )
+    assert (LabelFile(path).read((width, height)) == values).all()
+
+
+def test_without_a_test_folder_training_images_need_not_be_moved(mask_root):
+    shutil.rmtree(mask_root / "test")
+    with pytest.raises(DataError, match=r"has train: move some of their images into such a test"):
+        masks(mask_root).setup("test")

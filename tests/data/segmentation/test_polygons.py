@@ -121,3 +121,43 @@ def test_other_sizes_and_images_are_named(polygon_root):
     (root / "train" / "annotations.json").write_text("[]")
     with pytest.raises(DataError, match="lacks one of the lists"):
         read(root)
+
+
+def alter(root, change) -> None:
+    """Change the content of the training annotations in place."""
+    path = root / "train" / "annotations.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_no_category_is_what_lies_outside_of_all_annotations(polygon_root):
+    root = polygon_root()
+    (root / "classes.txt").write_text("red\nblue\n")
+    with pytest.raises(DataError, match=r"category 'red' is class 0.*put background before"):
+        read_all(root)
+    (root / "classes.txt").write_text("background\nred\nblue\n")
+    assert read_all(root).class_names == ["background", "red", "blue"]
+
+
+def test_images_that_a_file_lists_twice_are_named(polygon_root):
+    root = polygon_root()
+    alter(root, lambda content: content["images"].append({**content["images"][0], "id": 99}))
+    with pytest.raises(DataError, match=r"images 0 and 99 have the same file_name"):
+        read_all(root)
+
+
+def test_sizes_that_files_state_are_those_of_images(polygon_root):
+    root = polygon_root()
+    alter(root, lambda content: content["images"][0].update(width=41.0, height=30.0))
+    with pytest.raises(DataError, match=r"has 41x30 pixels"):
+        read_all(root)
+    root = polygon_root(annotation(1, {"counts": [10, 1190], "size": [40, 30]}))
+    with pytest.raises(DataError, match=r"`size` of an RLE is \[40, 30\], expected .*\[30, 40\]"):
+        read_all(root)
+
+
+def read_all(root) -> ImageMasks:
+    data = ImageMasks(str(root), image_size=32, batch_size=4, num_workers=0)
+    data.setup("fit")
+    return data

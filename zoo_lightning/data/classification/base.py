@@ -43,6 +43,9 @@ class ClassData(LabelledImages[int]):
         DataError: images are missing or malformed.
     """
 
+    target_kind = "a class for each image"
+    """Kind of the targets, by which tasks know whether the data are for them."""
+
     train_set: ClassSet
     classes: list[str]
     """Names of the classes; their number is fixed on construction."""

@@ -170,6 +170,8 @@ def layout_hint(absent: Path) -> str:
         return f" `root` is too high: set it to {below[0]}."
     if similar := nearest(part, [path.name for path in inside]):
         return f"{similar} Rename it."
+    if parts := [path.name for path in inside if path.name in ("train", "test", *VALIDATION)]:
+        return f" {root} has {', '.join(parts)}: move some of their images into such a {part}."
     with_images = [path.name for path in inside if list_images(path).images]
     if with_images:
         return (

@@ -7,9 +7,10 @@ are mapped into memory, and are decoded when they are needed.
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,6 +29,9 @@ from zoo_lightning.errors import ConfigError, DataError, nearest
 
 NUMBERING = re.compile(r"(-\d+-of-\d+.*|[-_.]?\d+)$")
 """End of a Parquet file's name that is not its split's: of ``train-00000-of-00002.parquet``."""
+
+PARTS = re.compile(r"-\d+-of-(\d+)")
+"""Number of a split's Parquet files, in the name of each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,9 +308,12 @@ def open_splits(root: Path) -> dict[str, Any]:
         if (root / "state.json").is_file():
             found = datasets.load_from_disk(str(root))
             return {str(found.split or "train"): found}
+        found = parquet_files(root)
+        for split, files in found.items():
+            _check_parts(root, split, files)
         return {
             split: datasets.Dataset.from_parquet([str(file) for file in files])
-            for split, files in parquet_files(root).items()
+            for split, files in found.items()
         }
     except DataError:
         raise
@@ -338,6 +345,46 @@ def parquet_files(root: Path) -> dict[str, list[Path]]:
             f"{', ...' * (len(there) > 5)}."
         )
     return found
+
+
+def _check_parts(root: Path, split: str, files: Sequence[Path]) -> None:
+    """Check that the files of a split are all parts of one table.
+
+    Raises:
+        DataError: they lie in several folders, a part is absent, or the columns of one differ from
+            those of the first, by which ``datasets`` names the classes of all.
+    """
+    folders = sorted({file.parent.relative_to(root).as_posix() for file in files})
+    if len(folders) > 1:
+        raise DataError(
+            f"{root} has files of the split {split!r} in {len(folders)} folders, "
+            f"{', '.join(folders[:5])}, which may be several data sets; set `root` to one of them."
+        )
+    first = _stated_features(files[0])
+    for file in files:
+        parts = PARTS.search(file.stem)
+        if parts and int(parts.group(1)) != len(files):
+            raise DataError(
+                f"{file} is one of {int(parts.group(1))} parts by its name, and there are "
+                f"{len(files)}; add the others, or rename the files."
+            )
+        if _stated_features(file) != first:
+            raise DataError(
+                f"{file} states other columns, types or class names than {files[0]}; save both "
+                "with the same features."
+            )
+
+
+def _stated_features(file: Path) -> Any:
+    """Types of the columns that ``datasets`` has noted in a Parquet file; ``None`` if it has not.
+
+    Raises:
+        Exception: of any kind, if the file is damaged.
+    """
+    from pyarrow import parquet  # type: ignore[import-untyped]
+
+    noted = (parquet.read_schema(file).metadata or {}).get(b"huggingface")
+    return None if noted is None else json.loads(noted).get("info", {}).get("features")
 
 
 def split_of(path: Path) -> str:

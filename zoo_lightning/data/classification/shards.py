@@ -393,8 +393,11 @@ def _indexed(shard: Path, label_key: str, size: int, changed: int) -> tuple[Reco
         if members:
             records.append(_record(shard, key, members, label_key, stream))
         stream.seek(archive.offset)
-        if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes damage for the end
+        end = stream.read(tarfile.BLOCKSIZE)
+        if end.strip(b"\0"):  # tarfile takes damage for the end
             raise tarfile.ReadError(f"damaged from byte {archive.offset} on")
+        if not end:  # cut off behind a member, which tarfile takes for the end, too
+            raise tarfile.ReadError(f"no end of the archive at byte {archive.offset}")
     if not records:
         raise DataError(f"The shard {shard} has no samples; remove it.")
     return tuple(records)
@@ -413,7 +416,8 @@ def _record(
     if len(kinds) != 1:
         raise DataError(
             f"{place} has {len(kinds) or 'no'} image{'s' * (len(kinds) > 1)} among its members "
-            f"({', '.join(members)}); expected one, and KEY.cls or KEY.json beside it."
+            f"({', '.join([*members][:8])}{', ...' * (len(members) > 8)}); expected one, and "
+            "KEY.cls or KEY.json beside it. A key ends at the first dot."
         )
     member = members[kinds[0]]
     image = ShardImage(shard, key, f".{kinds[0]}", member.offset_data, member.size)

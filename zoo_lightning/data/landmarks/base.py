@@ -99,6 +99,9 @@ class LandmarkData(ImageDataModule, ABC):
             cannot be read.
     """
 
+    target_kind = "points"
+    """Kind of the targets, by which tasks know whether the data are for them."""
+
     BOX_WITHOUT_GIVEN: Literal["points", "image"] = "points"
     """Meaning of ``box: auto`` for annotations without boxes."""
 

@@ -36,8 +36,8 @@ class MultiLabelImages(LabelledImages[np.ndarray]):
     Each part is a table (``train.csv``) or COCO-style JSON (``train.json``). A table has either a
     column for each label, ``image,cat,dog`` with 1 or 0 (true or false, yes or no; an empty cell is
     unknown and left out of loss and metrics), or a column that lists labels, ``image,labels`` with
-    ``cat;dog``. Listed labels are separated by commas or semicolons, or by spaces if the file has
-    neither. In JSON an image has the labels of the categories of its annotations.
+    ``cat;dog``. Listed labels are separated by commas, semicolons or bars, or by spaces if the file
+    has none. In JSON an image has the labels of the categories of its annotations.
 
     Without ``val.csv`` or ``val.json``, validation images are split off the training images, such
     that both have every label where that is possible.
@@ -59,6 +59,9 @@ class MultiLabelImages(LabelledImages[np.ndarray]):
         DataError: files are missing or malformed, an image is listed twice or absent, a label of
             validation or test is not one of training, or no training image has it.
     """
+
+    target_kind = "several labels for each image"
+    """Kind of the targets, by which tasks know whether the data are for them."""
 
     def __init__(
         self,

@@ -31,8 +31,11 @@ ABSENT = ("0", "0.0", "false", "no")
 LISTS = ("labels", "label", "tags", "classes")
 """Lower-case names of columns that may list labels beside other columns."""
 
-MARKS = re.compile(r"[,;]")
+MARKS = re.compile(r"[,;|]")
 """Characters between listed labels; without them in a whole file, white space is."""
+
+BRACKETS = ("[]", "()", "{}")
+"""First and last characters of cells into which a program has written its own lists."""
 
 EXPECTED_JSON = "a JSON file of `images`, `annotations` and `categories`"
 
@@ -64,7 +67,7 @@ class LabelFile:
             the order of their names.
         rows: its images, at least one, each once.
         columns: whether the file has a column for each label, so that it must have all of them.
-        marks: whether listed labels are separated by commas or semicolons.
+        marks: whether listed labels are separated by commas, semicolons or bars.
         notes: lines about what is assumed or left out.
     """
 
@@ -85,7 +88,7 @@ def read_label_file(
         path: annotation file.
         chosen: names of the labels; other columns of a table with a column for each label may then
             have any content. ``None``: all.
-        marks: whether listed labels are separated by commas or semicolons even if the file has
+        marks: whether commas, semicolons or bars separate listed labels even if the file has
             none, as its training file is known to be.
 
     Raises:
@@ -178,6 +181,7 @@ def _of_lists(table: ImageTable, column: str, marks: bool) -> LabelFile:
     rows = []
     for row in table.rows:
         cell = one_form(row.cells[column])
+        _check_list(cell, f"{row.place}, column {column!r}")
         parts = MARKS.split(cell) if marks else cell.split()
         present = frozenset(filter(None, (part.strip() for part in parts)))
         rows.append(LabelRow(row.place, row.image, present))
@@ -192,9 +196,24 @@ def _of_lists(table: ImageTable, column: str, marks: bool) -> LabelFile:
     if not labels:
         raise DataError(
             f"{table.path}: column {column!r} lists no labels; expected labels such as 'cat;dog', "
-            "separated by spaces, commas or semicolons."
+            "separated by spaces, commas, semicolons or bars."
         )
     return LabelFile(table.path, labels, rows, marks=marks, notes=tuple(notes))
+
+
+def _check_list(cell: str, place: str) -> None:
+    """Check that a cell lists labels, and is no program's note of a list or of an absent value.
+
+    Raises:
+        DataError: it is such a note.
+    """
+    if cell[:1] + cell[-1:] in BRACKETS:
+        wanted = "labels without brackets and quotation marks, such as 'cat;dog'"
+    elif cell and cell.lower() in NOT_ANNOTATED:
+        wanted = "labels such as 'cat;dog', or an empty cell for an image without any"
+    else:
+        return
+    raise DataError(f"{place}: found {cell!r:.100}, expected {wanted}; correct the cell.")
 
 
 # COCO-style JSON
@@ -252,14 +271,22 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _categories(content: dict[str, Any], path: Path) -> dict[Any, str]:
     """Names of the categories by their ids."""
-    names = {}
+    names: dict[Any, str] = {}
     for entry in content["categories"]:
-        if not isinstance(entry, dict) or not isinstance(entry.get("id"), int | str):
+        number = entry.get("id") if isinstance(entry, dict) else None
+        name = entry.get("name", number) if isinstance(entry, dict) else None
+        named = isinstance(name, int | str) and str(name).strip()
+        if not isinstance(number, int | str) or not named:
             raise DataError(
-                f"{path}: an entry of `categories` lacks `id`: {entry!r:.60}; give it an id and a "
-                "name."
+                f"{path}: an entry of `categories` lacks `id` or `name`: {entry!r:.60}; give it an "
+                "id and a name."
             )
-        names[entry["id"]] = one_form(str(entry.get("name", entry["id"])).strip())
+        if number in names:
+            raise DataError(
+                f"{path}: two entries of `categories` have the id {number!r:.60}, {names[number]!r}"
+                f" and {name!r:.60}; give each its own."
+            )
+        names[number] = one_form(str(name).strip())
     return names
 
 

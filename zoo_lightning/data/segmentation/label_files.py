@@ -24,6 +24,9 @@ VALUES = 256
 MODES = ("L", "P", "1")
 """Pillow's modes of masks: grey, palette and black-and-white."""
 
+STRETCHED = {"L;2": 85, "L;4": 17}
+"""Factors by which Pillow multiplies the values of grey PNGs of 2 and 4 bits, by its raw modes."""
+
 NAMED = 6
 """Largest number of colours that a message lists."""
 
@@ -53,9 +56,11 @@ class LabelFile:
         """
         try:
             with opened(self.path) as mask:
+                stored = getattr(getattr(mask, "png", None), "im_rawmode", "")
+                factor = STRETCHED.get(stored, 1)
                 mask.load()
                 self._check(mask, size)
-                return np.asarray(mask, dtype=np.uint8)
+                return np.asarray(mask, dtype=np.uint8) // np.uint8(factor)
         except DataError:
             raise
         except Exception as error:  # decoders raise whatever a damaged file leads them to

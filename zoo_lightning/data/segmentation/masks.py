@@ -72,6 +72,9 @@ class ImageMasks(LabelledImages[Mask]):
     ignored_label = IGNORED
     """Label of pixels that do not count."""
 
+    target_kind = "a class for each pixel"
+    """Kind of the targets, by which tasks know whether the data are for them."""
+
     reads_bands = False
 
     def __init__(

@@ -32,11 +32,13 @@ class Shape:
         polygons: corners ``(N, 2)`` of its polygons, x and y in pixels from the top left corner.
         runs: lengths of runs of pixels outside and inside in turn, down the columns, as COCO's
             uncompressed RLE has them; empty for polygons.
+        runs_shape: height and width that the runs fill, if the file states them.
     """
 
     label: int
     polygons: tuple[np.ndarray, ...] = ()
     runs: tuple[int, ...] = ()
+    runs_shape: tuple[int, ...] | None = None
 
     def draw(self, mask: np.ndarray) -> None:
         """Give the pixels of the area in a mask ``(H, W)`` the label."""
@@ -68,7 +70,7 @@ class Shapes:
             size: width and height of the image as it is seen, pixels.
 
         Raises:
-            DataError: the file states another size, or runs of pixels that do not fill it.
+            DataError: the file states another size, or runs of pixels that do not fill the image.
         """
         check_size(self.place, self.size or size, size)
         mask = np.zeros(size[::-1], np.uint8)
@@ -77,6 +79,12 @@ class Shapes:
                 raise DataError(
                     f"{self.place}: an RLE has runs of {sum(shape.runs)} pixels, the image has "
                     f"{mask.size}; correct `counts`."
+                )
+            if shape.runs_shape not in (None, mask.shape):
+                raise DataError(
+                    f"{self.place}: the `size` of an RLE is {list(shape.runs_shape or ())}, "
+                    f"expected height and width of the image, {list(mask.shape)}; correct `size` "
+                    "and `counts`."
                 )
             shape.draw(mask)
         return mask
@@ -145,6 +153,11 @@ def read_polygons(path: Path, classes: Sequence[str]) -> dict[str, Shapes]:
                 f"{nearest(name, classes)} Rename it, or add it to `classes`."
             )
         labels[number] = index[name]
+        if index[name] == 0 and name.casefold() != BACKGROUND:
+            raise DataError(
+                f"{path}: category {name!r} is class 0, as is every pixel outside of the "
+                f"annotations; put {BACKGROUND} before the other names in `classes` or classes.txt."
+            )
     images = _images(content, path)
     shapes: dict[Any, list[Shape]] = {number: [] for number in images}
     for annotation in content["annotations"]:
@@ -196,6 +209,7 @@ def _images(
 ) -> dict[int | str, tuple[str, tuple[int, int] | None]]:
     """Name and stated size of the images by id."""
     found: dict[int | str, tuple[str, tuple[int, int] | None]] = {}
+    numbers: dict[str, int | str] = {}
     for each in content["images"]:
         known = each if isinstance(each, dict) else {}
         number, name = known.get("id"), known.get("file_name")
@@ -207,8 +221,19 @@ def _images(
         width, height = known.get("width"), known.get("height")
         named = one_form(image_name(name, f"{path}, image {number!r:.60}"))
         stated = None
-        if isinstance(width, int) and isinstance(height, int):
-            stated = (width, height)
+        if isinstance(width, int | float) and isinstance(height, int | float):
+            if width != round(width) or height != round(height):
+                raise DataError(
+                    f"{path}, image {number!r:.60}: `width` and `height` are {width} and {height}, "
+                    "expected whole numbers of pixels; correct them."
+                )
+            stated = (round(width), round(height))
+        if named in numbers:
+            raise DataError(
+                f"{path}: images {numbers[named]!r:.60} and {number!r:.60} have the same file_name "
+                f"{named!r:.300}; leave one entry, with the annotations of both."
+            )
+        numbers[named] = number
         found[number] = named, stated
     return found
 
@@ -222,7 +247,9 @@ def _shape(segmentation: Any, label: int, place: str) -> Shape:
     if isinstance(segmentation, dict):
         runs = segmentation.get("counts")
         if isinstance(runs, list) and all(isinstance(run, int) and run >= 0 for run in runs):
-            return Shape(label, runs=tuple(runs))
+            shape = segmentation.get("size")
+            stated = tuple(shape) if isinstance(shape, list) else None
+            return Shape(label, runs=tuple(runs), runs_shape=stated)
         raise DataError(
             f"{place}: its segmentation is a compressed RLE, which is not read; write polygons or "
             "uncompressed counts, or save the masks as label PNGs (pycocotools' annToMask)."

@@ -215,6 +215,9 @@ class DrawnFaces(ImageDataModule):
         ConfigError: a size is below 1, or the number of points is neither 68 nor 5.
     """
 
+    target_kind = "points"
+    """Kind of the targets, by which tasks know whether the data are for them."""
+
     def __init__(
         self,
         train_size: int = 4000,

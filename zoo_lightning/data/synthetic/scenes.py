@@ -150,6 +150,9 @@ class PhotoMosaics(ImageFolders):
         DataError: images are missing or malformed.
     """
 
+    target_kind = "a class for each pixel"
+    """Kind of the targets, by which tasks know whether the data are for them."""
+
     def __init__(
         self,
         root: str,
