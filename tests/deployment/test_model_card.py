@@ -131,6 +131,21 @@ def test_a_card_says_in_words_how_an_image_becomes_an_input(told, words):
     assert words in preparation({"size": [3, 8, 8], "preprocessing": told})
 
 
+@pytest.mark.parametrize(
+    ("bands", "channels", "words"),
+    [
+        (None, 3, "Pillow"),
+        ({"deep": False}, 1, "Pillow"),
+        ({"deep": True}, 1, "torchvision"),
+        ({"deep": False}, 4, "torchvision"),
+    ],
+)
+def test_a_card_says_whose_resizing_it_is(bands, channels, words):
+    told = {"kind": "crop", "squeeze": None, "crops": 1}
+    given = {"size": [channels, 8, 8], "preprocessing": told}
+    assert words in preparation(given if bands is None else given | {"bands": bands})
+
+
 def test_an_image_prepared_by_the_words_of_the_card_is_the_input(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8)
     image = Image.fromarray(pixels)

@@ -242,7 +242,11 @@ def preparation(given: Mapping[str, Any]) -> str:
             f"cut out {crops} crops of {side}x{side} pixels, the corners, the middle and the same "
             "of the mirror image, and average the outputs"
         )
-    return f"{turned}; {resized}; {cut}. Pillow's `Image.resize` resizes in this way."
+    # As bands are read: bytes of one channel by Pillow, all others as tensors.
+    bands = given.get("bands")
+    as_tensors = bands and (bands["deep"] or given["size"][0] > 1)
+    resizes = "torchvision's `resize` of tensors" if as_tensors else "Pillow's `Image.resize`"
+    return f"{turned}; {resized}; {cut}. {resizes} resizes in this way."
 
 
 def _inputs(manifest: Manifest) -> str:
