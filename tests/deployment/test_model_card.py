@@ -132,17 +132,17 @@ def test_a_card_says_in_words_how_an_image_becomes_an_input(told, words):
 
 
 @pytest.mark.parametrize(
-    ("bands", "channels", "words"),
+    ("bands", "words"),
     [
-        (None, 3, "Pillow"),
-        ({"deep": False}, 1, "Pillow"),
-        ({"deep": True}, 1, "torchvision"),
-        ({"deep": False}, 4, "torchvision"),
+        (None, "Pillow"),
+        ({"deep": False, "chosen": "grey"}, "Pillow"),
+        ({"deep": True, "chosen": "grey"}, "torchvision"),
+        ({"deep": False, "chosen": [0]}, "torchvision"),
     ],
 )
-def test_a_card_says_whose_resizing_it_is(bands, channels, words):
+def test_a_card_says_whose_resizing_it_is(bands, words):
     told = {"kind": "crop", "squeeze": None, "crops": 1}
-    given = {"size": [channels, 8, 8], "preprocessing": told}
+    given = {"size": [1, 8, 8], "preprocessing": told}
     assert words in preparation(given if bands is None else given | {"bands": bands})
 
 

@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from zoo_lightning.deployment.lineage import Ancestor, Origin
 from zoo_lightning.deployment.manifest import Manifest, TaskName
+from zoo_lightning.sources.stems import GREY
 
 PIPELINE_TAGS: dict[TaskName, str] = {
     "classification": "image-classification",
@@ -242,9 +243,9 @@ def preparation(given: Mapping[str, Any]) -> str:
             f"cut out {crops} crops of {side}x{side} pixels, the corners, the middle and the same "
             "of the mirror image, and average the outputs"
         )
-    # As bands are read: bytes of one channel by Pillow, all others as tensors.
+    # As bands are read: grey bytes by Pillow, all others as tensors.
     bands = given.get("bands")
-    as_tensors = bands and (bands["deep"] or given["size"][0] > 1)
+    as_tensors = bands and (bands["deep"] or bands["chosen"] != GREY)
     resizes = "torchvision's `resize` of tensors" if as_tensors else "Pillow's `Image.resize`"
     return f"{turned}; {resized}; {cut}. {resizes} resizes in this way."
 
