@@ -81,3 +81,12 @@ def test_predictions_for_the_test_data_are_a_table_that_can_be_read_again(
     tested = read("run/test_errors.csv")[1:]
     for row, errors in zip(table.rows, tested, strict=True):
         assert float(row.cells["red"]) == pytest.approx(float(errors[5]), rel=1e-4)
+
+
+def test_predictions_for_images_name_no_pictures(numbers, command, number_root):
+    assert command(*FIT, "--pictures", "false").status == 0
+    words = ("--images", number_root / "images", "--output", "out")
+    done = command("predict", "--ckpt_path", "run", *words)
+    assert done.status == 0, done.err
+    assert "predictions in out/predictions.csv" in done.out
+    assert "overlays" not in done.out

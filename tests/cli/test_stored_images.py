@@ -100,6 +100,17 @@ def test_a_resumed_run_keeps_what_says_how_classes_count(tiny, command, class_ro
     command(*resumed, "--data.balanced", "false").refused("data.balanced is True")
 
 
+def test_weighing_rare_classes_twice_is_refused_before_anything_is_computed(
+    tiny, command, class_root, monkeypatch
+):
+    monkeypatch.setattr("zoo_lightning.cli.trainer.resolve_start", lambda *given: 1 / 0)
+    data = {"root": str(class_root), "balanced": True}
+    described = {"class_path": "ImageFolders", "init_args": data}
+    tiny(**{"model.class_path": "ClassificationTask", "data": described})
+    command(*FIT, "--model.class_weights", "auto").refused("data.balanced", "class_weights")
+    assert not Path("run").exists()
+
+
 @pytest.mark.parametrize("write", [write_shards, write_table], ids=["shards", "table"])
 def test_grey_bands_of_stored_images_are_those_of_the_files(class_root, tmp_path, write):
     data = write(tmp_path / "stored", class_root)

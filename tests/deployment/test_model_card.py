@@ -6,13 +6,22 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
+from PIL import Image
 
 from zoo_lightning import export
 from zoo_lightning.deployment.lineage import Ancestor, Origin, origin_of
 from zoo_lightning.deployment.manifest import OUTPUTS, Manifest
-from zoo_lightning.deployment.model_card import METRICS, PIPELINE_TAGS, common_license, model_card
+from zoo_lightning.deployment.model_card import (
+    METRICS,
+    PIPELINE_TAGS,
+    common_license,
+    model_card,
+    preparation,
+)
+from zoo_lightning.prediction.inputs import Images, Item
 from zoo_lightning.runs.run_folder import read_checkpoint
 
 HOSTILE = '`x` | <b>y</b>\n---\nlicense: mit\n"{[: #'
@@ -106,3 +115,42 @@ def test_figures_that_are_no_numbers_are_left_out():
     found = card(manifest(), summary={"test": {"test/acc": float("nan")}, "compute": None})
     assert found.data.eval_results is None
     assert "nan" not in found.text
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"kind": "crop", "squeeze": None, "crops": 1}, "shorter side has 8 pixels, bilinear"),
+        ({"kind": "crop", "squeeze": 10, "crops": 1}, "resize it to 10x10 pixels, bicubic"),
+        ({"kind": "crop", "squeeze": 10, "crops": 10}, "cut out 10 crops of 8x8 pixels"),
+        ({"kind": "square", "around": "image", "margin": 1.0}, "pad it with black to a square"),
+        ({"kind": "square", "around": "face", "margin": 1.5}, "face's box, 1.5 times"),
+    ],
+)
+def test_a_card_says_in_words_how_an_image_becomes_an_input(told, words):
+    assert words in preparation({"size": [3, 8, 8], "preprocessing": told})
+
+
+@pytest.mark.parametrize(
+    ("bands", "words"),
+    [
+        (None, "Pillow"),
+        ({"deep": False, "chosen": "grey"}, "Pillow"),
+        ({"deep": True, "chosen": "grey"}, "torchvision"),
+        ({"deep": False, "chosen": [0]}, "torchvision"),
+    ],
+)
+def test_a_card_says_whose_resizing_it_is(bands, words):
+    told = {"kind": "crop", "squeeze": None, "crops": 1}
+    given = {"size": [1, 8, 8], "preprocessing": told}
+    assert words in preparation(given if bands is None else given | {"bands": bands})
+
+
+def test_an_image_prepared_by_the_words_of_the_card_is_the_input(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "a.png")
+    given = {"size": [3, 8, 8], "preprocessing": {"kind": "crop", "squeeze": None, "crops": 1}}
+    [prepared] = Images([Item(tmp_path / "a.png", "a")], given)
+    small = image.resize((10, 8), Image.Resampling.BILINEAR).crop((1, 0, 9, 8))
+    assert np.array_equal(prepared.pixels[0].numpy(), np.asarray(small).transpose(2, 0, 1))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 PACKAGE = Path(__file__).resolve().parents[2] / "zoo_lightning"
-OTHERS = ("os", "Image", "av")
+OTHERS = ("os", "Image", "av", "tarfile")
 """Modules whose ``open`` is another one."""
 
 

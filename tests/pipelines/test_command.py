@@ -90,6 +90,14 @@ def test_a_pipeline_without_a_log_ends_like_any_other(tiny, command):
     assert done.status == 0, done.err
     assert not Path("run/metrics.csv").exists()
     assert summary()["test_images"] > 0
+    assert done.out.count("run folder   run  (") == 1
+
+
+def test_what_is_made_without_training_ends_like_any_other(tiny, command):
+    done = command(*FIT, "--method", "greedy-soup", "--trainer.max_steps", "2")
+    assert done.status == 0, done.err
+    assert done.out.count("Test metric") == 1
+    assert done.out.count("run folder   run  (") == 1
 
 
 @pytest.mark.parametrize(

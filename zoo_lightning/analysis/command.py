@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo_lightning.analysis.measuring import no_report_for
 from zoo_lightning.analysis.report import gate_report, refuse_no_zoo
 from zoo_lightning.analysis.writing import FILES, format_report, write_report
 from zoo_lightning.errors import ConfigError
@@ -128,6 +129,6 @@ def refuse_unsuitable(content: dict[str, Any]) -> None:
         )
     task = content["zoo_lightning"]["task"]
     if task not in TASKS:
-        raise ConfigError(f"gates are reported for {' and '.join(TASKS)}, not for {task}")
+        raise ConfigError(no_report_for(task))
     backbone = content["hyper_parameters"]["backbone"]
     refuse_no_zoo(backbone["class_path"], len(backbone["init_args"].get("sources") or []))

@@ -105,9 +105,15 @@ def measured_task(task: BaseTask) -> MeasuredTask:
     """
     if isinstance(task, (ClassificationTask, LandmarkTask, RegressionTask)):
         return task
-    raise ConfigError(
-        "gates are reported for ClassificationTask, LandmarkTask and RegressionTask, not for "
-        f"{type(task).__name__}"
+    raise ConfigError(no_report_for(type(task).__name__))
+
+
+def no_report_for(task: str) -> str:
+    """Format the refusal of a task whose gates cannot be reported, by the name of its class."""
+    return (
+        "gates are reported of classifiers, landmarks and numbers (ClassificationTask, "
+        f"LandmarkTask, RegressionTask), not for {task}; the report of a run has the mean gates "
+        "of any zoo: python -m zoo_lightning report RUN_DIR"
     )
 
 

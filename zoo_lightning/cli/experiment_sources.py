@@ -279,7 +279,7 @@ def _check_relate(
         raise ConfigError(
             f"{resolved.name} trains a policy ({task}), whose images come from its own games: "
             "there are no training images with targets to relate sources by; give an experiment "
-            "of landmarks, classification or regression"
+            "of images, such as classification, landmarks, regression or multi-label"
         )
     if options.samples < MIN_RELATED:
         raise ConfigError(

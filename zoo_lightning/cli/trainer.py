@@ -292,6 +292,8 @@ class ZooCLI(ExperimentCLI):
         """Build a Trainer that writes to the run folder."""
         if not self.fits:  # nothing is saved then, and the folder may well be another
             warnings.filterwarnings("ignore", message="The dirpath has changed")
+            # Those that made the checkpoint are not needed to evaluate it.
+            warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
         options = self.options
         resumed = options.ckpt_path and self.fits
         if resumed:

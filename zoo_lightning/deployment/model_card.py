@@ -6,15 +6,15 @@ metadata, rather than guessed.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from zoo_lightning.deployment.lineage import Ancestor, Origin
 from zoo_lightning.deployment.manifest import Manifest, TaskName
+from zoo_lightning.sources.stems import GREY
 
 PIPELINE_TAGS: dict[TaskName, str] = {
     "classification": "image-classification",
@@ -211,6 +211,45 @@ def _results(origin: Origin, notes: Sequence[str]) -> list[str]:
     return parts
 
 
+def preparation(given: Mapping[str, Any]) -> str:
+    """Say in words how an image file becomes a model's input, before it is normalised.
+
+    Args:
+        given: ``input`` of a manifest, with ``size`` and ``preprocessing``.
+    """
+    told, side = given["preprocessing"], given["size"][-1]
+    turned = "turn the image as its EXIF data specify"
+    if told["kind"] == "square":
+        margin = float(told.get("margin", 1))
+        if told.get("around") == "face" or margin != 1:
+            of = "face's box" if told.get("around") == "face" else "image"
+            cut = (
+                f"cut out the square around the {of}, {margin:g} times as large as its longer side"
+            )
+        else:
+            cut = "pad it with black to a square, the image in the middle"
+        return f"{turned}; {cut}; resize it to {side}x{side} pixels, bilinear with antialiasing."
+    squeeze, crops = told.get("squeeze"), told.get("crops", 1)
+    if squeeze:
+        resized = f"resize it to {squeeze}x{squeeze} pixels, bicubic with antialiasing"
+    else:
+        resized = (
+            f"resize it so that its shorter side has {side} pixels, bilinear with antialiasing"
+        )
+    centre = f"the {side}x{side} pixels in the middle"
+    cut = f"cut out {centre}"
+    if crops != 1:
+        cut = (
+            f"cut out {crops} crops of {side}x{side} pixels, the corners, the middle and the same "
+            "of the mirror image, and average the outputs"
+        )
+    # As bands are read: grey bytes by Pillow, all others as tensors.
+    bands = given.get("bands")
+    as_tensors = bands and (bands["deep"] or bands["chosen"] != GREY)
+    resizes = "torchvision's `resize` of tensors" if as_tensors else "Pillow's `Image.resize`"
+    return f"{turned}; {resized}; {cut}. {resizes} resizes in this way."
+
+
 def _inputs(manifest: Manifest) -> str:
     size = ", ".join(map(str, manifest.input["size"]))
     lines = [f"Input `{manifest.input['name']}`: {manifest.input['dtype']} (B, {size})"]
@@ -218,7 +257,7 @@ def _inputs(manifest: Manifest) -> str:
         lines += [
             f"in [0, 1], minus the mean {manifest.input['mean']}, divided by the standard "
             f"deviation {manifest.input['std']}.",
-            f"Preprocessing: {code(json.dumps(manifest.input['preprocessing']))}.",
+            f"Preprocessing: {preparation(manifest.input)}",
         ]
         if bands := manifest.input.get("bands"):
             names = ", ".join(code(name) for name in bands["names"])

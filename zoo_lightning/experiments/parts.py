@@ -165,7 +165,7 @@ def resolve_start(
     architecture, sources = experiment_zoo(options, experiment)
     data = plain_data(options.data)
     rank_zero_info(
-        f"start         training images decide {option} {init_args[option]}, in up to minutes"
+        f"start         training images decide {option} {init_args[option]}, which may take minutes"
     )
     images = getattr(data, "train_set", None)
     if images is not None and len(images):

@@ -25,6 +25,7 @@ from zoo_lightning.experiments.strategies import check_strategy_option, check_sy
 from zoo_lightning.runs.length import check_length_options
 from zoo_lightning.sources.normalisation import statistics
 from zoo_lightning.tasks import BaseTask, PPOTask
+from zoo_lightning.tasks.classification import check_not_both
 from zoo_lightning.tasks.compatibility import FROM_DATA, OF_IMAGES
 from zoo_lightning.tasks.ppo import check_length
 
@@ -219,6 +220,9 @@ def check_training(options: Any) -> None:
                 f"trainer.min_{what} {least} is more than trainer.max_{what} {most}; leave one of "
                 "them out"
             )
+    # Before an informed start is computed; the task checks it again for users of Python.
+    model, data = (options[name].get("init_args") or {} for name in ("model", "data"))
+    check_not_both(model.get("class_weights"), data.get("balanced"))
     if options.run_test and not trainer.fast_dev_run:
         check_tests(trainer)
     if issubclass(task_class(options.model), PPOTask):

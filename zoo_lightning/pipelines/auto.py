@@ -450,7 +450,7 @@ def decide(
     figure = plot_gains(against, f"{measure.loss} above that of the result, {choice.name}")
     save_figure(figure, folder / PICTURES / "decision.png")
     execution.report(
-        f"result        {choice.name}: {measure.label} {measure.of(choice.scores):.2f}"
+        f"result        {choice.name}: validation {measure.label} {measure.of(choice.scores):.2f}"
     )
     value = measure.of(choice.scores) / (100 if measure.rises else 1)
     monitor = tasks[runs[0]].monitor
@@ -490,6 +490,6 @@ def plot_gains(gains: Mapping[str, Gain], label: str) -> Figure:
         axes.plot(found.mean, place, marker="o" if found.low > 0 else "D", color="black")
     axes.axvline(0.0, color="0.7", linewidth=0.8)
     axes.set_yticks(range(len(gains)), list(gains), fontsize=7)
-    axes.invert_yaxis()
+    axes.set_ylim(len(gains) - 0.5, -0.5)
     axes.set_xlabel(label, fontsize=8)
     return figure

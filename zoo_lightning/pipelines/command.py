@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 
 from zoo_lightning.callbacks.checkpoints import TrainingInterrupted
+from zoo_lightning.cli.run_summary import describe_result
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiments.option_names import OF_RUNS, CommandParser
 from zoo_lightning.experiments.resolving import resolve
@@ -17,7 +18,8 @@ from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.pipelines.auto import AUTO, BUDGET, budget_of, check_auto, run_auto
 from zoo_lightning.pipelines.estimate import estimate
 from zoo_lightning.pipelines.plan import Plan, begin, check_shared
-from zoo_lightning.pipelines.transfer import find_method, run_method, trainings
+from zoo_lightning.pipelines.stage import STAGES
+from zoo_lightning.pipelines.transfer import FINAL_CONFIG, find_method, run_method, trainings
 from zoo_lightning.reports.writing import leave_report
 from zoo_lightning.runs.faults import raise_on_sigterm
 from zoo_lightning.runs.folders import shared_run_folder
@@ -85,6 +87,7 @@ def main(arguments: Sequence[str]) -> int:
         with raise_on_sigterm():
             run_plan(plan, folder, execution)
             rank_zero_only(leave_report)(folder)
+            rank_zero_only(_say_result)(folder)
     except (WorkStopped, TrainingInterrupted) as stop:
         print(
             f"\n{stop}\nResume with the same command and --run_dir {folder}",
@@ -92,6 +95,15 @@ def main(arguments: Sequence[str]) -> int:
         )
         return 128 + stop.signal_number
     return 0
+
+
+def _say_result(folder: Path) -> None:
+    """Print the end of a pipeline whose result is chosen from stages: that of training does so."""
+    summary = read_summary(folder)
+    if summary is None or (folder / STAGES / FINAL_CONFIG).is_file():
+        return
+    seconds = (summary.get("compute") or {}).get("seconds") or summary.get("seconds") or 0.0
+    print(describe_result(summary, folder, folder / summary["checkpoint"], seconds))
 
 
 def _parser() -> CommandParser:

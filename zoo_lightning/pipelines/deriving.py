@@ -165,5 +165,5 @@ def test_task(
         enable_model_summary=False, enable_checkpointing=False,
         callbacks=[counter, *file_callbacks(task, folder, pictures)],
     )  # fmt: skip
-    [results] = trainer.test(task, datamodule=data, verbose=False)
+    [results] = trainer.test(task, datamodule=data)
     return {name: value for name, value in results.items() if name != "step"}, counter.counts

@@ -33,6 +33,8 @@ class TimeEstimate:
         """Format a line with the estimated duration of a number of trainings."""
         minutes = trainings * self.steps * self.step_seconds / 60
         time_left = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+        if minutes < 0.5:
+            time_left = f"{60 * minutes:.0f} s"
         return (
             f"estimate      about {time_left} here: {trainings:.3g} times {self.steps:,} steps of "
             f"one network, {1000 * self.step_seconds:.0f} ms each; validations and the test come "

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
+from zoo_lightning.data.segmentation.label_files import IGNORED
 from zoo_lightning.data.segmentation.whole_images import overlaid, palette
 from zoo_lightning.plotting.figures import channels_last, draw_image, new_figure
 
@@ -29,7 +30,8 @@ def plot_masks(
 ) -> Figure:
     """Draw images, each with its true mask and its predicted one laid over it.
 
-    Class 0 is left uncoloured, and what has no class is light grey.
+    Class 0 is left uncoloured, and what has no class is light grey. So are predictions beyond the
+    outermost rows and columns that have true classes: in padding they mean nothing.
 
     Args:
         images: images ``(B, H, W, 3)`` or ``(B, 3, H, W)``, uint8.
@@ -52,7 +54,11 @@ def plot_masks(
         axes.set_axis_off()
     shown: set[int] = set()
     for i, picture in enumerate(pixels):
-        masks = [_of_size(np.asarray(each[i]), picture.shape[:2]) for each in (true, pred)]
+        cells = np.asarray(true[i])
+        masks = [
+            _of_size(each, picture.shape[:2])
+            for each in (cells, _within(cells, np.asarray(pred[i])))
+        ]
         shown |= {int(label) for mask in masks for label in np.unique(mask)}
         views = [picture, *(overlaid(picture, mask) for mask in masks)]
         for axes, view in zip(grid[3 * i : 3 * i + 3], views, strict=True):
@@ -63,11 +69,28 @@ def plot_masks(
     named = [label for label in range(1, len(classes)) if len(classes) <= LISTED or label in shown][
         :LISTED
     ]
-    if named:
-        colours = palette() / 255
-        patches = [Patch(color=colours[k], label=classes[k].replace("$", r"\$")) for k in named]
+    colours = palette() / 255
+    patches = [Patch(color=colours[k], label=classes[k].replace("$", r"\$")) for k in named]
+    if IGNORED in shown:
+        patches.append(Patch(color=colours[IGNORED], label="no true class"))
+    if patches:
         figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8)
     return figure
+
+
+def _within(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
+    """Predicted classes inside the rows and columns that have true classes, none elsewhere."""
+    known = true != IGNORED
+    inside = np.ix_(*(_from_first_to_last(known.any(axis)) for axis in (1, 0)))
+    found = np.full_like(pred, IGNORED)
+    found[inside] = pred[inside]
+    return found
+
+
+def _from_first_to_last(known: np.ndarray) -> np.ndarray:
+    """Indices from the first to the last true one."""
+    indices = np.flatnonzero(known)
+    return np.arange(indices[0], indices[-1] + 1) if len(indices) else indices
 
 
 def _of_size(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

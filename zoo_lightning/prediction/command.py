@@ -289,7 +289,8 @@ def _predict(predictor: Predictor, items: Sequence[Item], options: argparse.Name
             write(each)
             if each.mask is not None:
                 save_mask(each.mask, options.output / files[each.item])
-            if each.probabilities is None and drawn != options.overlays:
+            drawable = each.points is not None or each.mask is not None
+            if drawable and drawn != options.overlays:
                 picture = _picture(options.output, each, drawn)
                 if each.points is not None:
                     draw_points(each.item.path, each.points, picture, values)

@@ -155,11 +155,7 @@ class ClassificationTask(BaseTask):
                 f"{'no data module' if data is None else type(data).__name__} does not list "
                 "(training_labels); give a weight for each class"
             )
-        if getattr(data, "balanced", False):
-            raise ConfigError(
-                "data.balanced draws all classes equally often already, and class_weights: auto "
-                "would weigh the rare ones up once more; leave one of them out"
-            )
+        check_not_both(self.class_weights, getattr(data, "balanced", False))
         counts = torch.bincount(torch.tensor(data.training_labels()), minlength=self.num_classes)
         present = counts > 0
         weights = counts.sum() / (present.sum() * counts.clamp(min=1)) * present
@@ -284,6 +280,15 @@ def _check_numbers(
             raise ConfigError(f"{name} must be at least 0, got {value}")
     if not 0 <= mix_probability <= 1:
         raise ConfigError(f"mix_probability must lie in [0, 1], got {mix_probability}")
+
+
+def check_not_both(class_weights: object, balanced: object) -> None:
+    """Raise ConfigError if rare classes would be both weighed up and drawn more often."""
+    if class_weights == "auto" and balanced:
+        raise ConfigError(
+            "data.balanced draws all classes equally often already, and class_weights: auto "
+            "would weigh the rare ones up once more; leave one of them out"
+        )
 
 
 def _check_weights(weights: Literal["auto"] | Sequence[float] | None, num_classes: int) -> None:

@@ -426,8 +426,8 @@ def about_averaging(
     best = max(sources, key=lambda row: row.score)
     if best.over_random.value <= 2 * best.over_random.error:
         return (
-            f"no source's features explain more than random weights' ({untrained:.3f}): averaging "
-            "cannot lose anything here, and transfer gains little"
+            f"no source's features explain more than random weights' ({untrained:.3f}) by two "
+            "standard errors: averaging cannot lose anything here, and transfer gains little"
         )
     least = best.score - TOLERANCE * (best.score - untrained)
     related = [pair for pair in pairs if pair.relation == "relatives"]

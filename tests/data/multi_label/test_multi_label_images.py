@@ -43,6 +43,12 @@ def test_batches_have_a_state_for_each_label(label_root):
         assert image.flip(0).long().tolist() == module.test_set.labels[index].tolist()
 
 
+def test_images_are_named_as_in_the_table(label_root):
+    module = both(data(label_root))
+    listed = [line.split(",")[0] for line in (label_root / "test.csv").read_text().split()[1:]]
+    assert module.test_set.names == listed
+
+
 def test_validation_images_of_ones_own_are_taken(label_root):
     lines = (label_root / "train.csv").read_text().splitlines()
     (label_root / "val.csv").write_text("\n".join([lines[0], *lines[19:]]) + "\n")

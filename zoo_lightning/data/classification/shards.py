@@ -215,8 +215,9 @@ class WebDatasetShards(ClassData):
         samples: list[Sample] = [
             (each.image, self._label(each, index, numbered)) for each in records
         ]
+        shards = len(self._shards(used))
         rank_zero_info(
-            f"{self.root}: {len(samples)} {part} samples in {len(self._shards(used))} shards "
+            f"{self.root}: {len(samples)} {part} samples in {shards} shard{'s' * (shards != 1)} "
             f"{self.patterns[used]}"
         )
         return samples

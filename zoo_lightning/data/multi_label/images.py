@@ -211,6 +211,12 @@ class MultiLabelImages(LabelledImages[np.ndarray]):
                 category=UserWarning,
             )
 
+    def _name(self, source: object, index: int) -> str:
+        """Name of an image as in the tables."""
+        if isinstance(source, Path) and source.is_relative_to(self.image_folder):
+            return source.relative_to(self.image_folder).as_posix()
+        return super()._name(source, index)
+
     def _split(self, samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
         """Split groups of images such that both parts have every label where that is possible."""
         names = self._names(samples)
