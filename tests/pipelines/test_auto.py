@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 import yaml
 
@@ -125,8 +126,28 @@ def test_the_partner_is_no_relative_of_the_best_source():
     pairs.append(pair("a", "c", "strangers", 9.0))
     found = SimpleNamespace(sources=rows, pairs=pairs)
     assert auto.partner(found) == "a"
+    assert not auto.all_related(found)
     pairs[0].relation = "relatives"
     assert auto.partner(found) == "c"
+    assert auto.all_related(found)  # of the best one; whether a and c are does not matter
+
+
+def test_relatives_are_averaged_and_not_asked_to_teach(tiny, command):
+    torch.manual_seed(0)
+    sources, state = [], timm.create_model("test_resnet").state_dict()
+    for number in range(2):
+        noise = {k: 0.01 * number * torch.randn_like(v) for k, v in state.items() if v.dim() == 4}
+        torch.save({k: v + noise.get(k, 0) for k, v in state.items()}, f"{number}.pth")
+        sources.append(f"{number}.pth")
+    done = command(*WORDS, "--sources", ",".join(sources))
+    assert done.status == 0, done.err
+    assert "all sources are relatives" in done.out
+    stages = {path.parent.name for path in Path("run").glob("stages/*/summary.json")}
+    assert len(stages & {"soup", "start"}) == 1
+    assert not {name for name in stages if name.startswith(("single", "student"))}
+    costs = [content("run", "stages", name, "summary.json")["compute"] for name in stages]
+    spent = sum(each["parts"]["training"] for each in costs)
+    assert 18 * costs[0]["unit"] < spent <= 20.1 * costs[0]["unit"]
 
 
 def test_scores_of_a_candidate_are_those_of_its_images():

@@ -3,7 +3,9 @@
 First, short tries decide where to begin: at the plain average of the sources, or at the average by
 the shares that the training data suggest. Then members are trained, one from there and one from a
 source of another origin; then the better one is trained on, taught by both; then the result is
-selected among them by validation. The folder's ``decisions.json`` has the decision and its reasons.
+selected among them by validation. If no source is of another origin, the average alone is trained,
+with all that is left of the budget. The folder's ``decisions.json`` has the decision and its
+reasons.
 """
 
 from __future__ import annotations
@@ -112,6 +114,15 @@ def run_auto(plan: Plan, folder: Path, execution: Execution) -> None:
         train(tries, "tries", execution)
     first = better_beginning(tries, execution)
     rest = budget_of(plan) - TRY * len(tries)
+    if found["relatives"] and plan.inference == 1:
+        execution.report(
+            "members       none: all sources are relatives of the best one, which have little to "
+            "teach each other; their average gets what is left of the budget"
+        )
+        runs = [beginning(plan, folder, first, first, found["shares"], rest)]
+        train(runs, "one network", execution)
+        decide(plan, folder, runs, tries, execution)
+        return
     members = [
         beginning(plan, folder, first, first, found["shares"], rest * MEMBERS_SHARE / 2),
         _member(plan, folder, "single", found["partner"], rest * MEMBERS_SHARE / 2),
@@ -259,7 +270,8 @@ def related_sources(plan: Plan, folder: Path, execution: Execution) -> dict[str,
         execution: receives lines with the conclusions.
 
     Returns:
-        Content of the file: ``partner``, the source that complements the best source; ``shares``
+        Content of the file: ``partner``, the source that complements the best source;
+        ``relatives``, whether all others are relatives of the best source; ``shares``
         of the sources in their informed average;
         ``relations``, see :class:`~zoo_lightning.transfer.relations.Relations`; ``seconds`` and
         ``multiply_adds``.
@@ -271,6 +283,7 @@ def related_sources(plan: Plan, folder: Path, execution: Execution) -> dict[str,
             found, shares = _relations(plan)
         content = {
             "partner": partner(found),
+            "relatives": all_related(found),
             "shares": shares,
             "relations": found.as_dict(),
             "seconds": round(time.monotonic() - began, 1),
@@ -297,6 +310,13 @@ def _relations(plan: Plan) -> tuple[Relations, list[float]]:
     found = relate(architecture, load_architecture(architecture, sources), data, SAMPLES)
     data.setup("fit")
     return found, find_start(architecture, sources, data).gate_init
+
+
+def all_related(found: Relations) -> bool:
+    """Whether all other sources are relatives of the best one, see :func:`partner`."""
+    best = max(found.sources, key=lambda row: row.score).name
+    pairs = [pair for pair in found.pairs if best in (pair.first, pair.second)]
+    return all(pair.relation == "relatives" for pair in pairs)
 
 
 def partner(found: Relations) -> str:
