@@ -41,8 +41,9 @@ PICTURES = {".png", ".jpg", ".svg", ".gif"}
 
 LINK = re.compile(r"(\]\()([^()\s]+)(\))")
 
-LEXERS = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json", ".cfg": "ini"}
-"""Languages of the files that are shown on pages of their own; others are plain text."""
+LEXERS = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "javascript", ".cfg": "ini"}
+"""Languages of the files that are shown on pages of their own; others are plain text. Figures that
+are not known are ``NaN``, which JavaScript has and JSON has not."""
 
 
 def pages() -> list[Path]:

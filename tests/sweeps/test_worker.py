@@ -31,7 +31,8 @@ def until(condition, seconds: float = 180.0) -> None:
 def test_every_point_of_a_grid_is_run_once_and_not_again(fake):
     lines = fake.run(workers=2)
     assert fake.ran() == {0: 1, 1: 1, 2: 1}
-    assert sorted(line[:10] for line in lines) == ["done    tr"] * 3
+    ended = [line for line in lines if not line.startswith("waiting for")]  # on a busy machine
+    assert sorted(line[:10] for line in ended) == ["done    tr"] * 3
     assert states(fake) == ["COMPLETE"] * 3
     values = [trial.value for trial in fake.open().all()]
     assert sorted(values) == [1.25, 2.25, 3.25]  # the best of each run's validations
