@@ -40,7 +40,7 @@ def test_the_shipped_sweeps_cover_all_methods_and_tasks():
     found = [read_sweep(path) for path in SHIPPED]
     assert {sweep.method for sweep in found} == {"grid", "random", "bayes"}
     tasks = {path.stem.partition("-")[0] for path in SHIPPED}
-    assert tasks == {"classification", "landmarks", "rl"}
+    assert tasks == {"classification", "landmarks", "multi", "regression", "rl", "segmentation"}
     assert any(sweep.method == "bayes" and sweep.early for sweep in found)
 
 
