@@ -338,7 +338,7 @@ def write_tiny(folder: Path, **changes: object) -> Path:
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch) -> Callable[..., Path]:
-    """Go to an empty folder with the experiment ``tiny``; called with changes, write it anew."""
+    """Go to an empty folder with the experiment ``tiny``; called with changes, write it again."""
     monkeypatch.chdir(tmp_path)
     write_tiny(tmp_path)
     return lambda **changes: write_tiny(tmp_path, **changes)

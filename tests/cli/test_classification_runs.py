@@ -13,7 +13,7 @@ FIT = ["fit", "--experiment", "tiny", "--run_dir", "run"]
 
 @pytest.fixture
 def classes(tiny, class_root):
-    """Write the experiment ``tiny`` on the three classes; called with changes, write it anew."""
+    """Write the experiment ``tiny`` on the three classes; called with changes, write it again."""
 
     def write(**changes):
         data = {"root": str(class_root), "image_size": 16, "batch_size": 4, "num_workers": 0}

@@ -14,7 +14,7 @@ NAMES = ["blue", "green", "red"]
 
 @pytest.fixture
 def labels(tiny, label_root):
-    """Write the experiment ``tiny`` on three labels; called with changes, write it anew."""
+    """Write the experiment ``tiny`` on three labels; called with changes, write it again."""
 
     def write(**changes):
         data = {"root": str(label_root), "image_size": 32, "batch_size": 4, "num_workers": 0}

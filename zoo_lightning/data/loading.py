@@ -130,7 +130,7 @@ class BalancedSampler(ShuffledSampler):
     The samples come in blocks of one of each class, in random order. Each class goes through its
     own samples in random order, all of them before any comes again: in an epoch, which has as many
     batches as that of :class:`ShuffledSampler`, those of a rare class come several times, of a
-    common one a part comes. A repeated sample is augmented anew: the first number of its pair
+    common one a part comes. A repeated sample is augmented again: the first number of its pair
     ``(round, index)`` counts how often its class has been gone through.
 
     Args:
