@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics import Metric
 from typing_extensions import override
 
+from zoo_lightning.callbacks.evaluation_files import EvaluationFiles, to_numpy
 from zoo_lightning.callbacks.trainer_access import data_module, gathered
 from zoo_lightning.loggers.figures_and_tables import save_figures, save_table
 from zoo_lightning.plotting.classification import plot_confusion, plot_mistakes
-from zoo_lightning.runs.run_folder import CLASSES, PICTURES, PREDICTIONS, TEST_ERRORS
+from zoo_lightning.runs.run_folder import CLASSES, PICTURES, TEST_ERRORS
 
 VALIDATION_IMAGES = 12
 """Number of images in the validation picture."""
@@ -30,7 +28,7 @@ BEST = 5
 """Number of most probable classes in ``predictions.csv``."""
 
 
-class ClassificationFiles(Callback):
+class ClassificationFiles(EvaluationFiles):
     """Save pictures, the confusion matrix, test errors and predictions of a classifier.
 
     At every validation: ``pictures/val_images.png``, images spread evenly over the data set with
@@ -54,11 +52,8 @@ class ClassificationFiles(Callback):
     """
 
     def __init__(self, folder: str, pictures: bool = True) -> None:
-        super().__init__()
-        self.folder = Path(folder)
-        self.pictures = pictures
+        super().__init__(folder, pictures)
         self._sample, self._results = _Results(), _Results()
-        self._predictions: list[tuple[int, np.ndarray, np.ndarray]] = []
 
     @override
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -107,7 +102,7 @@ class ClassificationFiles(Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         confusion = pl_module.confusion
         assert isinstance(confusion, Metric)
-        matrix = _numpy(confusion.compute())  # all processes take part
+        matrix = to_numpy(confusion.compute())  # all processes take part
         results, data = _Results.joined(gathered(self._results)), data_module(trainer)
         if not trainer.is_global_zero or not results.indices:
             return
@@ -154,16 +149,14 @@ class ClassificationFiles(Callback):
         *args: Any,
     ) -> None:
         best = outputs.topk(min(BEST, outputs.shape[1]), dim=1)
-        rows = (batch["index"].tolist(), _numpy(best.indices), _numpy(best.values))
+        rows = (batch["index"].tolist(), to_numpy(best.indices), to_numpy(best.values))
         self._predictions += zip(*rows, strict=True)
 
     @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        predictions = [each for part in gathered(self._predictions) for each in part]
-        self._predictions = []
+        predictions = self.take_predictions()
         if not trainer.is_global_zero or not predictions:
             return
-        predictions.sort(key=lambda each: each[0])
         data = data_module(trainer)
         classes = class_names(data, _num_classes(pl_module))
         count = len(predictions[0][1])
@@ -173,9 +166,7 @@ class ClassificationFiles(Callback):
             cells = zip(labels.astype(int), probabilities, strict=True)
             pairs = [(classes[label], f"{value:.6f}") for label, value in cells]
             rows.append([data.test_set.names[index], *(word for pair in pairs for word in pair)])
-        file = self.folder / PREDICTIONS
-        save_table(trainer, pl_module, file, ["image", *header], rows)
-        rank_zero_info(f"{len(rows)} predictions in {file}")
+        self.save_predictions(trainer, pl_module, ["image", *header], rows)
 
 
 class _Results:
@@ -273,8 +264,4 @@ def picture_of(dataset: Any, image: Tensor) -> np.ndarray:
 
 def central_crop(image: Tensor) -> np.ndarray:
     """Select the image ``(3, S, S)`` to draw: the centre crop of ``(10, 3, S, S)``."""
-    return _numpy(image[4] if image.dim() == 4 else image).astype(np.uint8)
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().float().cpu().numpy()
+    return to_numpy(image[4] if image.dim() == 4 else image).astype(np.uint8)

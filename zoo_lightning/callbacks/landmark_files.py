@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 from torch import Tensor
 from typing_extensions import override
 
+from zoo_lightning.callbacks.evaluation_files import EvaluationFiles, to_numpy
 from zoo_lightning.callbacks.trainer_access import data_module, gathered
 from zoo_lightning.loggers.figures_and_tables import save_figures, save_table
 from zoo_lightning.metrics.functional import per_image_nme, per_point_error
@@ -30,7 +28,7 @@ from zoo_lightning.plotting.landmarks import (
     plot_heatmaps,
     plot_point_errors,
 )
-from zoo_lightning.runs.run_folder import PREDICTIONS, TEST_ERRORS
+from zoo_lightning.runs.run_folder import TEST_ERRORS
 
 VALIDATION_FACES = 12
 """Number of faces in the validation picture."""
@@ -42,7 +40,7 @@ RANKED_FACES = 6
 """Number of faces in each row of the picture of the best, median and worst faces."""
 
 
-class LandmarkFiles(Callback):
+class LandmarkFiles(EvaluationFiles):
     """Save pictures of faces and errors, test errors and predictions of a landmark task.
 
     At every validation: ``pictures/val_faces.png``, faces spread evenly over the data set.
@@ -67,12 +65,9 @@ class LandmarkFiles(Callback):
     """
 
     def __init__(self, folder: str, pictures: bool = True) -> None:
-        super().__init__()
-        self.folder = Path(folder)
-        self.pictures = pictures
+        super().__init__(folder, pictures)
         self._sample = _SpreadFaces()
         self._results = _TestResults()
-        self._predictions: list[tuple[int, str, np.ndarray]] = []
 
     @override
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -182,28 +177,21 @@ class LandmarkFiles(Callback):
         batch: dict[str, Any],
         *args: Any,
     ) -> None:
-        rows = (batch["index"].tolist(), batch["name"], _numpy(outputs["original"]))
+        rows = (batch["index"].tolist(), batch["name"], to_numpy(outputs["original"]))
         self._predictions += zip(*rows, strict=True)
 
     @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        predictions = [each for part in gathered(self._predictions) for each in part]
-        self._predictions = []
+        predictions = self.take_predictions()
         if not trainer.is_global_zero or not predictions:
             return
-        predictions.sort(key=lambda each: each[0])
-        count, file = len(predictions[0][2]), self.folder / PREDICTIONS
-        save_table(
-            trainer,
-            pl_module,
-            file,
-            ["image", *(f"{axis}{k}" for k in range(count) for axis in "xy")],
-            (
-                [name, *(f"{value:.3f}" for value in points.flatten())]
-                for _, name, points in predictions
-            ),
-        )
-        rank_zero_info(f"{len(predictions)} predictions in {file}")
+        count = len(predictions[0][2])
+        header = ["image", *(f"{axis}{k}" for k in range(count) for axis in "xy")]
+        rows = [
+            [name, *(f"{value:.3f}" for value in points.flatten())]
+            for _, name, points in predictions
+        ]
+        self.save_predictions(trainer, pl_module, header, rows)
 
 
 class _SpreadFaces:
@@ -230,10 +218,10 @@ class _SpreadFaces:
         rows = chosen.nonzero().flatten()[: max(VALIDATION_FACES - len(self.images), 0)]
         if "heatmaps" in outputs:
             heated = rows[: max(HEATMAP_FACES - len(self.images), 0)]
-            self.heat += list(combine_heatmaps(_numpy(outputs["heatmaps"][heated])))
+            self.heat += list(combine_heatmaps(to_numpy(outputs["heatmaps"][heated])))
         self.images += list(_to_uint8(batch["image"][rows], data.mean, data.std))
-        self.true += list(_numpy(batch["points"][rows]))
-        self.pred += list(_numpy(outputs["input"][rows]))
+        self.true += list(to_numpy(batch["points"][rows]))
+        self.pred += list(to_numpy(outputs["input"][rows]))
         self.visible += list(_visible(batch)[rows].cpu().numpy())
 
 
@@ -265,9 +253,9 @@ class _TestResults:
         self.indices += batch["index"].tolist()
         self.errors += per_image_nme(pred, true, torch.where(known, distance, 1), visible).tolist()
         self.measured += known.tolist()
-        self.pred += list(_numpy(outputs["input"]))
+        self.pred += list(to_numpy(outputs["input"]))
         if "subsets" in batch:
-            self.subsets += list(_numpy(batch["subsets"]).astype(bool))
+            self.subsets += list(to_numpy(batch["subsets"]).astype(bool))
         pred, true, distance, visible = (each[known] for each in (pred, true, distance, visible))
         points = per_point_error(pred, true, distance, visible)
         shapes = torch.where(visible[..., None], _in_box(true, visible), 0)
@@ -356,10 +344,6 @@ def _in_box(points: Tensor, visible: Tensor) -> Tensor:
     # The longer side: unlike the area, it is not 0 for two points on a level.
     size = (high - low).amax(dim=-1, keepdim=True).clamp(min=1e-6)
     return (points - (low + high) / 2) / size
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().float().cpu().numpy()
 
 
 def _to_uint8(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:

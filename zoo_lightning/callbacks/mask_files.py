@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -17,6 +16,7 @@ from torchmetrics import Metric
 from typing_extensions import override
 
 from zoo_lightning.callbacks.classification_files import class_names
+from zoo_lightning.callbacks.evaluation_files import ImageResultFiles, to_numpy
 from zoo_lightning.callbacks.trainer_access import data_module, gathered
 from zoo_lightning.data.labelled_set import open_source
 from zoo_lightning.data.segmentation.dataset import MaskSet
@@ -36,27 +36,28 @@ from zoo_lightning.plotting.masks import plot_masks
 from zoo_lightning.runs.run_folder import PREDICTIONS, TEST_ERRORS
 
 SHOWN = 8
-"""Number of images in each picture, and of the smallest that is drawn after a validation."""
+"""Number of images in each picture."""
 
 OVERLAYS = 20
 """Number of predicted masks that are laid over their images."""
 
 
-class Judged(NamedTuple):
+@dataclass(frozen=True)
+class Judged:
     """Image of a test or validation.
 
     Attributes:
-        position: index in the data set.
+        index: index in the data set.
         iou: mean intersection over union of the image's classes, in [0, 1]; NaN if no cell counts.
         predicted: predicted classes of its cells, ``(h, w)`` uint8.
     """
 
-    position: int
+    index: int
     iou: float
     predicted: np.ndarray
 
 
-class MaskFiles(Callback):
+class MaskFiles(ImageResultFiles[Judged]):
     """Save pictures, scores of classes and images, and predicted masks.
 
     At every validation: ``pictures/val_images.png``, images spread evenly over the data set with
@@ -78,11 +79,10 @@ class MaskFiles(Callback):
         pictures: whether to draw pictures; masks and CSV files are always written.
     """
 
+    shown = SHOWN
+
     def __init__(self, folder: str, pictures: bool = True) -> None:
-        super().__init__()
-        self.folder = Path(folder)
-        self.pictures = pictures
-        self._sample: list[Judged] = []
+        super().__init__(folder, pictures)
         self._ious: dict[int, float] = {}
         self._best: list[Judged] = []
         self._worst: list[Judged] = []
@@ -90,24 +90,15 @@ class MaskFiles(Callback):
         self._files: list[str] = []
 
     @override
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._sample = []
-
-    @override
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: dict[str, Any],
-        *args: Any,
-    ) -> None:
-        if self.pictures and trainer.is_global_zero and not trainer.sanity_checking:
-            every = max(len(data_module(trainer).val_set) // SHOWN, 1)
-            found = [
-                each for each in _judged(pl_module, outputs, batch) if each.position % every == 0
-            ]
-            self._sample += found[: SHOWN - len(self._sample)]
+    def results_of(
+        self, pl_module: Any, outputs: dict[str, Tensor], batch: dict[str, Any]
+    ) -> list[Judged]:
+        predicted = outputs["predicted"]
+        classes, ignored = pl_module.num_classes, pl_module.ignore_index
+        ious = per_image_iou(predicted, batch["labels"], classes, ignored).tolist()
+        masks = to_numpy(predicted).astype(np.uint8)
+        rows = zip(batch["index"].tolist(), ious, masks, strict=True)
+        return [Judged(*row) for row in rows]
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -129,8 +120,8 @@ class MaskFiles(Callback):
         batch: dict[str, Any],
         *args: Any,
     ) -> None:
-        found = _judged(pl_module, outputs, batch)
-        self._ious |= {each.position: each.iou for each in found}
+        found = self.results_of(pl_module, outputs, batch)
+        self._ious |= {each.index: each.iou for each in found}
         # Of all images only the scores are kept, masks of the few to be drawn.
         self._best = _ranked([*self._best, *found], best=True)
         self._worst = _ranked([*self._worst, *found], best=False)
@@ -197,7 +188,7 @@ class MaskFiles(Callback):
     ) -> None:
         dataset = data_module(trainer).test_set
         files, classes = self._files, outputs.shape[1]
-        for index, scores in zip(batch["index"].tolist(), _numpy(outputs), strict=True):
+        for index, scores in zip(batch["index"].tolist(), to_numpy(outputs), strict=True):
             if isinstance(dataset, MaskSet):
                 image = open_source(dataset.sources[index], dataset.values)
                 mask = mask_in_image(scores, square_box(image.size), image.size)
@@ -229,28 +220,17 @@ class MaskFiles(Callback):
         rank_zero_info(f"{len(rows)} masks in {self.folder / 'masks'}")
 
 
-def _judged(pl_module: Any, outputs: dict[str, Tensor], batch: dict[str, Any]) -> list[Judged]:
-    """Images of a batch with their scores and predictions."""
-    predicted = outputs["predicted"]
-    ious = per_image_iou(
-        predicted, batch["labels"], pl_module.num_classes, pl_module.ignore_index
-    ).tolist()
-    masks = _numpy(predicted).astype(np.uint8)
-    rows = zip(batch["index"].tolist(), ious, masks, strict=True)
-    return [Judged(*row) for row in rows]
-
-
 def _ranked(found: Sequence[Judged], best: bool) -> list[Judged]:
     """The best or worst images, at most ``SHOWN``, without those whose score is not a number."""
     known = [each for each in found if not math.isnan(each.iou)]
-    return sorted(known, key=lambda each: (-each.iou if best else each.iou, each.position))[:SHOWN]
+    return sorted(known, key=lambda each: (-each.iou if best else each.iou, each.index))[:SHOWN]
 
 
 def _draw(dataset: Any, rows: Sequence[Judged], classes: Sequence[str]) -> Figure:
     """Draw images, read again from the data set, with their true and predicted masks."""
-    samples = [dataset[each.position] for each in rows]
+    samples = [dataset[each.index] for each in rows]
     return plot_masks(
-        np.stack([_numpy(each["image"]).astype(np.uint8) for each in samples]),
+        np.stack([to_numpy(each["image"]).astype(np.uint8) for each in samples]),
         [each["labels"].numpy() for each in samples],
         [each.predicted for each in rows],
         classes,
@@ -269,7 +249,3 @@ def _names(dataset: Any) -> list[str]:
 
 def _percent(score: float) -> str:
     return "" if math.isnan(score) else f"{100 * score:.3f}"
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().float().cpu().numpy()

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 from torch import Tensor
 from typing_extensions import override
 
 from zoo_lightning.callbacks.classification_files import class_names, picture_of
-from zoo_lightning.callbacks.trainer_access import data_module, gathered
+from zoo_lightning.callbacks.evaluation_files import ImageResultFiles, to_numpy
+from zoo_lightning.callbacks.trainer_access import data_module
 from zoo_lightning.data.multi_label.predicted import chosen_labels, label_cells, label_header
 from zoo_lightning.loggers.figures_and_tables import save_figures, save_table
 from zoo_lightning.metrics.multi_label import LabelOutputs, average_precisions, label_f1
 from zoo_lightning.plotting.multi_label import plot_label_scores, plot_labels
-from zoo_lightning.runs.run_folder import PICTURES, PREDICTIONS, TEST_ERRORS
-
-VALIDATION_IMAGES = 12
-"""Number of images in the validation picture."""
+from zoo_lightning.runs.run_folder import PICTURES, TEST_ERRORS
 
 MISTAKES = 24
 """Number of images in the picture of the images with most wrong labels."""
@@ -33,15 +29,16 @@ SCORES = "label_scores.csv"
 """Table of the labels' scores."""
 
 
-class _Result(NamedTuple):
-    """Image of an evaluation: number, and states and probabilities of its labels ``(L,)``."""
+@dataclass(frozen=True)
+class _Result:
+    """Image of an evaluation: its index, and states and probabilities of its labels ``(L,)``."""
 
-    number: int
+    index: int
     labels: np.ndarray
     probabilities: np.ndarray
 
 
-class MultiLabelFiles(Callback):
+class MultiLabelFiles(ImageResultFiles[_Result]):
     """Save pictures, scores of the labels, test errors and predictions of a multi-label model.
 
     At every validation: ``pictures/val_images.png``, images spread evenly over the data set with
@@ -65,32 +62,13 @@ class MultiLabelFiles(Callback):
         pictures: whether to draw pictures; the CSV files are always written.
     """
 
-    def __init__(self, folder: str, pictures: bool = True) -> None:
-        super().__init__()
-        self.folder = Path(folder)
-        self.pictures = pictures
-        self._sample: list[_Result] = []
-        self._results: list[_Result] = []
-        self._predictions: list[tuple[int, np.ndarray]] = []
-
     @override
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._sample = []
-
-    @override
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: dict[str, Any],
-        *args: Any,
-    ) -> None:
-        if self.pictures and trainer.is_global_zero and not trainer.sanity_checking:
-            every = max(len(data_module(trainer).val_set) // VALIDATION_IMAGES, 1)
-            for result in _results(outputs, batch):
-                if result.number % every == 0 and len(self._sample) < VALIDATION_IMAGES:
-                    self._sample.append(result)
+    def results_of(
+        self, pl_module: Any, outputs: dict[str, Tensor], batch: dict[str, Any]
+    ) -> list[_Result]:
+        given = batch["index"].tolist(), batch["label"].cpu().numpy()
+        rows = zip(*given, to_numpy(outputs["probabilities"]), strict=True)
+        return [_Result(*row) for row in rows]
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -102,23 +80,8 @@ class MultiLabelFiles(Callback):
             save_figures(trainer, pl_module, self.folder, {"val_images.png": figure})
 
     @override
-    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._results = []
-
-    @override
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: dict[str, Any],
-        *args: Any,
-    ) -> None:
-        self._results += _results(outputs, batch)
-
-    @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        results = sorted((r for part in gathered(self._results) for r in part), key=lambda r: r[0])
+        results = self.take_results()
         if not trainer.is_global_zero or not results:
             return
         data, thresholds = data_module(trainer), _thresholds(pl_module)
@@ -158,7 +121,7 @@ class MultiLabelFiles(Callback):
             ["image", "true", "predicted", "wrong"],
             (
                 [
-                    names[each.number],
+                    names[each.index],
                     ";".join(_true(each, classes)),
                     ";".join(chosen_labels(each.probabilities, thresholds, classes)),
                     int(count),
@@ -176,40 +139,26 @@ class MultiLabelFiles(Callback):
         batch: dict[str, Any],
         *args: Any,
     ) -> None:
-        self._predictions += zip(batch["index"].tolist(), _numpy(outputs), strict=True)
+        self._predictions += zip(batch["index"].tolist(), to_numpy(outputs), strict=True)
 
     @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        predictions = [each for part in gathered(self._predictions) for each in part]
-        self._predictions = []
+        predictions = self.take_predictions()
         if not trainer.is_global_zero or not predictions:
             return
-        predictions.sort(key=lambda each: each[0])
         data, thresholds = data_module(trainer), _thresholds(pl_module)
         classes = class_names(data, len(thresholds))
         rows = [
             [data.test_set.names[index], *label_cells(probabilities, thresholds, classes)]
             for index, probabilities in predictions
         ]
-        file = self.folder / PREDICTIONS
-        save_table(trainer, pl_module, file, label_header(classes), rows)
-        rank_zero_info(f"{len(rows)} predictions in {file}")
-
-
-def _results(outputs: dict[str, Tensor], batch: dict[str, Any]) -> list[_Result]:
-    rows = zip(
-        batch["index"].tolist(),
-        batch["label"].cpu().numpy(),
-        _numpy(outputs["probabilities"]),
-        strict=True,
-    )
-    return [_Result(*row) for row in rows]
+        self.save_predictions(trainer, pl_module, label_header(classes), rows)
 
 
 def _thresholds(pl_module: pl.LightningModule) -> np.ndarray:
     thresholds = pl_module.thresholds
     assert isinstance(thresholds, Tensor)
-    return _numpy(thresholds)
+    return to_numpy(thresholds)
 
 
 def _true(result: _Result, classes: Sequence[str]) -> list[str]:
@@ -221,7 +170,7 @@ def _draw(
 ) -> Figure:
     """Draw images, read again from the data set, with their true and predicted labels."""
     return plot_labels(
-        np.stack([picture_of(dataset, dataset[each.number]["image"]) for each in results]),
+        np.stack([picture_of(dataset, dataset[each.index]["image"]) for each in results]),
         [_true(each, classes) for each in results],
         [chosen_labels(each.probabilities, thresholds, classes) for each in results],
     )
@@ -229,7 +178,3 @@ def _draw(
 
 def _number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.6f}"
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().float().cpu().numpy()

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 from torch import Tensor
 from typing_extensions import override
 
 from zoo_lightning.callbacks.classification_files import picture_of
-from zoo_lightning.callbacks.trainer_access import data_module, gathered
+from zoo_lightning.callbacks.evaluation_files import ImageResultFiles, to_numpy
+from zoo_lightning.callbacks.trainer_access import data_module
 from zoo_lightning.loggers.figures_and_tables import save_figures, save_table
 from zoo_lightning.plotting.regression import plot_numbers, plot_scatter
-from zoo_lightning.runs.run_folder import PREDICTIONS, TEST_ERRORS
-
-VALIDATION_IMAGES = 12
-"""Number of images in the validation picture."""
+from zoo_lightning.runs.run_folder import TEST_ERRORS
 
 WORST = 18
 """Number of images in the picture of the largest errors."""
@@ -39,7 +34,7 @@ class _Row:
     """Absolute error in percent of a standard deviation, averaged over the known targets."""
 
 
-class RegressionFiles(Callback):
+class RegressionFiles(ImageResultFiles[_Row]):
     """Save pictures, test errors and predictions of a regression task.
 
     At every validation: ``pictures/val_images.png``, images spread evenly over the data set with
@@ -60,31 +55,14 @@ class RegressionFiles(Callback):
         pictures: whether to draw pictures; the CSV files are always written.
     """
 
-    def __init__(self, folder: str, pictures: bool = True) -> None:
-        super().__init__()
-        self.folder = Path(folder)
-        self.pictures = pictures
-        self._sample: list[_Row] = []
-        self._results: list[_Row] = []
-        self._predictions: list[tuple[int, np.ndarray]] = []
-
     @override
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._sample = []
-
-    @override
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: dict[str, Any],
-        *args: Any,
-    ) -> None:
-        if self.pictures and trainer.is_global_zero and not trainer.sanity_checking:
-            every = max(len(data_module(trainer).val_set) // VALIDATION_IMAGES, 1)
-            rows = [row for row in _rows(pl_module, outputs, batch) if row.index % every == 0]
-            self._sample += rows[: VALIDATION_IMAGES - len(self._sample)]
+    def results_of(
+        self, pl_module: Any, outputs: dict[str, Tensor], batch: dict[str, Any]
+    ) -> list[_Row]:
+        found, true = outputs["numbers"], batch["numbers"]
+        errors = 100 * pl_module.head.absolute_errors(found, true)
+        given = batch["index"].tolist(), to_numpy(true), to_numpy(found), errors.tolist()
+        return [_Row(*each) for each in zip(*given, strict=True)]
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -93,26 +71,10 @@ class RegressionFiles(Callback):
             save_figures(trainer, pl_module, self.folder, {"val_images.png": figure})
 
     @override
-    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._results = []
-
-    @override
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: dict[str, Any],
-        *args: Any,
-    ) -> None:
-        self._results += _rows(pl_module, outputs, batch)
-
-    @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        found = [row for part in gathered(self._results) for row in part]
+        found = self.take_results()
         if not trainer.is_global_zero or not found:
             return
-        found.sort(key=lambda row: row.index)
         data, targets = data_module(trainer).test_set, _names(pl_module)
         if self.pictures:
             true, given = np.stack([row.true for row in found]), np.stack([r.found for r in found])
@@ -137,31 +99,19 @@ class RegressionFiles(Callback):
         batch: dict[str, Any],
         *args: Any,
     ) -> None:
-        self._predictions += zip(batch["index"].tolist(), _numpy(outputs), strict=True)
+        self._predictions += zip(batch["index"].tolist(), to_numpy(outputs), strict=True)
 
     @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        predictions = [each for part in gathered(self._predictions) for each in part]
-        self._predictions = []
+        predictions = self.take_predictions()
         if not trainer.is_global_zero or not predictions:
             return
-        predictions.sort(key=lambda each: each[0])
         names = data_module(trainer).test_set.names
         rows = [
             [names[index], *(f"{number:.7g}" for number in numbers)]
             for index, numbers in predictions
         ]
-        file = self.folder / PREDICTIONS
-        save_table(trainer, pl_module, file, ["image", *_names(pl_module)], rows)
-        rank_zero_info(f"{len(rows)} predictions in {file}")
-
-
-def _rows(pl_module: Any, outputs: dict[str, Tensor], batch: dict[str, Any]) -> list[_Row]:
-    """Rows of a batch's images."""
-    found, true = outputs["numbers"], batch["numbers"]
-    errors = 100 * pl_module.head.absolute_errors(found, true)
-    given = batch["index"].tolist(), _numpy(true), _numpy(found), errors.tolist()
-    return [_Row(*each) for each in zip(*given, strict=True)]
+        self.save_predictions(trainer, pl_module, ["image", *_names(pl_module)], rows)
 
 
 def _cells(row: _Row) -> list[str]:
@@ -184,7 +134,3 @@ def _draw(dataset: Any, rows: Sequence[_Row], names: Sequence[str]) -> Figure:
 def _names(pl_module: Any) -> list[str]:
     """Names of the task's targets."""
     return list(pl_module.target_names)
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().float().cpu().numpy()

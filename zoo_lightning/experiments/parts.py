@@ -69,7 +69,7 @@ def resolve_bands(options: Any) -> None:
         options: resolved options of a subcommand; changed in place.
 
     Raises:
-        ConfigError: there is no such band, or the network is told another number of channels.
+        ConfigError: there is no such band, or the network's ``in_chans`` is another number.
         DataError: images cannot be used.
     """
     given = options["data"].get("init_args") or {}

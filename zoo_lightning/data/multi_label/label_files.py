@@ -32,7 +32,7 @@ LISTS = ("labels", "label", "tags", "classes")
 """Lower-case names of columns that may list labels beside other columns."""
 
 MARKS = re.compile(r"[,;|]")
-"""Characters between listed labels; without them in a whole file, white space is."""
+"""Characters that separate labels; in a file without any of them, white space does."""
 
 BRACKETS = ("[]", "()", "{}")
 """First and last characters of cells into which a program has written its own lists."""
