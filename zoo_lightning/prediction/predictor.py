@@ -28,8 +28,8 @@ class Prediction:
         points: x and y of each landmark ``(K, 2)`` float64, in pixels of the image, turned as its
             EXIF data specify; ``None`` for other tasks.
         numbers: numbers ``(T,)`` float64 in the training data's units; ``None`` for other tasks.
-        mask: class of every pixel ``(H, W)`` uint8 of the image, turned as its EXIF data specify, 255
-            outside of what the model saw; ``None`` for other tasks.
+        mask: class of every pixel ``(H, W)`` uint8 of the image, turned as its EXIF data specify,
+            255 outside of what the model saw; ``None`` for other tasks.
         problem: reason why the image cannot be used and has no prediction; else empty.
     """
 
