@@ -289,7 +289,7 @@ def test_adam_of_a_policy_has_the_eps_of_the_reference():
 def test_the_loss_of_an_evaluation_is_the_mean_over_all_samples():
     task, raw, batch, _ = classification()
     task.log = task.log_dict = lambda *values, **options: None
-    task._logits = lambda images: raw[: len(images)]
+    task.mean_output = lambda images: raw[: len(images)]
     for count, label in ((2, 0), (1, 1)):
         batch = {"image": IMAGES[:count], "label": torch.full((count,), label)}
         task.validation_step(batch, 0)

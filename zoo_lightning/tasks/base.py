@@ -515,6 +515,19 @@ class BaseTask(pl.LightningModule):
             return self.backbone.fold(self.head)
         return self.joint([task.fold() for task in self.networks()]).eval()
 
+    def mean_output(self, images: Tensor) -> Tensor:
+        """Compute the output in float32, averaged over the crops of each image, if there are any.
+
+        Args:
+            images: normalised images ``(B, C, H, W)``, or crops of each ``(B, K, C, H, W)``, which
+                are computed one after the other, so that they need no more memory.
+        """
+        if images.dim() == 4:
+            return self(images).float()
+        crops = images.unbind(dim=1)
+        zero = torch.zeros((), device=images.device)
+        return sum((self(crop).float() for crop in crops), zero) / len(crops)
+
     def joint(self, members: Sequence[nn.Module]) -> JointOutput:
         """Join networks with outputs of this task's kind into one with their mean output.
 

@@ -249,7 +249,7 @@ class ClassificationTask(BaseTask):
     def _evaluate(
         self, batch: dict[str, Any], stage: str, metrics: MetricCollection, loss: MeanLoss
     ) -> Tensor:
-        logits = self._logits(batch["image"])
+        logits = self.mean_output(batch["image"])
         metrics.update(logits, batch["label"])
         size = len(logits)
         self.log_dict(metrics, prog_bar=stage == "val", batch_size=size)
@@ -257,17 +257,9 @@ class ClassificationTask(BaseTask):
         self.log(f"{stage}/loss", loss, batch_size=size)
         return logits
 
-    def _logits(self, images: Tensor) -> Tensor:
-        """``(B, C)`` of images, or of crops, one after the other so that memory stays the same."""
-        if images.dim() == 4:
-            return self(images).float()
-        crops = images.unbind(dim=1)
-        zero = torch.zeros((), device=images.device)
-        return sum((self(crop).float() for crop in crops), zero) / len(crops)
-
     def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> Tensor:
         """Predict class probabilities ``(B, C)``."""
-        return self._logits(batch["image"]).softmax(dim=-1)
+        return self.mean_output(batch["image"]).softmax(dim=-1)
 
 
 def _check_numbers(

@@ -204,7 +204,7 @@ class MultiLabelTask(BaseTask):
     def _evaluate(
         self, batch: dict[str, Any], stage: str, predictions: LabelPredictions, loss: MeanLoss
     ) -> dict[str, Tensor]:
-        logits, labels = self._logits(batch["image"]), batch["label"]
+        logits, labels = self.mean_output(batch["image"]), batch["label"]
         probabilities = logits.sigmoid()
         predictions.update(probabilities, labels)
         # Weighted by what is known, of which batches may have more or less.
@@ -241,15 +241,7 @@ class MultiLabelTask(BaseTask):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> Tensor:
         """Predict the labels' probabilities ``(B, L)``."""
-        return self._logits(batch["image"]).sigmoid()
-
-    def _logits(self, images: Tensor) -> Tensor:
-        """``(B, L)`` of images, or of crops, one after the other so that memory stays the same."""
-        if images.dim() == 4:
-            return self(images).float()
-        crops = images.unbind(dim=1)
-        zero = torch.zeros((), device=images.device)
-        return sum((self(crop).float() for crop in crops), zero) / len(crops)
+        return self.mean_output(batch["image"]).sigmoid()
 
     def facts(self) -> dict[str, Any]:
         """Facts of :class:`BaseTask`, and the labels' thresholds."""

@@ -191,11 +191,7 @@ class RegressionTask(BaseTask):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> Tensor:
         """Predict numbers ``(B, T)`` in the targets' units."""
-        images = batch["image"]
-        if images.dim() == 4:
-            return self(images).float()
-        # One crop after the other, so that memory stays the same.
-        return torch.stack([self(crop).float() for crop in images.unbind(dim=1)]).mean(dim=0)
+        return self.mean_output(batch["image"])
 
     def absolute_errors(self, batch: dict[str, Any]) -> Tensor:
         """Absolute errors ``(B,)`` in standard deviations, averaged over an image's known targets.
