@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,10 @@ def content(*names):
     return json.loads(Path(*names).read_text())
 
 
+def better_together(best, joint, by=0.1):
+    return best, auto.Candidate(joint.runs, replace(best.scores, loss=best.scores.loss - by))
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, tiny_in):
     """A finished pipeline that may end with an ensemble of two."""
@@ -33,14 +38,25 @@ def made(tmp_path_factory, tiny_in):
         patch.chdir(folder)
         # Whatever the images say, so that all of it is seen.
         patch.setattr("zoo_lightning.pipelines.auto.SURE", 0.0)
+        patch.setattr("zoo_lightning.pipelines.auto.better_beginning", lambda *_: 1)
+        real = auto.best_and_joint
+        patch.setattr(
+            "zoo_lightning.pipelines.auto.best_and_joint", lambda runs: better_together(*real(runs))
+        )
         assert main([*WORDS, "--inference", "2"]) == 0
     return folder / "run"
 
 
+def best(run):
+    return auto.best_source(content(run, "stages", "look.json")["relations"]).replace(" ", "-")
+
+
 def test_members_teach_a_network_and_everything_is_counted(made):
     stages = sorted(path.parent.name for path in made.glob("stages/*/summary.json"))
-    assert stages[1:] == ["start", "student", "try-soup", "try-start"]
+    assert stages[1:5] == ["start", "student", "try-single-" + best(made), "try-soup"]
+    assert stages[5:] == ["try-start"]
     assert stages[0] in ("single-random-1", "single-random-2")
+    assert stages[0] != "single-" + best(made)
     shares = content(made, "stages", "look.json")["shares"]
     for name in ("start", "try-start"):
         config = yaml.safe_load((made / "stages" / name / "config.yaml").read_text())
@@ -80,18 +96,60 @@ def test_the_result_is_a_run_that_predicts_and_is_tested(made):
 
 
 def test_in_doubt_training_begins_at_the_plain_average(made, monkeypatch):
-    lines = []
-    tries = [auto.StageRun(made / "stages" / f"try-{name}", "", {}) for name in ("soup", "start")]
+    lines, scored = [], {"soup": 1.0, "start": 0.9, "single-b": 0.8}
+    losses = [Scores(torch.full((4,), 0.0), torch.full((4,), loss)) for loss in scored.values()]
+    tries = [auto.StageRun(made / f"try-{name}", "", {}) for name in scored]
     execution = Execution(report=lines.append)
-    monkeypatch.setattr(auto, "SURE", 2.0)
-    assert auto.better_beginning(tries, execution) == "soup"
-    monkeypatch.setattr(auto, "SURE", 0.0)
-    assert auto.better_beginning(tries, execution) == "start"
-    assert ["soup:" in lines[0], "start:" in lines[1]] == [True, True]
-    assert auto.better_beginning([], execution) == "soup"
-    assert "one average" in lines[-1]
-    plan = SimpleNamespace()
-    assert auto.try_runs(plan, made, [0.5, 0.5]) == []  # the averages are one
+
+    def chosen(sure, *order):
+        monkeypatch.setattr(auto, "SURE", sure)
+        monkeypatch.setattr(auto, "scores_of", lambda _: [losses[index] for index in order])
+        return auto.better_beginning([tries[index] for index in order], execution)
+
+    assert chosen(2.0, 0, 1, 2) == 0
+    assert "try-soup: try-single-b has +0.2000" in lines[-1]
+    assert chosen(0.8, 0, 1, 2) == 2  # the best of the others, not the first
+    assert chosen(0.8, 0, 2, 1) == 1
+    assert "try-single-b: try-single-b has" in lines[-1]
+    assert chosen(0.8, 1, 0) == 0
+
+
+def test_equal_shares_leave_one_average():
+    names = [each.name for each in auto.beginnings("b", [0.45, 0.45])]
+    assert names == ["soup", "single b"]
+    places = auto.beginnings("b", [0.1, 0.8])
+    assert [each.name for each in places] == ["soup", "start", "single b"]
+    assert places[1].shares == (0.1, 0.8)
+
+
+@pytest.mark.parametrize("by", [0.1, -0.1])
+def test_members_that_are_no_better_together_do_not_teach(made, monkeypatch, by):
+    [single] = {path.parent.name for path in made.glob("stages/single-*/summary.json")}
+    options = {"model": {"init_args": {}}}
+    members = [auto.StageRun(made / "stages" / name, "", options) for name in ("start", single)]
+    real, lines = auto.best_and_joint, []
+    monkeypatch.setattr(auto, "best_and_joint", lambda runs: better_together(*real(runs), by))
+    plan = auto.Plan(
+        "auto", "tiny", yaml.safe_load((made / "pipeline.yaml").read_text())["options"]
+    )
+    run = auto.last_training(plan, made, members, 2.0, Execution(report=lines.append))
+    assert run.name == ("student" if by > 0 else "longer")
+    assert ("teachers" in run.options["model"]["init_args"]) == (by > 0)
+    assert Path(run.options["init_from"]).name in ("start", single)
+    assert ("without teachers" in lines[-1]) == (by < 0)
+    assert options == {"model": {"init_args": {}}}  # those of the member
+
+
+def test_what_beats_the_average_is_trained_alone(tiny, command, monkeypatch):
+    monkeypatch.setattr(auto, "better_beginning", lambda *_: 2)
+    done = command(*WORDS)
+    assert done.status == 0, done.err
+    assert "the others made the plain average worse" in done.out
+    name = f"single-{best(Path('run'))}"
+    assert content("run", "decisions.json")["result"] == [name]
+    tried = ["try-single-" + best(Path("run")), "try-soup", "try-start"]
+    stages = sorted(path.parent.name for path in Path("run").glob("stages/*/summary.json"))
+    assert stages == [name, *tried]
 
 
 def test_what_was_stopped_goes_on(made, tmp_path, monkeypatch, command):
@@ -143,8 +201,8 @@ def test_relatives_are_averaged_and_not_asked_to_teach(tiny, command):
     assert done.status == 0, done.err
     assert "all sources are relatives" in done.out
     stages = {path.parent.name for path in Path("run").glob("stages/*/summary.json")}
-    assert len(stages & {"soup", "start"}) == 1
-    assert not {name for name in stages if name.startswith(("single", "student"))}
+    assert len({name for name in stages if not name.startswith("try-")}) == 1
+    assert "student" not in stages
     costs = [content("run", "stages", name, "summary.json")["compute"] for name in stages]
     spent = sum(each["parts"]["training"] for each in costs)
     assert 18 * costs[0]["unit"] < spent <= 20.1 * costs[0]["unit"]

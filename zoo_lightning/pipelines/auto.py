@@ -1,11 +1,12 @@
 """``fit --method auto``: train the best network from several sources within a budget.
 
-First, short tries decide where to begin: at the plain average of the sources, or at the average by
-the shares that the training data suggest. Then members are trained, one from there and one from a
-source of another origin; then the better one is trained on, taught by both; then the result is
-selected among them by validation. If no source is of another origin, the average alone is trained,
-with all that is left of the budget. The folder's ``decisions.json`` has the decision and its
-reasons.
+First, short tries decide where to begin: at the plain average of the sources, at the average by the
+shares that the training data suggest, or at the source with the largest share. Then members are
+trained, one from the plain average and one from a source of another origin; then the better one is
+trained on, taught by both if they are better together; then the result is selected among them by
+validation. If another beginning than the plain average is surely better, or if no source is of
+another origin, one network alone is trained, with all that is left of the budget. The folder's
+``decisions.json`` has the decision and its reasons.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from zoo_lightning.pipelines.plan import Plan
 from zoo_lightning.pipelines.stage import STAGES, StageRun
 from zoo_lightning.pipelines.transfer import add_costs, train
 from zoo_lightning.plotting.figures import new_figure, save_figure
-from zoo_lightning.runs.pool import Execution, rounded_budget
+from zoo_lightning.runs.pool import Execution, rounded_budget, run_label
 from zoo_lightning.runs.run_folder import PICTURES, find_checkpoint
 from zoo_lightning.sources.spec import parse_sources
 from zoo_lightning.tasks.loading import load_task
@@ -57,8 +58,9 @@ LEAST_BUDGET = 2.0
 
 TASKS = ("ClassificationTask", "LandmarkTask", "MultiLabelTask", "RegressionTask")
 
-PLAIN, INFORMED = "soup", "start"
-"""Methods that begin at the plain average of the sources and at the average by shares."""
+PLAIN, INFORMED, SINGLE = "soup", "start", "single"
+"""Methods that begin at the plain average of the sources, at the average by shares, and at one
+source."""
 
 DECISIONS, RELATIONS = "decisions.json", "look.json"
 """Names of the file of decisions, in the pipeline's folder, and of relations, in ``stages``."""
@@ -68,7 +70,7 @@ SAMPLES = 1000
 
 TRY = 0.25
 """Budget of a try, in trainings of the experiment's length. After a quarter of the default length
-the better of the two beginnings was that at the full length on three of four targets, one seed
+the better of the two averages was that at the full length on three of four targets, one seed
 each, and level on the fourth (``results/budgets``)."""
 
 MEMBERS_SHARE = 0.5
@@ -104,32 +106,32 @@ def run_auto(plan: Plan, folder: Path, execution: Execution) -> None:
         WorkStopped: a signal was received while stages were trained; they have saved their state.
     """
     if len(plan.sources) == 1:
-        members = [_member(plan, folder, "single", next(iter(plan.sources)), budget_of(plan))]
+        alone = Beginning(SINGLE, next(iter(plan.sources)))
+        members = [beginning(plan, folder, alone, budget_of(plan))]
         train(members, "one source", execution)
         decide(plan, folder, members, [], execution)
         return
     found = related_sources(plan, folder, execution)
-    tries = try_runs(plan, folder, found["shares"])
-    if tries:
-        train(tries, "tries", execution)
-    first = better_beginning(tries, execution)
+    places = beginnings(best_source(found["relations"]), found["shares"])
+    tries = [beginning(plan, folder, each, TRY, "try-") for each in places]
+    train(tries, "tries", execution)
+    first = places[better_beginning(tries, execution)]
     rest = budget_of(plan) - TRY * len(tries)
-    if found["relatives"] and plan.inference == 1:
+    if plan.inference == 1 and (reason := _why_alone(first, found["relatives"])):
         execution.report(
-            "members       none: all sources are relatives of the best one, which have little to "
-            "teach each other; their average gets what is left of the budget"
+            f"members       none: {reason}; {first.name} gets what is left of the budget"
         )
-        runs = [beginning(plan, folder, first, first, found["shares"], rest)]
+        runs = [beginning(plan, folder, first, rest)]
         train(runs, "one network", execution)
         decide(plan, folder, runs, tries, execution)
         return
     members = [
-        beginning(plan, folder, first, first, found["shares"], rest * MEMBERS_SHARE / 2),
-        _member(plan, folder, "single", found["partner"], rest * MEMBERS_SHARE / 2),
+        beginning(plan, folder, each, rest * MEMBERS_SHARE / 2)
+        for each in (first, Beginning(SINGLE, found["partner"]))
     ]
     train(members, "members", execution)
-    student = taught_student(plan, folder, members, rest * (1 - MEMBERS_SHARE), execution)
-    train([student], "student, taught by the members", execution)
+    student = last_training(plan, folder, members, rest * (1 - MEMBERS_SHARE), execution)
+    train([student], "the better member's last training", execution)
     decide(plan, folder, [student, *members], tries, execution)
 
 
@@ -158,64 +160,111 @@ def budget_of(plan: Plan) -> float:
     return BUDGET if plan.budget is None else plan.budget
 
 
-def try_runs(plan: Plan, folder: Path, shares: Sequence[float]) -> list[StageRun]:
-    """Create the tries: the plain average of the sources, and that by the given shares.
+@dataclass(frozen=True)
+class Beginning:
+    """Where a training begins.
+
+    Attributes:
+        method: :data:`PLAIN`, :data:`INFORMED` or :data:`SINGLE`.
+        source: name of the source for :data:`SINGLE`.
+        shares: share of each source for :data:`INFORMED`.
+    """
+
+    method: str
+    source: str = ""
+    shares: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name for the user."""
+        return run_label(self.method, self.source)
+
+
+def beginnings(best: str, shares: Sequence[float]) -> list[Beginning]:
+    """List the places where training may begin, the plain average first.
 
     Args:
-        plan: plan of the pipeline.
-        folder: folder of the pipeline.
-        shares: share of each source in the informed average; if all are equal, there is one
-            average only, and nothing to try.
+        best: name of the best source by its probe.
+        shares: share of each source in the informed average, which is left out if all are equal.
     """
-    if len(set(shares)) == 1:
-        return []
-    return [beginning(plan, folder, f"try-{name}", name, shares, TRY) for name in (PLAIN, INFORMED)]
+    informed = [Beginning(INFORMED, shares=tuple(shares))] if len(set(shares)) > 1 else []
+    return [Beginning(PLAIN), *informed, Beginning(SINGLE, best)]
 
 
-def better_beginning(tries: Sequence[StageRun], execution: Execution) -> str:
-    """Select the beginning by validation: the plain average, unless the informed one is better.
+def better_beginning(tries: Sequence[StageRun], execution: Execution) -> int:
+    """Select the beginning by validation: the plain average, unless another one is better.
 
     In doubt it is the plain average, which gains more from a long training.
 
     Args:
-        tries: finished tries, that of the plain average first; none selects the plain average.
+        tries: at least two finished tries, that of the plain average first.
         execution: receives a line with the decision.
 
     Returns:
-        Name of the method that begins there.
+        Index of the try.
     """
-    if not tries:
-        execution.report(f"beginning     {PLAIN}: all shares are equal, so there is one average")
-        return PLAIN
-    plain, informed = scores_of(tries)
-    found = gain(informed.loss, plain.loss)
+    plain, *others = scores_of(tries)
+    best = min(range(len(others)), key=lambda index: float(others[index].loss.mean()))
+    found = gain(others[best].loss, plain.loss)
+    chosen = best + 1 if found.is_sure else 0
     execution.report(
-        f"beginning     {INFORMED if found.is_sure else PLAIN}: the average by shares has {found} "
-        f"less validation loss than the plain one, {found.share:.0%} sure"
+        f"beginning     {tries[chosen].name}: {tries[best + 1].name} has {found} less validation "
+        f"loss than {tries[0].name}, {found.share:.0%} sure"
     )
-    return INFORMED if found.is_sure else PLAIN
+    return chosen
 
 
-def taught_student(
+def _why_alone(first: Beginning, relatives: bool) -> str:
+    """Why a network from a beginning is trained without teachers; empty if it is not."""
+    if relatives:
+        return "all sources are relatives of the best one, which have little to teach each other"
+    if first.method != PLAIN:
+        return "the others made the plain average worse, and would make poor teachers"
+    return ""
+
+
+def last_training(
     plan: Plan, folder: Path, members: Sequence[StageRun], budget: float, execution: Execution
 ) -> StageRun:
-    """Create the stage that trains the better member on, taught by all members.
+    """Create the stage that trains the better member on.
+
+    All members together are its teachers if they are better than the better one alone: a source
+    that is far from the task makes them worse, and would make the student worse.
 
     Args:
         plan: plan of the pipeline.
         folder: folder of the pipeline.
         members: finished members.
         budget: budget of the training.
-        execution: receives a line with the choice.
+        execution: receives lines with the choices.
     """
-    losses = [float(scores.loss.mean()) for scores in scores_of(members)]
-    best = members[losses.index(min(losses))]
-    execution.report(f"student       begins as {best.name}, the better member by validation")
-    options = copy.deepcopy(dict(best.options))
-    options |= {"budget": rounded_budget(budget), "init_from": str(best.folder)}
-    teachers = [str(each.folder) for each in members]
-    options["model"]["init_args"] |= {"teachers": teachers, **TEACHING[plan.task]}
-    return plan.stage(folder, "student", "", options)
+    best, joint = best_and_joint(members)
+    found = gain(joint.scores.loss, best.scores.loss)
+    [run] = best.runs
+    execution.report(
+        f"student       begins as {run.name}, the better member by validation; both members "
+        f"together have {found} less loss, {found.share:.0%} sure"
+    )
+    options = copy.deepcopy(dict(run.options))
+    options |= {"budget": rounded_budget(budget), "init_from": str(run.folder)}
+    if found.mean > 0:
+        teachers = [str(each.folder) for each in members]
+        options["model"]["init_args"] |= {"teachers": teachers, **TEACHING[plan.task]}
+        return plan.stage(folder, "student", "", options)
+    execution.report("student       without teachers: together they are no better than it is")
+    return plan.stage(folder, "longer", "", options)
+
+
+def best_and_joint(members: Sequence[StageRun]) -> tuple[Candidate, Candidate]:
+    """Compute the validation scores of the better member, and of all members together."""
+    data = run_data(find_checkpoint(str(members[0].folder), None, ""))
+    tasks = [load_task(each.folder) for each in members]
+    single = [
+        Candidate((run,), validation_scores(task, data))
+        for run, task in zip(members, tasks, strict=True)
+    ]
+    joint = Candidate(tuple(members), validation_scores(joint_task(tasks), data))
+    return min(single, key=lambda each: each.loss), joint
 
 
 def scores_of(runs: Sequence[StageRun]) -> list[Scores]:
@@ -225,40 +274,23 @@ def scores_of(runs: Sequence[StageRun]) -> list[Scores]:
 
 
 def beginning(
-    plan: Plan,
-    folder: Path,
-    stage: str,
-    method: str,
-    shares: Sequence[float],
-    budget: float,
-    **changes: Any,
+    plan: Plan, folder: Path, place: Beginning, budget: float, prefix: str = ""
 ) -> StageRun:
-    """Create a stage that trains an average of the sources as one network.
+    """Create a stage that trains one network from a beginning.
 
     Args:
         plan: plan of the pipeline.
         folder: folder of the pipeline.
-        stage: name of the stage.
-        method: ``soup`` for the plain average, ``start`` for the one by shares.
-        shares: share of each source.
+        place: where the training begins.
         budget: budget of the training.
-        changes: task options that replace the experiment's.
+        prefix: prefix of the stage's name.
     """
-    options = plan.configured(_trained(method), Setting(plan.sources), budget, **changes)
-    if method == INFORMED:  # found once for all stages
-        options["model"]["init_args"]["backbone"]["init_args"]["weights"] = list(shares)
-    return plan.stage(folder, stage, "", options)
-
-
-def _member(plan: Plan, folder: Path, method: str, variant: str, budget: float) -> StageRun:
-    options = plan.configured(_trained(method), Setting(plan.sources, variant), budget)
-    return plan.stage(folder, method, variant, options)
-
-
-def _trained(method: str) -> Trained:
-    recipe = RECIPES[method]
+    recipe = RECIPES[place.method]
     assert isinstance(recipe, Trained)
-    return recipe
+    options = plan.configured(recipe, Setting(plan.sources, place.source), budget)
+    if place.shares:  # found once for all stages
+        options["model"]["init_args"]["backbone"]["init_args"]["weights"] = list(place.shares)
+    return plan.stage(folder, prefix + place.method, place.source, options)
 
 
 def related_sources(plan: Plan, folder: Path, execution: Execution) -> dict[str, Any]:
@@ -317,6 +349,11 @@ def all_related(found: Relations) -> bool:
     best = max(found.sources, key=lambda row: row.score).name
     pairs = [pair for pair in found.pairs if best in (pair.first, pair.second)]
     return all(pair.relation == "relatives" for pair in pairs)
+
+
+def best_source(relations: Mapping[str, Any]) -> str:
+    """Name of the source with the highest score in the saved relations."""
+    return max(relations["sources"], key=lambda row: row["score"])["name"]
 
 
 def partner(found: Relations) -> str:
