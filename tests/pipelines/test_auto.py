@@ -140,16 +140,32 @@ def test_members_that_are_no_better_together_do_not_teach(made, monkeypatch, by)
     assert options == {"model": {"init_args": {}}}  # those of the member
 
 
-def test_what_beats_the_average_is_trained_alone(tiny, command, monkeypatch):
+@pytest.mark.parametrize(("after", "pays"), [(0.9, True), (0.96, False), (1.1, False)])
+def test_longer_training_pays_while_the_loss_falls(made, monkeypatch, after, pays):
+    losses = [torch.tensor([0.5, 1.5]), after * torch.tensor([0.5, 1.5])]
+    monkeypatch.setattr(auto, "scores_of", lambda _: [Scores(loss, loss) for loss in losses])
+    runs, lines = [auto.StageRun(made / name, "", {}) for name in ("try-a", "a")], []
+    assert auto.longer_pays(*runs, Execution(report=lines.append)) == pays
+    assert f"{1 - after:.1%} less validation loss" in lines[0]
+    monkeypatch.setattr(auto, "SURE", 2.0)
+    assert not auto.longer_pays(*runs, Execution())
+
+
+def test_while_longer_training_pays_there_is_one_network(tiny, command, monkeypatch):
     monkeypatch.setattr(auto, "better_beginning", lambda *_: 2)
+    monkeypatch.setattr(auto, "longer_pays", lambda *_: True)
     done = command(*WORDS)
     assert done.status == 0, done.err
-    assert "the others made the plain average worse" in done.out
-    name = f"single-{best(Path('run'))}"
-    assert content("run", "decisions.json")["result"] == [name]
-    tried = ["try-single-" + best(Path("run")), "try-soup", "try-start"]
+    member = f"single-{best(Path('run'))}"
+    names = {each["name"] for each in content("run", "decisions.json")["candidates"]}
+    assert names == {"longer", member}
     stages = sorted(path.parent.name for path in Path("run").glob("stages/*/summary.json"))
-    assert stages == [name, *tried]
+    assert stages == ["longer", member, f"try-{member}", "try-soup", "try-start"]
+    config = yaml.safe_load(Path("run/stages/longer/config.yaml").read_text())
+    assert Path(config["init_from"]).parts[-3] == member  # its best checkpoint
+    costs = [content("run", "stages", name, "summary.json")["compute"] for name in stages]
+    spent = sum(each["parts"]["training"] for each in costs)
+    assert 18 * costs[0]["unit"] < spent <= 20.1 * costs[0]["unit"]
 
 
 def test_what_was_stopped_goes_on(made, tmp_path, monkeypatch, command):
