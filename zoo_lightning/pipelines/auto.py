@@ -1,15 +1,16 @@
 """``fit --method auto``: train the best network from several sources within a budget.
 
-1. Short tries decide where to begin: at the plain average of the sources, at the average by the
-   shares that the training data suggest, or at the best source.
-2. A member is trained from there. If it is much better than the try, longer training pays, and it
-   is trained on with what is left of the budget. If all sources are relatives of the best one,
-   there is only one training, with all that is left.
-3. If longer training does not pay, a second member is trained from a source of another origin, and
-   the better member is trained on, taught by both if they are better together.
-4. The result is selected among members and last training by validation.
+1. The plain average of the sources and every source alone are candidates. Each is trained twice,
+   for a short and for a longer time; by both, the winner is the one whose loss is expected to be
+   lowest after further training.
+2. As long as longer training pays, the winner is trained on.
+3. When it does not, the winner is taught by itself and by the candidate that complements it best,
+   if the two are better together.
+4. The result is selected among all of these by validation.
 
-The folder's ``decisions.json`` has the decision and its reasons.
+Scores of frozen features do not choose: on four targets the source that explained least before was
+the best one after training (``results/auto``). The folder's ``decisions.json`` has the decision and
+its reasons.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ from zoo_lightning.pipelines.plan import Plan
 from zoo_lightning.pipelines.stage import STAGES, StageRun
 from zoo_lightning.pipelines.transfer import add_costs, train
 from zoo_lightning.plotting.figures import new_figure, save_figure
-from zoo_lightning.runs.pool import Execution, rounded_budget, run_label
+from zoo_lightning.runs.pool import Execution, rounded_budget
 from zoo_lightning.runs.run_folder import PICTURES, find_checkpoint
 from zoo_lightning.sources.spec import parse_sources
+from zoo_lightning.tasks.base import BaseTask
 from zoo_lightning.tasks.loading import load_task
 from zoo_lightning.transfer.relations import Relations, relate
-from zoo_lightning.transfer.starts import find_start
 
 AUTO = "auto"
 """Name of the method on the command line."""
@@ -61,9 +62,8 @@ LEAST_BUDGET = 2.0
 
 TASKS = ("ClassificationTask", "LandmarkTask", "MultiLabelTask", "RegressionTask")
 
-PLAIN, INFORMED, SINGLE = "soup", "start", "single"
-"""Methods that begin at the plain average of the sources, at the average by shares, and at one
-source."""
+PLAIN, SINGLE = "soup", "single"
+"""Methods that begin at the plain average of the sources and at one source."""
 
 DECISIONS, RELATIONS = "decisions.json", "look.json"
 """Names of the file of decisions, in the pipeline's folder, and of relations, in ``stages``."""
@@ -71,19 +71,30 @@ DECISIONS, RELATIONS = "decisions.json", "look.json"
 SAMPLES = 1000
 """Largest number of training images for computing the sources' relations."""
 
-TRY = 0.25
-"""Budget of a try, in trainings of the experiment's length. After a quarter of the default length
-the better of the two averages was that at the full length on three of four targets, one seed
-each, and level on the fourth (``results/budgets``)."""
+RACE = 0.5
+"""Fraction of the budget for the race, shared equally by the candidates."""
+
+SHORT = 0.2
+"""Fraction of a candidate's part of the race for its short training, which is a quarter of the
+longer one."""
+
+FURTHER = 0.5
+"""Expected fraction of the logarithmic reduction of the loss that further training repeats: of the
+reduction from the short to four times as long a training, for four times that. With 300 and 1,200
+steps it named the best of three sources after 4,800 in four of five comparisons; the loss after
+1,200 alone did in three, frozen features in two (``results/auto``)."""
 
 PAYS = 0.05
-"""Reduction of the validation loss from try to member, as a fraction of the loss, from which longer
-training pays. Seed 0, after 300 and 1,050 steps: 0.26 and 0.28 on two targets where four times the
-default length gained 1 to 9 points, 0.01 on one where it gained up to 1.7 (``results/auto``)."""
+"""Reduction of the validation loss, as a fraction of the loss, from which longer training pays.
+Seed 0, after 300 and 1,050 steps: 0.26 and 0.28 on two targets where four times the default length
+gained 1 to 9 points, 0.01 on one where it gained up to 1.7 (``results/auto``)."""
 
-MEMBERS_SHARE = 0.5
-"""Fraction of what the tries leave of the budget for all members together; the rest is for the
-student."""
+STEPS = 150
+"""Number of optimiser steps of the short training below which a race says little, and a line is
+printed."""
+
+MEMBERS = 5
+"""Number of the best networks among which an ensemble is searched."""
 
 DRAWS = 2000
 """Number of bootstrap samples for comparing two models."""
@@ -119,32 +130,25 @@ def run_auto(plan: Plan, folder: Path, execution: Execution) -> None:
         train(members, "one source", execution)
         decide(plan, folder, members, [], execution)
         return
-    found = related_sources(plan, folder, execution)
-    places = beginnings(best_source(found["relations"]), found["shares"])
-    tries = [beginning(plan, folder, each, TRY, "try-") for each in places]
-    train(tries, "tries", execution)
-    chosen = better_beginning(tries, execution)
-    rest = budget_of(plan) - TRY * len(tries)
-    if found["relatives"] and plan.inference == 1:
-        execution.report(
-            "members       none: all sources are relatives of the best one, which have little to "
-            "teach each other; the beginning gets what is left of the budget"
-        )
-        runs = [beginning(plan, folder, places[chosen], rest)]
-        train(runs, "one network", execution)
-        decide(plan, folder, runs, tries, execution)
-        return
-    each = rest * MEMBERS_SHARE / 2
-    members = [beginning(plan, folder, places[chosen], each)]
-    train(members, "first member", execution)
-    if plan.inference == 1 and longer_pays(tries[chosen], members[0], execution):
-        last = trained_on(plan, folder, members[0], rest - each)
-    else:
-        members.append(beginning(plan, folder, Beginning(SINGLE, found["partner"]), each))
-        train(members[1:], "second member, from a source of another origin", execution)
-        last = last_training(plan, folder, members, rest - 2 * each, execution)
-    train([last], "last training", execution)
-    decide(plan, folder, [last, *members], tries, execution)
+    relate_sources(plan, folder, execution)
+    tries, members = race_runs(plan, folder)
+    train([*tries, *members], "race", execution)
+    place = winner(tries, members, execution)
+    rest = budget_of(plan) * (1 - RACE)
+    best, runs = members[place], list(members)
+    if longer_pays(tries[place], best, execution):
+        runs.insert(0, trained_on(plan, folder, "longer", best, rest / 2))
+        train(runs[:1], "the winner, trained on", execution)
+        best, before, rest = runs[0], best, rest / 2
+        if longer_pays(before, best, execution):
+            runs.insert(0, trained_on(plan, folder, "longest", best, rest))
+            train(runs[:1], "the winner, trained on", execution)
+            decide(plan, folder, runs, tries, execution)
+            return
+    others = [each for each in members if each is not members[place]]
+    runs.insert(0, last_training(plan, folder, best, others, rest, execution))
+    train(runs[:1], "last training", execution)
+    decide(plan, folder, runs, tries, execution)
 
 
 def check_auto(plan: Plan) -> None:
@@ -177,141 +181,164 @@ class Beginning:
     """Where a training begins.
 
     Attributes:
-        method: :data:`PLAIN`, :data:`INFORMED` or :data:`SINGLE`.
+        method: :data:`PLAIN` or :data:`SINGLE`.
         source: name of the source for :data:`SINGLE`.
-        shares: share of each source for :data:`INFORMED`.
     """
 
     method: str
     source: str = ""
-    shares: tuple[float, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Name for the user."""
-        return run_label(self.method, self.source)
 
 
-def beginnings(best: str, shares: Sequence[float]) -> list[Beginning]:
-    """List the places where training may begin, the plain average first.
+def race_runs(plan: Plan, folder: Path) -> tuple[list[StageRun], list[StageRun]]:
+    """Create the short and the longer trainings of the race, candidate by candidate."""
+    places = [Beginning(PLAIN), *(Beginning(SINGLE, name) for name in plan.sources)]
+    each = budget_of(plan) * RACE / len(places)
+    tries = [beginning(plan, folder, place, each * SHORT, "try-") for place in places]
+    members = [beginning(plan, folder, place, each * (1 - SHORT)) for place in places]
+    return tries, members
+
+
+def expected_loss(before: float, after: float) -> float:
+    """Loss that is expected after four times as long a training as the longer one.
+
+    Learning curves are nearly straight in logarithms of loss and length, but for their end: the
+    next reduction is :data:`FURTHER` of the last one.
 
     Args:
-        best: name of the best source by its probe.
-        shares: share of each source in the informed average, which is left out if all are equal.
+        before: loss after the short training, positive.
+        after: loss after the longer one, positive.
     """
-    informed = [Beginning(INFORMED, shares=tuple(shares))] if len(set(shares)) > 1 else []
-    return [Beginning(PLAIN), *informed, Beginning(SINGLE, best)]
+    return after * (after / before) ** FURTHER
 
 
-def better_beginning(tries: Sequence[StageRun], execution: Execution) -> int:
-    """Select the beginning by validation: the plain average, unless another one is better.
-
-    In doubt it is the plain average, which gains more from a long training.
+def winner(tries: Sequence[StageRun], members: Sequence[StageRun], execution: Execution) -> int:
+    """Select the candidate with the lowest expected loss.
 
     Args:
-        tries: at least two finished tries, that of the plain average first.
-        execution: receives a line with the decision.
+        tries: finished short trainings.
+        members: finished longer trainings of the same candidates.
+        execution: receives a line for each candidate.
 
     Returns:
-        Index of the try.
+        Index of the candidate.
     """
-    plain, *others = scores_of(tries)
-    best = min(range(len(others)), key=lambda index: float(others[index].loss.mean()))
-    found = gain(others[best].loss, plain.loss)
-    chosen = best + 1 if found.is_sure else 0
-    execution.report(
-        f"beginning     {tries[chosen].name}: {tries[best + 1].name} has {found} less validation "
-        f"loss than {tries[0].name}, {found.share:.0%} sure"
-    )
-    return chosen
+    losses = [float(each.loss.mean()) for each in scores_of([*tries, *members])]
+    pairs = list(zip(losses[: len(tries)], losses[len(tries) :], strict=True))
+    expected = [expected_loss(*pair) for pair in pairs]
+    for run, (before, after), further in zip(members, pairs, expected, strict=True):
+        execution.report(
+            f"  {run.name}: validation loss {before:.4g} after the short, {after:.4g} after the "
+            f"longer training, {further:.4g} expected after a long one"
+        )
+    steps = min(each.summary()["steps"] for each in tries)
+    if steps < STEPS:
+        execution.report(
+            f"race          {steps} steps of the short training say little: a larger --budget, or "
+            "fewer --sources, give the candidates more"
+        )
+    place = expected.index(min(expected))
+    execution.report(f"winner        {members[place].name}")
+    return place
 
 
-def longer_pays(tried: StageRun, member: StageRun, execution: Execution) -> bool:
-    """Whether a member is so much better than its try that it should be trained longer.
+def longer_pays(before: StageRun, after: StageRun, execution: Execution) -> bool:
+    """Whether a longer training is so much better that a still longer one should follow.
 
     Args:
-        tried: try from the member's beginning.
-        member: finished member.
+        before: finished shorter training.
+        after: finished longer training.
         execution: receives a line with the decision.
     """
-    before, after = (scores.loss for scores in scores_of([tried, member]))
-    found = gain(after, before)
-    share = found.mean / float(before.mean())
+    shorter, longer = (scores.loss for scores in scores_of([before, after]))
+    found = gain(longer, shorter)
+    share = found.mean / float(shorter.mean())
     pays = found.is_sure and share > PAYS
     execution.report(
-        f"longer        {'pays' if pays else 'does not pay'}: {member.name} has {share:.1%} less "
-        f"validation loss than after the try, {found.share:.0%} sure; more than {PAYS:.0%} pays"
+        f"longer        {'pays' if pays else 'does not pay'}: {after.name} has {share:.1%} less "
+        f"validation loss than {before.name}, {found.share:.0%} sure; more than {PAYS:.0%} pays"
     )
     return pays
 
 
 def last_training(
-    plan: Plan, folder: Path, members: Sequence[StageRun], budget: float, execution: Execution
+    plan: Plan,
+    folder: Path,
+    best: StageRun,
+    others: Sequence[StageRun],
+    budget: float,
+    execution: Execution,
 ) -> StageRun:
-    """Create the stage that trains the better member on.
+    """Create the stage that trains the best network on, taught by itself and another one.
 
-    All members together are its teachers if they are better than the better one alone: a source
-    that is far from the task makes them worse, and would make the student worse.
+    Of the others, the teacher is the one with which the best one has the lowest joint loss. If even
+    these two are no better than the best one alone, there are no teachers: half-trained networks,
+    and those far from the task, make a student worse.
 
     Args:
         plan: plan of the pipeline.
         folder: folder of the pipeline.
-        members: finished members.
+        best: finished stage that is trained on.
+        others: finished stages that may teach it.
         budget: budget of the training.
         execution: receives lines with the choices.
     """
-    best, joint = best_and_joint(members)
-    found = gain(joint.scores.loss, best.scores.loss)
-    [run] = best.runs
+    alone, *joint = joint_scores([[best], *([best, each] for each in others)])
+    losses = [float(scores.loss.mean()) for scores in joint]
+    place = losses.index(min(losses))
+    found = gain(joint[place].loss, alone.loss)
     execution.report(
-        f"student       begins as {run.name}, the better member by validation; both members "
-        f"together have {found} less loss, {found.share:.0%} sure"
+        f"teachers      {best.name} and {others[place].name} together have {found} less loss than "
+        f"{best.name}, {found.share:.0%} sure"
     )
     if found.mean > 0:
-        return trained_on(plan, folder, run, budget, members)
-    execution.report("student       without teachers: together they are no better than it is")
-    return trained_on(plan, folder, run, budget)
+        return trained_on(plan, folder, "student", best, budget, [best, others[place]])
+    execution.report("teachers      none: together they are no better than it is")
+    return trained_on(plan, folder, "alone", best, budget)
 
 
 def trained_on(
-    plan: Plan, folder: Path, run: StageRun, budget: float, teachers: Sequence[StageRun] = ()
+    plan: Plan,
+    folder: Path,
+    name: str,
+    run: StageRun,
+    budget: float,
+    teachers: Sequence[StageRun] = (),
 ) -> StageRun:
     """Create the stage that trains a finished stage's network on.
 
     Args:
         plan: plan of the pipeline.
         folder: folder of the pipeline.
+        name: name of the stage.
         run: finished stage.
         budget: budget of the training.
         teachers: finished stages that teach the network.
     """
     options = copy.deepcopy(dict(run.options))
     options |= {"budget": rounded_budget(budget), "init_from": str(run.folder)}
-    if not teachers:
-        return plan.stage(folder, "longer", "", options)
-    options["model"]["init_args"] |= {
-        "teachers": [str(each.folder) for each in teachers],
-        **TEACHING[plan.task],
-    }
-    return plan.stage(folder, "student", "", options)
+    if teachers:
+        options["model"]["init_args"] |= {
+            "teachers": [str(each.folder) for each in teachers],
+            **TEACHING[plan.task],
+        }
+    return plan.stage(folder, name, "", options)
 
 
-def best_and_joint(members: Sequence[StageRun]) -> tuple[Candidate, Candidate]:
-    """Compute the validation scores of the better member, and of all members together."""
-    data = run_data(find_checkpoint(str(members[0].folder), None, ""))
-    tasks = [load_task(each.folder) for each in members]
-    single = [
-        Candidate((run,), validation_scores(task, data))
-        for run, task in zip(members, tasks, strict=True)
-    ]
-    joint = Candidate(tuple(members), validation_scores(joint_task(tasks), data))
-    return min(single, key=lambda each: each.loss), joint
+def joint_scores(groups: Sequence[Sequence[StageRun]]) -> list[Scores]:
+    """Compute the validation scores of single finished stages and of ensembles of them."""
+    data = run_data(find_checkpoint(str(groups[0][0].folder), None, ""))
+    tasks = {run: load_task(run.folder) for group in groups for run in group}
+
+    def task_of_group(group: Sequence[StageRun]) -> BaseTask:
+        members = [tasks[run] for run in group]
+        return members[0] if len(members) == 1 else joint_task(members)
+
+    return [validation_scores(task_of_group(group), data) for group in groups]
 
 
 def scores_of(runs: Sequence[StageRun]) -> list[Scores]:
     """Compute the validation scores of finished stages."""
-    data = run_data(find_checkpoint(str(runs[0].folder), None, ""))
-    return [validation_scores(load_task(each.folder), data) for each in runs]
+    return joint_scores([[each] for each in runs])
 
 
 def beginning(
@@ -329,35 +356,26 @@ def beginning(
     recipe = RECIPES[place.method]
     assert isinstance(recipe, Trained)
     options = plan.configured(recipe, Setting(plan.sources, place.source), budget)
-    if place.shares:  # found once for all stages
-        options["model"]["init_args"]["backbone"]["init_args"]["weights"] = list(place.shares)
     return plan.stage(folder, prefix + place.method, place.source, options)
 
 
-def related_sources(plan: Plan, folder: Path, execution: Execution) -> dict[str, Any]:
+def relate_sources(plan: Plan, folder: Path, execution: Execution) -> None:
     """Compute the sources' relations on the training data, once and without training.
+
+    They are told and kept in ``stages`` as ``relations``, see
+    :class:`~zoo_lightning.transfer.relations.Relations`, with ``seconds`` and ``multiply_adds``.
 
     Args:
         plan: plan of the pipeline.
         folder: folder of the pipeline.
         execution: receives lines with the conclusions.
-
-    Returns:
-        Content of the file: ``partner``, the source that complements the best source;
-        ``relatives``, whether all others are relatives of the best source; ``shares``
-        of the sources in their informed average;
-        ``relations``, see :class:`~zoo_lightning.transfer.relations.Relations`; ``seconds`` and
-        ``multiply_adds``.
     """
     path = folder / STAGES / RELATIONS
     if not path.is_file():
         began = time.monotonic()
         with counting() as spent:
-            found, shares = _relations(plan)
+            found = _relations(plan)
         content = {
-            "partner": partner(found),
-            "relatives": all_related(found),
-            "shares": shares,
             "relations": found.as_dict(),
             "seconds": round(time.monotonic() - began, 1),
             "multiply_adds": spent.multiply_adds,
@@ -365,52 +383,19 @@ def related_sources(plan: Plan, folder: Path, execution: Execution) -> dict[str,
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as part:
             part.write_text(json.dumps(content, indent=2) + "\n", **TEXT)
-    content = json.loads(path.read_text(**TEXT))
-    for line in content["relations"]["conclusion"]:
+    for line in json.loads(path.read_text(**TEXT))["relations"]["conclusion"]:
         execution.report(f"sources       {line}")
-    return content
 
 
-def _relations(plan: Plan) -> tuple[Relations, list[float]]:
-    """Relate the sources, and find their shares in the informed average."""
+def _relations(plan: Plan) -> Relations:
     options = copy.deepcopy(plan.options)
     resolve_bands(options)
     init_args, described = options["model"]["init_args"]["backbone"]["init_args"], options["data"]
     architecture = architecture_of(init_args, described)
     sources = parse_sources(list(plan.sources.values()))
     described["init_args"]["seed"] = plan.options["seed_everything"]  # the split that is trained on
-    data = plain_data(described)
-    found = relate(architecture, load_architecture(architecture, sources), data, SAMPLES)
-    data.setup("fit")
-    return found, find_start(architecture, sources, data).gate_init
-
-
-def all_related(found: Relations) -> bool:
-    """Whether all other sources are relatives of the best one, see :func:`partner`."""
-    best = max(found.sources, key=lambda row: row.score).name
-    pairs = [pair for pair in found.pairs if best in (pair.first, pair.second)]
-    return all(pair.relation == "relatives" for pair in pairs)
-
-
-def best_source(relations: Mapping[str, Any]) -> str:
-    """Name of the source with the highest score in the saved relations."""
-    return max(relations["sources"], key=lambda row: row["score"])["name"]
-
-
-def partner(found: Relations) -> str:
-    """Select the source that complements the best one.
-
-    Of the pairs with the best source, the pair with the best joint score is selected. Relatives of
-    the best source, whose features are mostly the same, are selected only if there are no others.
-
-    Args:
-        found: relations of at least two sources.
-    """
-    best = max(found.sources, key=lambda row: row.score).name
-    pairs = [pair for pair in found.pairs if best in (pair.first, pair.second)]
-    others = [pair for pair in pairs if pair.relation != "relatives"] or pairs
-    pair = max(others, key=lambda pair: pair.joint)
-    return pair.second if pair.first == best else pair.first
+    networks = load_architecture(architecture, sources)
+    return relate(architecture, networks, plain_data(described), SAMPLES)
 
 
 @dataclass(frozen=True)
@@ -510,10 +495,11 @@ def decide(
 
     with counting() as spent:
         single = [candidate(each) for each in runs]
+        best_ones = sorted(single, key=lambda each: each.loss)[:MEMBERS]
         joint = [
-            candidate(*chosen)
-            for size in range(2, min(plan.inference, len(runs)) + 1)
-            for chosen in combinations(runs, size)
+            candidate(*(run for each in chosen for run in each.runs))
+            for size in range(2, min(plan.inference, len(best_ones)) + 1)
+            for chosen in combinations(best_ones, size)
         ]
     execution.report(f"validation    {measure.loss} of {len(single[0].scores.loss)} images")
     choice, gains = single[0], {}
