@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import timm
 import torch
 import yaml
 
@@ -25,8 +24,11 @@ def content(*names):
     return json.loads(Path(*names).read_text())
 
 
-def better_together(best, joint, by=0.1):
-    return best, auto.Candidate(joint.runs, replace(best.scores, loss=best.scores.loss - by))
+def names_of(run):
+    return sorted(path.parent.name for path in Path(run).glob("stages/*/summary.json"))
+
+
+RACERS = ["single-random-1", "single-random-2", "soup"]
 
 
 @pytest.fixture(scope="module")
@@ -34,33 +36,26 @@ def made(tmp_path_factory, tiny_in):
     """A finished pipeline that may end with an ensemble of two."""
     folder = tmp_path_factory.mktemp("auto")
     tiny_in(folder)
+    joint_scores = auto.joint_scores
+
+    def better_together(groups):
+        found = joint_scores(groups)
+        by = [0.1 * (len(group) > 1) for group in groups]
+        return [replace(each, loss=each.loss - gain) for each, gain in zip(found, by, strict=True)]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         # Whatever the images say, so that all of it is seen.
         patch.setattr("zoo_lightning.pipelines.auto.SURE", 0.0)
-        patch.setattr("zoo_lightning.pipelines.auto.better_beginning", lambda *_: 1)
-        real = auto.best_and_joint
-        patch.setattr(
-            "zoo_lightning.pipelines.auto.best_and_joint", lambda runs: better_together(*real(runs))
-        )
+        patch.setattr("zoo_lightning.pipelines.auto.longer_pays", lambda *_: False)
+        patch.setattr("zoo_lightning.pipelines.auto.joint_scores", better_together)
         assert main([*WORDS, "--inference", "2"]) == 0
     return folder / "run"
 
 
-def best(run):
-    return auto.best_source(content(run, "stages", "look.json")["relations"]).replace(" ", "-")
-
-
-def test_members_teach_a_network_and_everything_is_counted(made):
-    stages = sorted(path.parent.name for path in made.glob("stages/*/summary.json"))
-    assert stages[1:5] == ["start", "student", "try-single-" + best(made), "try-soup"]
-    assert stages[5:] == ["try-start"]
-    assert stages[0] in ("single-random-1", "single-random-2")
-    assert stages[0] != "single-" + best(made)
-    shares = content(made, "stages", "look.json")["shares"]
-    for name in ("start", "try-start"):
-        config = yaml.safe_load((made / "stages" / name / "config.yaml").read_text())
-        assert config["model"]["init_args"]["backbone"]["init_args"]["weights"] == shares
+def test_all_candidates_race_one_is_taught_and_everything_is_counted(made):
+    stages = names_of(made)
+    assert stages == sorted([*RACERS, *(f"try-{name}" for name in RACERS), "student"])
     student = content(made, "stages", "student", "summary.json")
     assert student["compute"]["parts"]["teachers"] > 0
     summary = content(made, "summary.json")
@@ -70,15 +65,17 @@ def test_members_teach_a_network_and_everything_is_counted(made):
     spent = sum(each["training"] + each.get("start", 0) for each in own)
     unit = student["compute"]["unit"]
     assert 18 * unit < spent <= 20.1 * unit
+    steps = {name: content(made, "stages", name, "summary.json")["steps"] for name in stages}
+    assert len({steps[name] for name in RACERS}) == 1
+    assert steps["soup"] == pytest.approx(4 * steps["try-soup"], abs=4)
 
 
-def test_the_student_begins_as_the_better_member(made):
-    losses = {each["name"]: each["loss"] for each in content(made, "decisions.json")["candidates"]}
-    members = {name: loss for name, loss in losses.items() if name[:6] in ("start", "single")}
+def test_the_student_begins_as_the_winner_which_teaches_it_with_another(made):
     config = yaml.safe_load((made / "stages" / "student" / "config.yaml").read_text())
     begun = Path(config["init_from"]).parts[2]  # run/stages/NAME
-    assert begun == min(members, key=members.get).replace(" ", "-")
-    assert len(config["model"]["init_args"]["teachers"]) == 2
+    teachers = [Path(each).parts[2] for each in config["model"]["init_args"]["teachers"]]
+    assert teachers[0] == begun
+    assert teachers[1] in set(RACERS) - {begun}
 
 
 def test_the_result_is_a_run_that_predicts_and_is_tested(made):
@@ -91,81 +88,93 @@ def test_the_result_is_a_run_that_predicts_and_is_tested(made):
     assert summary["test"].keys() >= {"test/nme"}
     names = {each["name"] for each in decisions["candidates"]}
     assert (made / "pictures" / "decision.png").is_file()
-    assert {"start", "student", " + ".join(decisions["result"])} <= names
+    assert {*RACERS, "student", " + ".join(decisions["result"])} <= names
     assert not any(name.startswith("try") for name in names)
+    assert content(made, "stages", "look.json")["relations"]["conclusion"]
 
 
-def test_in_doubt_training_begins_at_the_plain_average(made, monkeypatch):
-    lines, scored = [], {"soup": 1.0, "start": 0.9, "single-b": 0.8}
-    losses = [Scores(torch.full((4,), 0.0), torch.full((4,), loss)) for loss in scored.values()]
-    tries = [auto.StageRun(made / f"try-{name}", "", {}) for name in scored]
+def scored(monkeypatch, *losses):
+    """Have stages these mean losses, in the order in which they are asked for."""
+    found = [Scores(torch.zeros(4), torch.full((4,), loss)) for loss in losses]
+    monkeypatch.setattr(auto, "joint_scores", lambda _: found)
+
+
+def stages(*names, steps=1000):
+    runs = [auto.StageRun(Path(name), "", {"model": {"init_args": {}}}) for name in names]
+    for run in runs:
+        run.summary = lambda: {"steps": steps}
+    return runs
+
+
+def test_the_winner_is_the_one_that_will_be_ahead(monkeypatch):
+    lines = []
+    tries, members = stages("try-a", "try-b", "try-c"), stages("a", "b", "c")
     execution = Execution(report=lines.append)
-
-    def chosen(sure, *order):
-        monkeypatch.setattr(auto, "SURE", sure)
-        monkeypatch.setattr(auto, "scores_of", lambda _: [losses[index] for index in order])
-        return auto.better_beginning([tries[index] for index in order], execution)
-
-    assert chosen(2.0, 0, 1, 2) == 0
-    assert "try-soup: try-single-b has +0.2000" in lines[-1]
-    assert chosen(0.8, 0, 1, 2) == 2  # the best of the others, not the first
-    assert chosen(0.8, 0, 2, 1) == 1
-    assert "try-single-b: try-single-b has" in lines[-1]
-    assert chosen(0.8, 1, 0) == 0
+    scored(monkeypatch, 1.0, 2.0, 1.0, 0.9, 1.0, 1.1)
+    assert auto.winner(tries, members, execution) == 1  # 0.85, 0.71, 1.15 expected
+    assert "b: validation loss 2 after the short, 1 after the longer" in lines[1]
+    assert "0.7071 expected" in lines[1]
+    assert lines[-1].split() == ["winner", "b"]
+    scored(monkeypatch, 1.0, 2.0, 1.0, 0.9, 1.9, 0.9)
+    assert auto.winner(tries, members, execution) == 0  # the first of equals
+    assert not any("say little" in line for line in lines)
 
 
-def test_equal_shares_leave_one_average():
-    names = [each.name for each in auto.beginnings("b", [0.45, 0.45])]
-    assert names == ["soup", "single b"]
-    places = auto.beginnings("b", [0.1, 0.8])
-    assert [each.name for each in places] == ["soup", "start", "single b"]
-    assert places[1].shares == (0.1, 0.8)
-
-
-@pytest.mark.parametrize("by", [0.1, -0.1])
-def test_members_that_are_no_better_together_do_not_teach(made, monkeypatch, by):
-    [single] = {path.parent.name for path in made.glob("stages/single-*/summary.json")}
-    options = {"model": {"init_args": {}}}
-    members = [auto.StageRun(made / "stages" / name, "", options) for name in ("start", single)]
-    real, lines = auto.best_and_joint, []
-    monkeypatch.setattr(auto, "best_and_joint", lambda runs: better_together(*real(runs), by))
-    plan = auto.Plan(
-        "auto", "tiny", yaml.safe_load((made / "pipeline.yaml").read_text())["options"]
-    )
-    run = auto.last_training(plan, made, members, 2.0, Execution(report=lines.append))
-    assert run.name == ("student" if by > 0 else "longer")
-    assert ("teachers" in run.options["model"]["init_args"]) == (by > 0)
-    assert Path(run.options["init_from"]).name in ("start", single)
-    assert ("without teachers" in lines[-1]) == (by < 0)
-    assert options == {"model": {"init_args": {}}}  # those of the member
+def test_a_race_of_a_few_steps_says_so(monkeypatch):
+    lines = []
+    scored(monkeypatch, 1.0, 1.0)
+    auto.winner(stages("try-a", steps=149), stages("a"), Execution(report=lines.append))
+    assert "149 steps of the short training say little" in lines[1]
 
 
 @pytest.mark.parametrize(("after", "pays"), [(0.9, True), (0.96, False), (1.1, False)])
-def test_longer_training_pays_while_the_loss_falls(made, monkeypatch, after, pays):
-    losses = [torch.tensor([0.5, 1.5]), after * torch.tensor([0.5, 1.5])]
-    monkeypatch.setattr(auto, "scores_of", lambda _: [Scores(loss, loss) for loss in losses])
-    runs, lines = [auto.StageRun(made / name, "", {}) for name in ("try-a", "a")], []
+def test_longer_training_pays_while_the_loss_falls(monkeypatch, after, pays):
+    lines = []
+    scored(monkeypatch, 1.0, after)
+    runs = stages("try-a", "a")
     assert auto.longer_pays(*runs, Execution(report=lines.append)) == pays
-    assert f"{1 - after:.1%} less validation loss" in lines[0]
+    assert f"{1 - after:.1%} less validation loss than try-a" in lines[0]
     monkeypatch.setattr(auto, "SURE", 2.0)
     assert not auto.longer_pays(*runs, Execution())
 
 
-def test_while_longer_training_pays_there_is_one_network(tiny, command, monkeypatch):
-    monkeypatch.setattr(auto, "better_beginning", lambda *_: 2)
-    monkeypatch.setattr(auto, "longer_pays", lambda *_: True)
+@pytest.mark.parametrize(("joint", "name"), [(0.9, "student"), (1.1, "alone")])
+def test_networks_that_are_no_better_together_do_not_teach(made, monkeypatch, joint, name):
+    lines, [best, other, near] = [], stages("best", "other", "near")
+    scored(monkeypatch, 1.0, 1.2, joint)
+    options = yaml.safe_load((made / "pipeline.yaml").read_text())["options"]
+    plan = auto.Plan("auto", "tiny", options)
+    report = Execution(report=lines.append)
+    run = auto.last_training(plan, made, best, [other, near], 2.0, report)
+    assert run.name == name
+    assert run.options["init_from"] == "best"
+    teachers = run.options["model"]["init_args"].get("teachers")
+    assert teachers == (["best", "near"] if name == "student" else None)
+    assert ("teachers      none" in lines[-1]) == (name == "alone")
+    assert best.options == {"model": {"init_args": {}}}
+
+
+@pytest.mark.parametrize(
+    ("answers", "names"),
+    [([True, True], ["longer", "longest"]), ([True, False], ["longer", "student"])],
+)
+def test_the_winner_is_trained_on_while_that_pays(tiny, command, monkeypatch, answers, names):
+    told = iter(answers)
+    monkeypatch.setattr(auto, "longer_pays", lambda *_: next(told))
+    monkeypatch.setattr(auto, "gain", lambda *_: gain(torch.zeros(2), torch.ones(2)))
     done = command(*WORDS)
     assert done.status == 0, done.err
-    member = f"single-{best(Path('run'))}"
-    names = {each["name"] for each in content("run", "decisions.json")["candidates"]}
-    assert names == {"longer", member}
-    stages = sorted(path.parent.name for path in Path("run").glob("stages/*/summary.json"))
-    assert stages == ["longer", member, f"try-{member}", "try-soup", "try-start"]
-    config = yaml.safe_load(Path("run/stages/longer/config.yaml").read_text())
-    assert Path(config["init_from"]).parts[-3] == member  # its best checkpoint
-    costs = [content("run", "stages", name, "summary.json")["compute"] for name in stages]
+    assert set(names_of("run")) - {*RACERS, *(f"try-{name}" for name in RACERS)} == set(names)
+    begun = [
+        Path(yaml.safe_load(Path("run/stages", name, "config.yaml").read_text())["init_from"])
+        for name in names
+    ]
+    assert begun[0].parts[-3] in RACERS
+    assert begun[1].parts[-3] == "longer"
+    costs = [content("run", "stages", name, "summary.json")["compute"] for name in names_of("run")]
     spent = sum(each["parts"]["training"] for each in costs)
     assert 18 * costs[0]["unit"] < spent <= 20.1 * costs[0]["unit"]
+    assert content("run", "decisions.json")["candidates"][0]["name"] == names[1]
 
 
 def test_what_was_stopped_goes_on(made, tmp_path, monkeypatch, command):
@@ -189,39 +198,6 @@ def test_what_cannot_be_is_refused(tiny, command):
     command(*WORDS, "--inference", "0").refused("--inference", "at least 1")
     command(*WORDS[:-3], "lite", "--inference", "2").refused("--inference 2", "leave it out")
     assert not Path("run").exists()
-
-
-def test_the_partner_is_no_relative_of_the_best_source():
-    def pair(first, second, relation, joint):
-        return SimpleNamespace(first=first, second=second, relation=relation, joint=joint)
-
-    rows = [SimpleNamespace(name=n, score=s) for n, s in (("a", 1), ("b", 3), ("c", 2))]
-    pairs = [pair("a", "b", "strangers", 3.1), pair("b", "c", "relatives", 3.5)]
-    pairs.append(pair("a", "c", "strangers", 9.0))
-    found = SimpleNamespace(sources=rows, pairs=pairs)
-    assert auto.partner(found) == "a"
-    assert not auto.all_related(found)
-    pairs[0].relation = "relatives"
-    assert auto.partner(found) == "c"
-    assert auto.all_related(found)  # of the best one; whether a and c are does not matter
-
-
-def test_relatives_are_averaged_and_not_asked_to_teach(tiny, command):
-    torch.manual_seed(0)
-    sources, state = [], timm.create_model("test_resnet").state_dict()
-    for number in range(2):
-        noise = {k: 0.01 * number * torch.randn_like(v) for k, v in state.items() if v.dim() == 4}
-        torch.save({k: v + noise.get(k, 0) for k, v in state.items()}, f"{number}.pth")
-        sources.append(f"{number}.pth")
-    done = command(*WORDS, "--sources", ",".join(sources))
-    assert done.status == 0, done.err
-    assert "all sources are relatives" in done.out
-    stages = {path.parent.name for path in Path("run").glob("stages/*/summary.json")}
-    assert len({name for name in stages if not name.startswith("try-")}) == 1
-    assert "student" not in stages
-    costs = [content("run", "stages", name, "summary.json")["compute"] for name in stages]
-    spent = sum(each["parts"]["training"] for each in costs)
-    assert 18 * costs[0]["unit"] < spent <= 20.1 * costs[0]["unit"]
 
 
 def test_scores_of_a_candidate_are_those_of_its_images():
