@@ -13,10 +13,8 @@ from zoo_lightning.data.classification.base import ClassData, in_class_order, is
 from zoo_lightning.data.classification.dataset import Sample
 from zoo_lightning.data.image_files import is_hidden, left_out, list_images, on_disk, one_form
 from zoo_lightning.data.labelled import Part
+from zoo_lightning.data.splitting import VALIDATION
 from zoo_lightning.errors import DataError, nearest
-
-VALIDATION = ("val", "valid", "validation", "dev")
-"""Names of the folder of validation images."""
 
 
 class ImageFolders(ClassData):
