@@ -204,5 +204,6 @@ def in_class_order(names: Iterable[str]) -> list[str]:
 
 
 def is_integer(name: str) -> bool:
-    """Whether a name consists of ASCII digits: ``7`` or ``007``, but not ``+7``."""
-    return name.isascii() and name.isdigit()
+    """Whether a name is an integer in ASCII: ``7``, ``007`` or ``-1``, but not ``+7``."""
+    digits = name.removeprefix("-")
+    return digits.isascii() and digits.isdigit()
