@@ -9,6 +9,7 @@ from PIL import Image
 
 from zoo_lightning.data.images import transform_points
 from zoo_lightning.errors import ConfigError
+from zoo_lightning.files.text import TEXT
 from zoo_lightning.prediction.inputs import (
     Images,
     Item,
@@ -91,6 +92,20 @@ def test_boxes_give_an_item_for_each_face(tmp_path):
     ]
     with pytest.raises(ConfigError, match=r"no box for 'c' \(1 of 1 images"):
         with_boxes([Item(Path("c"), "c")], table)
+
+
+@pytest.mark.parametrize(
+    ("disk", "table"),
+    [
+        ("caf\u00e9.png", "cafe\u0301.png"),
+        ("cafe\u0301.png", "caf\u00e9.png"),
+        ("\udce9.png", "\udce9.png"),
+    ],
+)
+def test_boxes_find_names_of_the_other_form_and_names_that_are_no_utf_8(tmp_path, disk, table):
+    path = tmp_path / "boxes.csv"
+    path.write_text(f"image,x0,y0,x1,y1\n{table},1,2,3,4\n", **TEXT)
+    assert with_boxes([Item(Path(disk), disk)], path) == [Item(Path(disk), disk, (1, 2, 3, 4))]
 
 
 @pytest.mark.parametrize(

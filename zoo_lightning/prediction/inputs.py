@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from zoo_lightning.data.image_files import left_out, list_images
+from zoo_lightning.data.image_files import left_out, list_images, one_form
 from zoo_lightning.data.images import (
     crop_region,
     fit_square,
@@ -44,6 +44,7 @@ from zoo_lightning.data.transforms import evaluation_transform
 from zoo_lightning.data.values import parse_value_range
 from zoo_lightning.deployment.manifest import reader_of
 from zoo_lightning.errors import ConfigError, DataError, nearest
+from zoo_lightning.files.text import TEXT
 
 Box = tuple[float, float, float, float]
 """Box of a face: left, top, right and bottom in pixels of the image."""
@@ -115,14 +116,14 @@ def with_boxes(items: Sequence[Item], boxes: Path) -> list[Item]:
     Args:
         items: images to predict for.
         boxes: CSV with the columns ``image,x0,y0,x1,y1`` in pixels, where ``image`` is the name of
-            an item.
+            an item, in either Unicode form.
 
     Raises:
         ConfigError: the file cannot be read, a box is empty or not finite, or an image has no box.
     """
     by_name: dict[str, list[Box]] = {}
     try:
-        with boxes.open(newline="", encoding="utf-8-sig") as stream:
+        with boxes.open(newline="", encoding="utf-8-sig", errors=TEXT["errors"]) as stream:
             for row in csv.DictReader(stream):
                 x0, y0, x1, y1 = (float(row[key]) for key in ("x0", "y0", "x1", "y1"))
                 box = (x0, y0, x1, y1)
@@ -130,19 +131,19 @@ def with_boxes(items: Sequence[Item], boxes: Path) -> list[Item]:
                     raise ValueError(f"the box {box} of {row['image']!r} is not finite")
                 if not (x0 < x1 and y0 < y1):
                     raise ValueError(f"the box {box} of {row['image']!r} is empty")
-                by_name.setdefault(row["image"], []).append(box)
+                by_name.setdefault(one_form(row["image"]), []).append(box)
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
         raise ConfigError(
             f"--boxes {boxes}: {reason:.300}; expected a CSV with the columns image,x0,y0,x1,y1"
         ) from error
-    absent = [item.name for item in items if item.name not in by_name]
+    absent = [item.name for item in items if one_form(item.name) not in by_name]
     if absent:
         raise ConfigError(
             f"--boxes {boxes} has no box for {absent[0]!r:.200} ({len(absent)} of {len(items)} "
             f"images have none).{nearest(absent[0], by_name)} Add lines, or leave the images out."
         )
-    return [item._replace(box=box) for item in items for box in by_name[item.name]]
+    return [item._replace(box=box) for item in items for box in by_name[one_form(item.name)]]
 
 
 @dataclass
