@@ -42,6 +42,20 @@ def test_images_come_in_a_stable_order_each_once(tmp_path, monkeypatch):
     assert len(find_images(["b/**/*.png"])) == 2
 
 
+def test_a_pattern_means_what_a_shell_would_make_of_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/0.png", "photos/a/1.png", "photos/a/deep/2.png", "photos/b/3.png"):
+        save(name)
+    Path("photos/a/notes.txt").write_text("no image")
+    Path("photos/.hidden").mkdir()
+    said = []
+    everything = {"photos/0.png", "photos/a/1.png", "photos/a/deep/2.png", "photos/b/3.png"}
+    assert {item.name for item in find_images(["photos/*"], said.append)} == everything
+    assert said == ["photos/a: 1 files are left out, which are no images: 1 .txt"]
+    assert [item.name for item in find_images(["photos/**/deep"])] == ["photos/a/deep/2.png"]
+    assert [item.name for item in find_images(["photos/[b]"])] == ["photos/b/3.png"]
+
+
 def test_images_of_several_folders_have_names_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("day1/0.png", "day2/0.png", "day2/1.png"):

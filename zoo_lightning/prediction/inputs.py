@@ -75,7 +75,7 @@ def find_images(
     their paths.
 
     Args:
-        given: files, folders (searched recursively, as in training) and glob patterns.
+        given: files, folders (searched recursively, as in training) and glob patterns of both.
         say: function called with a message about files that are left out.
         also: suffixes of further files that are images, see ``list_images``.
 
@@ -87,16 +87,17 @@ def find_images(
     for each in given:
         path = Path(each)
         if path.is_dir():
-            listing = list_images(path, also)
             alone = len(given) == 1
-            named = {p: (p.relative_to(path) if alone else p).as_posix() for p in listing.images}
-            if others := left_out([listing.others]):
-                say(f"{path}: {others}")
+            images = _images_in(path, say, also)
+            named = {p: (p.relative_to(path) if alone else p).as_posix() for p in images}
         elif path.is_file():
             named = {path: path.name if len(given) == 1 else each}
         else:
-            files = [Path(p) for p in sorted(glob.glob(each, recursive=True))]
-            named = {p: str(p) for p in files if p.is_file()}
+            matches = [Path(p) for p in sorted(glob.glob(each, recursive=True))]
+            named = {p: p.as_posix() for p in matches if p.is_file()}
+            folders = {p for p in matches if p.is_dir()}
+            for folder in sorted(p for p in folders if folders.isdisjoint(p.parents)):
+                named |= {p: p.as_posix() for p in _images_in(folder, say, also)}
             if not named and not glob.has_magic(each):
                 beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
                 raise ConfigError(
@@ -108,6 +109,14 @@ def find_images(
             )
         found |= {path: name for path, name in named.items() if path not in found}
     return [Item(path, name) for path, name in found.items()]
+
+
+def _images_in(folder: Path, say: Callable[[str], object], also: Sequence[str]) -> list[Path]:
+    """List the images in a folder, and report how many other files are left out."""
+    listing = list_images(folder, also)
+    if others := left_out([listing.others]):
+        say(f"{folder}: {others}")
+    return listing.images
 
 
 def with_boxes(items: Sequence[Item], boxes: Path) -> list[Item]:
