@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 
 from zoo_lightning.data.annotation_text import image_name, text_lines
-from zoo_lightning.data.classification.base import ClassData, in_class_order
+from zoo_lightning.data.classification.base import ClassData, in_class_order, say_order
 from zoo_lightning.data.classification.dataset import Sample
 from zoo_lightning.data.image_files import on_disk, one_form
 from zoo_lightning.data.labelled import Part
@@ -97,6 +97,8 @@ class ListFiles(ClassData):
                     f"{nearest(str(given), self.classes)} Correct the lists."
                 )
             samples.append((on_disk(self.images, name), label))
+        if part != "val" and not self.labelled:
+            say_order(self.root, self.classes)
         self._check_present(file, samples)
         self._warn_of_repeated(part, file, samples)
         return samples
