@@ -224,8 +224,7 @@ def _metric(sweep: Sweep, task_name: str) -> SweepMetric:
             )
         return SweepMetric(task.monitor, goals[task.monitor_mode])
     name, goal = sweep.metric.name, sweep.metric.goal
-    chosen = task is not None and name == task.monitor
-    mode = task.monitor_mode if chosen else better_mode(name)
+    mode = task.monitor_mode if task is not None and name == task.monitor else better_mode(name)
     if mode is not None and goal != goals[mode]:
         default = "" if "goal" in sweep.content["metric"] else " (W&B's default)"
         raise ConfigError(
