@@ -9,7 +9,7 @@ layouts that the experiments name. Every training is an ordinary run in a folder
 process of ``zoo_lightning.runs.pool``. Finished runs are not repeated, and several commands may
 share ``RUNS``.
 
-All methods except Zoo-Tuning as released start their heads from a probe, so that only the zoo
+All methods except the released ones start their heads from a probe, so that only the zoo
 differs.
 
 The kinds: *descendants* of one network; *strangers* with initial weights of their own, of which one
@@ -156,7 +156,7 @@ def members(kind: str, target: Target) -> tuple[str, ...]:
 _SOUP = ("--experiment", "methods/soup")
 _RELEASED = (
     *(f"{BACKBONE}.gate_init", "released", f"{BACKBONE}.norm_weights", "uniform"),
-    *(f"{BACKBONE}.align", "spatial"),
+    *(f"{BACKBONE}.align", "spatial"),  # the authors' code aligns fewer layers: "released"
 )
 # Alignment makes results worse at this learning rate, see results/zoo.
 _OURS = (

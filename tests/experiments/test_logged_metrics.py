@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from zoo_lightning import tasks
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.experiments.logged_metrics import is_logged, logged_names
+from zoo_lightning.experiments.logged_metrics import better_mode, is_logged, logged_names
 from zoo_lightning.experiments.refused_callbacks import check_logged_monitors
 
 SHORT = {"trainer.max_steps": 2, "trainer.val_check_interval": 2, "trainer.log_every_n_steps": 1}
@@ -72,6 +72,17 @@ def test_every_task_is_run_above():
     kinds = {kind for kind in vars(tasks).values() if isinstance(kind, type)}
     declaring = {kind.__name__ for kind in kinds if "logged_metrics" in vars(kind)}
     assert declaring - {"BaseTask"} == {*tasks.__all__} - {"BaseTask"}
+
+
+@pytest.mark.parametrize("name", sorted({*tasks.__all__} - {"BaseTask"}))
+def test_of_every_metric_of_a_task_it_is_known_whether_it_is_better_if_higher(name):
+    task = getattr(tasks, name)
+    logged = [each.replace("*", "x") for each in task.logged_metrics({"thresholds": [0.1, 0.2]})]
+    of_validation = [each for each in logged if each.startswith("val/")]
+    assert task.monitor in of_validation
+    unknown = [each for each in of_validation if better_mode(each) is None]
+    assert unknown == (["val/episodic_length"] if name == "PPOTask" else [])
+    assert better_mode(task.monitor) == task.monitor_mode
 
 
 @pytest.mark.parametrize("kind", [EarlyStopping, ModelCheckpoint])

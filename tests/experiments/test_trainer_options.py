@@ -236,6 +236,11 @@ def test_validation_every_so_many_epochs_is_kept(tiny, command):
         (EarlyStopping, {"monitor": "val/episodic_return"}, "max"),
         (EarlyStopping, {"monitor": "val/nme", "mode": "max"}, "min"),
         (ModelCheckpoint, {"monitor": "val/loss", "mode": "max"}, "min"),
+        (ModelCheckpoint, {"monitor": "val/map"}, "max"),
+        (EarlyStopping, {"monitor": "val/f1_macro"}, "max"),
+        (ModelCheckpoint, {"monitor": "val/dice"}, "max"),
+        (EarlyStopping, {"monitor": "val/r2/age"}, "max"),
+        (ModelCheckpoint, {"monitor": "val/nmae", "mode": "max"}, "min"),
     ],
 )
 def test_callbacks_that_would_keep_the_worst_are_refused(kind, options, right):

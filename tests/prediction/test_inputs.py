@@ -9,6 +9,7 @@ from PIL import Image
 
 from zoo_lightning.data.images import transform_points
 from zoo_lightning.errors import ConfigError
+from zoo_lightning.files.text import TEXT
 from zoo_lightning.prediction.inputs import (
     Images,
     Item,
@@ -39,6 +40,20 @@ def test_images_come_in_a_stable_order_each_once(tmp_path, monkeypatch):
         "b/2.png",
     ]
     assert len(find_images(["b/**/*.png"])) == 2
+
+
+def test_a_pattern_means_what_a_shell_would_make_of_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/0.png", "photos/a/1.png", "photos/a/deep/2.png", "photos/b/3.png"):
+        save(name)
+    Path("photos/a/notes.txt").write_text("no image")
+    Path("photos/.hidden").mkdir()
+    said = []
+    everything = {"photos/0.png", "photos/a/1.png", "photos/a/deep/2.png", "photos/b/3.png"}
+    assert {item.name for item in find_images(["photos/*"], said.append)} == everything
+    assert said == ["photos/a: 1 files are left out, which are no images: 1 .txt"]
+    assert [item.name for item in find_images(["photos/**/deep"])] == ["photos/a/deep/2.png"]
+    assert [item.name for item in find_images(["photos/[b]"])] == ["photos/b/3.png"]
 
 
 def test_images_of_several_folders_have_names_of_their_own(tmp_path, monkeypatch):
@@ -91,6 +106,20 @@ def test_boxes_give_an_item_for_each_face(tmp_path):
     ]
     with pytest.raises(ConfigError, match=r"no box for 'c' \(1 of 1 images"):
         with_boxes([Item(Path("c"), "c")], table)
+
+
+@pytest.mark.parametrize(
+    ("disk", "table"),
+    [
+        ("caf\u00e9.png", "cafe\u0301.png"),
+        ("cafe\u0301.png", "caf\u00e9.png"),
+        ("\udce9.png", "\udce9.png"),
+    ],
+)
+def test_boxes_find_names_of_the_other_form_and_names_that_are_no_utf_8(tmp_path, disk, table):
+    path = tmp_path / "boxes.csv"
+    path.write_text(f"image,x0,y0,x1,y1\n{table},1,2,3,4\n", **TEXT)
+    assert with_boxes([Item(Path(disk), disk)], path) == [Item(Path(disk), disk, (1, 2, 3, 4))]
 
 
 @pytest.mark.parametrize(

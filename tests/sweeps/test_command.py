@@ -103,6 +103,11 @@ def test_a_real_sweep_that_is_killed_goes_on_from_its_last_checkpoint(tiny, prog
         ({"parameters": {"model.init_args.lrr": {"value": 1.0}}}, ["small.yaml", "lrr", "'lr'"]),
         ({"parameters": {LR: {"value": "fast"}}}, ["small.yaml", "lr", "fast"]),
         ({"metric": {"name": "val/nme", "goal": "maximize"}}, ["metric.goal", "minimize"]),
+        ({"metric": {"name": "val/auc"}}, ["metric.goal", "maximize", "W&B's default"]),
+        (
+            {"metric": {"name": "val/nme_box", "goal": "maximize"}},
+            ["metric.goal must be minimize for val/nme_box"],
+        ),
         ({"command": ["python", "train.py"]}, ["command", "zoo_lightning fit"]),
         ({"command": None}, ["command", "program"]),
         ({"command": [*COMMAND, "--run_dir=x"]}, ["--run_dir"]),

@@ -51,7 +51,10 @@ NUMBERED = [str(number) for number in range(12)]
         (["ant", "bee"], ["0", "1"], None),  # of a list of files, which has no names
         (["0", "1"], ["ant", "bee"], None),
         (["ant", "bee"], ["3", "4"], "output 0 is class 'ant' in the checkpoint, '3' in the data"),
-        (["ant", "0"], ["0", "ant"], "output 1 is class '0'"),
+        (["ant", "0"], ["0", "ant"], "output 0 is class 'ant'"),
+        (["0", "1", "a"], ["1", "0", "a"], "output 0 is class '0' in the checkpoint, '1' in"),
+        (["cat", "1", "dog"], ["cat", "bee", "dog"], None),  # a list that has none of class 1
+        (["-1", "-2", "0"], ["-2", "-1", "0"], "output 0 is class '-1'"),
         (["ant"], ["bee", "cat"], None),  # their number is compared elsewhere
         (None, ["bee"], None),
     ],

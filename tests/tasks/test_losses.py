@@ -8,6 +8,7 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
+from zoo_lightning import tasks
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods import PlainBackbone
 from zoo_lightning.nn.heads.losses import focal_cross_entropy
@@ -15,7 +16,9 @@ from zoo_lightning.rl.rollout import Samples
 from zoo_lightning.tasks import (
     ClassificationTask,
     LandmarkTask,
+    MultiLabelTask,
     PPOTask,
+    RegressionTask,
     SegmentationTask,
 )
 
@@ -57,7 +60,33 @@ def segmentation():
     return task, raw, {"image": IMAGES, "labels": labels}, (-math.log(0.75) - math.log(0.25)) / 2
 
 
-@pytest.mark.parametrize("made", [classification, landmarks, segmentation])
+def regression():
+    """Two targets, half and one standard deviation beside their numbers, one right, one unknown."""
+    task = RegressionTask(PlainBackbone("test_resnet"), ["year", "dose"], loss="mse")
+    task.head.set_scale(torch.tensor([1990.0, 0.5]), torch.tensor([10.0, 0.5]))
+    raw = torch.tensor([[1995.0, 0.5], [1990.0, 0.5]])
+    numbers = torch.tensor([[1990.0, 0.0], [float("nan"), 0.5]])
+    return task, raw, {"image": IMAGES, "numbers": numbers}, (0.25 + 1.0) / 3
+
+
+def multi_label():
+    """Two labels by odds of 3 to 1 and 1 to 1, the first one twice as heavy, one unknown."""
+    task = MultiLabelTask(PlainBackbone("test_resnet"), 2, pos_weight=[2.0, 1.0])
+    raw = torch.tensor([[math.log(3.0), 0.0], [math.log(3.0), 0.0]])
+    labels = torch.tensor([[1, 0], [0, -1]], dtype=torch.int8)
+    expected = (-2 * math.log(0.75) - math.log(0.5) - math.log(0.25)) / 3
+    return task, raw, {"image": IMAGES, "label": labels}, expected
+
+
+MADE = [classification, landmarks, segmentation, regression, multi_label]
+
+
+def test_every_task_has_a_batch_made_by_hand():
+    tested = {type(made()[0]).__name__ for made in MADE} | {"PPOTask"}  # whose losses are below
+    assert tested == {*tasks.__all__} - {"BaseTask"}
+
+
+@pytest.mark.parametrize("made", MADE)
 def test_what_is_logged_and_learned_from_is_the_loss_with_all_that_is_added(made):
     task, raw, batch, expected = made()
     logged = knowing(task, raw)

@@ -393,6 +393,30 @@ def test_more_minibatches_than_steps_are_refused(tmp_path):
         make_trainer(tmp_path).fit(task, datamodule=SignalData())
 
 
+@pytest.mark.parametrize(("steps", "minibatches"), [(1, 1), (1, 4), (2, 8)])
+def test_rollouts_of_few_or_no_steps_to_learn_from_bring_no_undefined_losses(
+    steps, minibatches, tmp_path
+):
+    task = make_task(num_minibatches=minibatches)
+    found, learn = [], task.learn
+
+    def noting(rollout):
+        before = [each.clone() for each in task.parameters()]
+        found.append((len(rollout.learnable()), learn(rollout)))
+        if not found[-1][0]:
+            assert all(map(torch.equal, before, task.parameters()))
+        return found[-1][1]
+
+    task.learn = noting
+    data = SignalData(rollouts=6, steps=steps)
+    data.num_envs = data.train_envs.num_envs
+    make_trainer(tmp_path).fit(task, datamodule=data)
+    assert min(count for count, _ in found) == (0 if steps == 1 else 4)
+    assert all(bool(losses) is (count > 0) for count, losses in found)
+    assert all(value.isfinite() for _, losses in found for value in losses.values())
+    assert all(each.isfinite().all() for each in task.parameters())
+
+
 def test_validation_and_test_play_other_games(tmp_path):
     played = []
 

@@ -157,6 +157,10 @@ class LabelledImages(ImageDataModule, ABC, Generic[L]):
             DataError: files are missing or malformed.
         """
 
+    def _unread_validation(self) -> str:
+        """One line on what may be the validation part, but is not read; empty if there is none."""
+        return ""
+
     def _check_training(self, train: list[tuple[Source, L]]) -> None:
         """Check the labels of the training images.
 
@@ -176,6 +180,8 @@ class LabelledImages(ImageDataModule, ABC, Generic[L]):
             if self.reader is None:
                 self._find_value_range(files_of([*train, *(val or [])]), str(self.root))
             if val is None:
+                if unread := self._unread_validation():
+                    rank_zero_info(unread)
                 train, val = self._split(train)
                 if not val:
                     raise DataError(

@@ -15,6 +15,7 @@ from zoo_lightning.data.image_files import on_disk
 from zoo_lightning.data.image_table import ImageTable, TableRow, read_image_table
 from zoo_lightning.data.labelled import LabelledImages, Part
 from zoo_lightning.data.labelled_set import LabelledSet, Source
+from zoo_lightning.data.splitting import refuse_several, validation_files
 from zoo_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class NumberSet(LabelledSet[Tensor]):
 class ImageNumbers(LabelledImages[Tensor]):
     """Data module of images with numbers, for :class:`~zoo_lightning.tasks.RegressionTask`.
 
-    ``root`` has ``train.csv`` and ``test.csv``, optionally ``val.csv``, and the folder ``images``.
+    ``root`` has ``train.csv`` and ``test.csv``, optionally ``val.csv`` (or ``valid``,
+    ``validation``, ``dev``), and the folder ``images``.
     The first line of a table names the columns: ``image``, or else the first one, has the images'
     names, the others have numbers with a decimal point. Columns are separated by commas, semicolons
     or tabs. Networks learn standardised numbers; everything that is read or written is in the
@@ -136,7 +138,9 @@ class ImageNumbers(LabelledImages[Tensor]):
             self.target_mean, self.target_std = scale_of(labels, self.target_names, used)
 
     def _file(self, part: Part) -> Path:
-        return self.root / f"{part}.csv"
+        found = validation_files(self.root / "train.csv") if part == "val" else []
+        refuse_several(found, "validation")
+        return found[0] if found else self.root / f"{part}.csv"
 
     def _read(self, part: Part) -> list[Sample] | None:
         if part == "val" and not self._file("val").is_file():

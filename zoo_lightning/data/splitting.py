@@ -1,11 +1,11 @@
-"""Splits of samples into training and validation that keep groups, such as persons, together."""
+"""Validation parts by their usual names, and splits that keep groups, such as persons, together."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -13,6 +13,42 @@ import torch
 from zoo_lightning.data.image_files import one_form
 from zoo_lightning.data.loading import sample_generator
 from zoo_lightning.errors import ConfigError, DataError
+
+VALIDATION = ("val", "valid", "validation", "dev")
+"""Names of the validation part: of a folder, or in place of ``train`` in a file's name."""
+
+TRAINING = re.compile(r"(.*)train(?:ing)?(.*)", re.IGNORECASE)
+"""Name of a training file, around the word that others have another one for."""
+
+
+def names_of_validation(training: str) -> list[str]:
+    """Names that a training file's validation file may have: ``train_list.txt``, ``val_list.txt``.
+
+    Args:
+        training: name of the training file, or a pattern of such names.
+    """
+    found = TRAINING.fullmatch(training)
+    return [] if found is None else [f"{found[1]}{name}{found[2]}" for name in VALIDATION]
+
+
+def validation_files(training: Path) -> list[Path]:
+    """Find the files beside a training file that are named like it, but for validation; sorted."""
+    names = {name.lower() for name in names_of_validation(training.name)}
+    beside = training.parent.iterdir() if names and training.parent.is_dir() else ()
+    return sorted(path for path in beside if path.name.lower() in names and path.is_file())
+
+
+def refuse_several(files: Sequence[Path], part: str) -> None:
+    """Refuse to choose between several files of one part.
+
+    Raises:
+        DataError: there are several.
+    """
+    if len(files) > 1:
+        raise DataError(
+            f"{files[0].parent} has {' and '.join(path.name for path in files)}, each of which may "
+            f"have the {part} images; leave one of them."
+        )
 
 
 def person_of(name: str, pattern: str) -> str:

@@ -1,10 +1,14 @@
-"""Names of the metrics that a run will log, for refusing unknown monitors before it starts."""
+"""Names of the metrics that a run will log, and which of them are better if they are higher.
+
+By them, unknown monitors and those that would keep the worst are refused before a run starts.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.experiments.parser_errors import known_classes
@@ -13,6 +17,30 @@ from zoo_lightning.tasks import BaseTask
 
 ALWAYS = ("epoch", "step")
 """Names that Lightning logs in every run."""
+
+RISES = re.compile(
+    r"(acc\w*|auc\w*|m?iou\w*|dice|map|f1(_macro|_micro)?|exact_match|r2|spearman|episodic_return)"
+    r"([@/].*)?"
+)
+FALLS = re.compile(r"(loss|nme\w*|failure_rate\w*|n?mae|r?mse)([@/].*)?")
+"""Patterns of metric names, without ``val/``, that are better if higher, and if lower."""
+
+
+def better_mode(name: str) -> Literal["max", "min"] | None:
+    """Return whether a metric is better if it is higher, ``max``, or lower, ``min``.
+
+    Args:
+        name: name of the metric, such as ``val/acc``.
+
+    Returns:
+        ``None`` for a metric of which that is not known, such as a user's own.
+    """
+    part, _, rest = name.partition("/")
+    if part not in ("train", "val", "test"):
+        return None
+    if RISES.fullmatch(rest):
+        return "max"
+    return "min" if FALLS.fullmatch(rest) else None
 
 
 def logged_names(task: type, model: Mapping[str, Any], run: Mapping[str, Any]) -> list[str] | None:

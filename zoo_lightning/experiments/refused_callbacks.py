@@ -40,7 +40,7 @@ from zoo_lightning.callbacks.gates import GateEMA, GateLog, ZooWarnings
 from zoo_lightning.callbacks.gradient_norms import GradientNorms
 from zoo_lightning.callbacks.training_compute import TrainingCompute
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.experiments.logged_metrics import check_logged, logged_names
+from zoo_lightning.experiments.logged_metrics import better_mode, check_logged, logged_names
 from zoo_lightning.tasks import BaseTask, PPOTask
 
 UNFIT: dict[type[Callback], str] = {
@@ -107,10 +107,6 @@ SINGLE: dict[type[Callback], str] = {
 
 LOGGING = (LearningRateMonitor, DeviceStatsMonitor, ThroughputMonitor)
 """Callbacks that only log."""
-
-RISES = re.compile(r"(acc\w*|auc\w*|m?iou\w*|episodic_return)([@/].*)?")
-FALLS = re.compile(r"(loss|nme\w*|failure_rate\w*)([@/].*)?")
-"""Patterns of metric names, without ``val/``, that are better if higher, and if lower."""
 
 KNOWN_MODULES = ("lightning.", "pytorch_lightning.", "zoo_lightning.")
 """Modules whose callbacks log only declared names."""
@@ -388,16 +384,8 @@ def check_monitors(callbacks: Sequence[Callback]) -> None:
     for each in callbacks:
         if not isinstance(each, (EarlyStopping, ModelCheckpoint)) or not each.monitor:
             continue
-        part, _, name = each.monitor.partition("/")
-        if part not in ("train", "val", "test"):
-            continue
-        if RISES.fullmatch(name):
-            mode = "max"
-        elif FALLS.fullmatch(name):
-            mode = "min"
-        else:  # of the user's own
-            continue
-        if each.mode != mode:
+        mode = better_mode(each.monitor)
+        if mode is not None and each.mode != mode:
             better = "higher" if mode == "max" else "lower"
             raise ConfigError(
                 f"{type(each).__name__} has mode {each.mode!r} for {each.monitor}, which is better "

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from zoo_lightning.data.image_files import left_out, list_images
+from zoo_lightning.data.image_files import left_out, list_images, one_form
 from zoo_lightning.data.images import (
     crop_region,
     fit_square,
@@ -44,6 +44,7 @@ from zoo_lightning.data.transforms import evaluation_transform
 from zoo_lightning.data.values import parse_value_range
 from zoo_lightning.deployment.manifest import reader_of
 from zoo_lightning.errors import ConfigError, DataError, nearest
+from zoo_lightning.files.text import TEXT
 
 Box = tuple[float, float, float, float]
 """Box of a face: left, top, right and bottom in pixels of the image."""
@@ -74,7 +75,7 @@ def find_images(
     their paths.
 
     Args:
-        given: files, folders (searched recursively, as in training) and glob patterns.
+        given: files, folders (searched recursively, as in training) and glob patterns of both.
         say: function called with a message about files that are left out.
         also: suffixes of further files that are images, see ``list_images``.
 
@@ -86,16 +87,17 @@ def find_images(
     for each in given:
         path = Path(each)
         if path.is_dir():
-            listing = list_images(path, also)
             alone = len(given) == 1
-            named = {p: (p.relative_to(path) if alone else p).as_posix() for p in listing.images}
-            if others := left_out([listing.others]):
-                say(f"{path}: {others}")
+            images = _images_in(path, say, also)
+            named = {p: (p.relative_to(path) if alone else p).as_posix() for p in images}
         elif path.is_file():
             named = {path: path.name if len(given) == 1 else each}
         else:
-            files = [Path(p) for p in sorted(glob.glob(each, recursive=True))]
-            named = {p: str(p) for p in files if p.is_file()}
+            matches = [Path(p) for p in sorted(glob.glob(each, recursive=True))]
+            named = {p: p.as_posix() for p in matches if p.is_file()}
+            folders = {p for p in matches if p.is_dir()}
+            for folder in sorted(p for p in folders if folders.isdisjoint(p.parents)):
+                named |= {p: p.as_posix() for p in _images_in(folder, say, also)}
             if not named and not glob.has_magic(each):
                 beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
                 raise ConfigError(
@@ -109,20 +111,28 @@ def find_images(
     return [Item(path, name) for path, name in found.items()]
 
 
+def _images_in(folder: Path, say: Callable[[str], object], also: Sequence[str]) -> list[Path]:
+    """List the images in a folder, and report how many other files are left out."""
+    listing = list_images(folder, also)
+    if others := left_out([listing.others]):
+        say(f"{folder}: {others}")
+    return listing.images
+
+
 def with_boxes(items: Sequence[Item], boxes: Path) -> list[Item]:
     """Read boxes of faces, and return one item for each face.
 
     Args:
         items: images to predict for.
         boxes: CSV with the columns ``image,x0,y0,x1,y1`` in pixels, where ``image`` is the name of
-            an item.
+            an item, in either Unicode form.
 
     Raises:
         ConfigError: the file cannot be read, a box is empty or not finite, or an image has no box.
     """
     by_name: dict[str, list[Box]] = {}
     try:
-        with boxes.open(newline="", encoding="utf-8-sig") as stream:
+        with boxes.open(newline="", encoding="utf-8-sig", errors=TEXT["errors"]) as stream:
             for row in csv.DictReader(stream):
                 x0, y0, x1, y1 = (float(row[key]) for key in ("x0", "y0", "x1", "y1"))
                 box = (x0, y0, x1, y1)
@@ -130,19 +140,19 @@ def with_boxes(items: Sequence[Item], boxes: Path) -> list[Item]:
                     raise ValueError(f"the box {box} of {row['image']!r} is not finite")
                 if not (x0 < x1 and y0 < y1):
                     raise ValueError(f"the box {box} of {row['image']!r} is empty")
-                by_name.setdefault(row["image"], []).append(box)
+                by_name.setdefault(one_form(row["image"]), []).append(box)
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
         raise ConfigError(
             f"--boxes {boxes}: {reason:.300}; expected a CSV with the columns image,x0,y0,x1,y1"
         ) from error
-    absent = [item.name for item in items if item.name not in by_name]
+    absent = [item.name for item in items if one_form(item.name) not in by_name]
     if absent:
         raise ConfigError(
             f"--boxes {boxes} has no box for {absent[0]!r:.200} ({len(absent)} of {len(items)} "
             f"images have none).{nearest(absent[0], by_name)} Add lines, or leave the images out."
         )
-    return [item._replace(box=box) for item in items for box in by_name[item.name]]
+    return [item._replace(box=box) for item in items for box in by_name[one_form(item.name)]]
 
 
 @dataclass

@@ -213,6 +213,7 @@ def _metric(sweep: Sweep, task_name: str) -> SweepMetric:
         ConfigError: there is none, or its goal is the wrong one.
     """
     from zoo_lightning import tasks
+    from zoo_lightning.experiments.logged_metrics import better_mode
 
     task = getattr(tasks, task_name, None)
     goals: dict[str, Goal] = {"min": "minimize", "max": "maximize"}
@@ -222,14 +223,13 @@ def _metric(sweep: Sweep, task_name: str) -> SweepMetric:
                 f"{sweep.file}: metric: missing; add metric: {{name: ..., goal: ...}}"
             )
         return SweepMetric(task.monitor, goals[task.monitor_mode])
-    if task is not None and sweep.metric.name == task.monitor:
-        right = goals[task.monitor_mode]
-        if sweep.metric.goal != right:
-            default = "" if "goal" in sweep.content["metric"] else " (W&B's default)"
-            raise ConfigError(
-                f"{sweep.file}: metric.goal must be {right} for {task.monitor}, got "
-                f"{sweep.metric.goal}{default}"
-            )
+    name, goal = sweep.metric.name, sweep.metric.goal
+    mode = task.monitor_mode if task is not None and name == task.monitor else better_mode(name)
+    if mode is not None and goal != goals[mode]:
+        default = "" if "goal" in sweep.content["metric"] else " (W&B's default)"
+        raise ConfigError(
+            f"{sweep.file}: metric.goal must be {goals[mode]} for {name}, got {goal}{default}"
+        )
     return sweep.metric
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from zoo_lightning.data.classification.base import is_integer
 from zoo_lightning.data.image_files import one_form
 from zoo_lightning.data.values import parse_value_range
 from zoo_lightning.errors import ConfigError
@@ -164,7 +165,7 @@ def class_difference(found: Sequence[str] | None, wanted: Sequence[str] | None) 
     """Describe the first output whose class name differs between checkpoint and data.
 
     If all names are integers, they are compared as numbers. Otherwise a class whose name is its own
-    index counts as unnamed and is not compared.
+    index, and no class's in the other list, counts as unnamed and is not compared.
 
     Args:
         found: class names in the checkpoint, in the order of the outputs, or ``None``.
@@ -180,7 +181,9 @@ def class_difference(found: Sequence[str] | None, wanted: Sequence[str] | None) 
     numbered = None not in numbers
     pairs = zip(*numbers, strict=True) if numbered else zip(found, wanted, strict=True)
     for output, (before, now) in enumerate(pairs):
-        if before != now and (numbered or str(output) not in (before, now)):
+        own = str(output)
+        unnamed = own in (before, now) and (own in found) != (own in wanted)
+        if before != now and (numbered or not unnamed):
             order = sorted(map(str, found)) == sorted(map(str, wanted))
             return (
                 f"output {output} is class {str(found[output])!r} in the checkpoint, "
@@ -192,10 +195,7 @@ def class_difference(found: Sequence[str] | None, wanted: Sequence[str] | None) 
 
 def _as_numbers(names: Sequence[str]) -> list[int] | None:
     """Class names as integers, or ``None`` if some are not written as integers."""
-    words = [str(name) for name in names]
-    return (
-        [int(word) for word in words] if all(w.isascii() and w.isdigit() for w in words) else None
-    )
+    return [int(name) for name in names] if all(map(is_integer, names)) else None
 
 
 def trained_classes(ours: Mapping[str, Any]) -> list[str] | None:

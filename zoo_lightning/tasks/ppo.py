@@ -337,15 +337,20 @@ class PPOTask(BaseTask, metaclass=RenamedOptions):
         scheduler.step()
 
     def learn(self, rollout: Rollout) -> dict[str, Tensor]:
-        """Update the policy on a rollout; return the losses, averaged over optimiser steps."""
+        """Update the policy on a rollout; return the losses, averaged over optimiser steps.
+
+        Where the environment chose all actions, there is nothing to learn from, and no losses.
+        """
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         # Numbers are drawn on the CPU, so that they are the same on every device.
         generator = self._generator(1)
         numbers = rollout.learnable()
+        if not len(numbers):
+            return {}
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
         # Steps that the environment chose are left out, and may leave fewer than minibatches.
-        minibatches = max(min(self.num_minibatches, len(numbers)), 1)
+        minibatches = min(self.num_minibatches, len(numbers))
         orders = [
             torch.randperm(len(numbers), generator=generator) for _ in range(self.update_epochs)
         ]

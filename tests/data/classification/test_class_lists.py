@@ -1,5 +1,7 @@
 """Lists of images, in the manner of COCO-70 and of MIT-Indoors, and what is refused."""
 
+import logging
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -132,6 +134,17 @@ def test_absent_images_are_named_or_skipped(tmp_path, write):
 def test_unlabelled_folders_of_numbers_are_in_the_order_of_image_folders():
     entries = [(f"{name}/a.png", None) for name in ("10", "2", "0", "1")]
     assert classes_of(entries) == ["0", "1", "2", "10"]
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_an_order_of_folders_named_by_numbers_is_said(tmp_path, write, labelled, caplog):
+    names = ["1", "2", "10"]
+    lines = [f"{c}/{i}.png{f' {n}' * labelled}" for n, c in enumerate(names) for i in range(4)]
+    write("train.txt", lines)
+    with caplog.at_level(logging.INFO):
+        ListFiles(str(tmp_path), val_fraction=0.25, **OPTIONS).setup("fit")
+    said = [line for line in caplog.messages if "order of the numbers: 1, 2, 10" in line]
+    assert len(said) == (not labelled)  # labels say the order themselves
 
 
 @pytest.mark.parametrize("least", [1, 2])

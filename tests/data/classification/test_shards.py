@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import pickle
 import tarfile
 from collections import Counter
@@ -384,3 +385,16 @@ def test_a_shard_that_is_cut_off_behind_a_sample_is_refused(shards):
     path.write_bytes(path.read_bytes()[:end])
     with pytest.raises(DataError, match=r"train-001.tar cannot be read.*no end of the archive"):
         module(shards)
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "dev"])
+def test_shards_of_validation_of_another_name_are_named(shards, name, caplog):
+    (shards / "test-000.tar").rename(shards / f"{name}-000.tar")
+    with caplog.at_level(logging.INFO):
+        module(shards).setup("fit")
+    (line,) = [each for each in caplog.messages if "is not read" in each]
+    assert f"--data.val_shards '{name}-*.tar'" in line
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        module(shards, test_shards=f"{name}-*.tar").setup("fit")
+    assert "is not read" not in caplog.text

@@ -24,6 +24,7 @@ from zoo_lightning.data.landmarks.schemes import (
     SCHEMES,
     WFLW98,
     flip_from_pairs,
+    scheme_for,
 )
 from zoo_lightning.data.landmarks.table import LandmarkTable
 from zoo_lightning.errors import DataError
@@ -269,6 +270,35 @@ def test_a_place_far_from_faces_that_several_share_is_refused(marker, scheme):
     mend = f"--data.missing={marker[0]}" if marker[0] == marker[1] else "both its coordinates empty"
     assert f"({marker[0]}, {marker[1]}) is the place of 9 points" in str(error.value)
     assert mend in str(error.value)
+
+
+@pytest.mark.parametrize("scheme", [FACES5, IBUG68, WFLW98], ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize("rounded", [True, False])
+def test_faces_that_are_aligned_by_their_eyes_have_no_markers(scheme, rounded):
+    points = faces(scheme, 20)
+    eyes = np.stack([points[:, list(group)].mean(1) for group in scheme.eyes], 1)
+    # As complex numbers: turned, scaled and shifted such that the eyes are at two given places.
+    numbers = points[..., 0] + 1j * points[..., 1]
+    left, right = (eyes[:, side, :1] + 1j * eyes[:, side, 1:] for side in (0, 1))
+    aligned = 40 + 50j + 30 * (numbers - left) / (right - left)
+    points = np.stack([aligned.real, aligned.imag], -1)
+    points = points.round() if rounded else points.round(6)
+    lines = check_points(table_of(points), scheme, Path("train.csv"))
+    assert not any("is the place of" in line for line in lines)
+
+
+@pytest.mark.parametrize("place", [(9999, 9999), (-500, 3)])
+def test_a_point_that_is_marked_in_all_faces_is_refused(place):
+    points = faces(FACES5, 20)
+    points[:, 2] = place
+    with pytest.raises(DataError, match="is the place of 20 points in 20 of 20 faces"):
+        check_points(table_of(points), FACES5, Path("train.csv"))
+
+
+def test_all_faces_alike_are_a_warning():
+    points = np.repeat([[[20.0, 20], [40, 22], [30, 40]]], 12, axis=0)
+    (line,) = check_points(table_of(points), scheme_for(3), Path("train.csv"))
+    assert "as only aligned faces have them" in line
 
 
 def test_odd_points_that_faces_do_not_share_are_no_markers():

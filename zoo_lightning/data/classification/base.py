@@ -19,7 +19,8 @@ from zoo_lightning.data.splitting import person_of, random_subset, split_by_grou
 from zoo_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from torchvision.transforms import v2
 
@@ -203,6 +204,20 @@ def in_class_order(names: Iterable[str]) -> list[str]:
     return sorted(ordered, key=int) if all(map(is_integer, ordered)) else ordered
 
 
+def say_order(root: Path, classes: Sequence[str]) -> None:
+    """Log that folders of classes are in the order of the numbers that they are named by.
+
+    Nothing is logged where the order of the names is the same.
+    """
+    if all(map(is_integer, classes)) and list(classes) != sorted(classes):
+        count = len(classes)
+        rank_zero_info(
+            f"{root}: the {count} class folders are numbers, and are in the order of the numbers: "
+            f"{', '.join(classes[:5])}{', ...' * (count > 5)}"
+        )
+
+
 def is_integer(name: str) -> bool:
-    """Whether a name consists of ASCII digits: ``7`` or ``007``, but not ``+7``."""
-    return name.isascii() and name.isdigit()
+    """Whether a name is an integer in ASCII: ``7``, ``007`` or ``-1``, but not ``+7``."""
+    digits = name.removeprefix("-")
+    return digits.isascii() and digits.isdigit()

@@ -9,14 +9,12 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 
 from zoo_lightning.data.band_files import NPY
-from zoo_lightning.data.classification.base import ClassData, in_class_order, is_integer
+from zoo_lightning.data.classification.base import ClassData, in_class_order, say_order
 from zoo_lightning.data.classification.dataset import Sample
 from zoo_lightning.data.image_files import is_hidden, left_out, list_images, on_disk, one_form
 from zoo_lightning.data.labelled import Part
+from zoo_lightning.data.splitting import VALIDATION
 from zoo_lightning.errors import DataError, nearest
-
-VALIDATION = ("val", "valid", "validation", "dev")
-"""Names of the folder of validation images."""
 
 
 class ImageFolders(ClassData):
@@ -82,7 +80,7 @@ class ImageFolders(ClassData):
         if others:
             rank_zero_info(f"{folder}: {others}")
         if part != "val":
-            self._log_assumptions(len(names))
+            self._log_assumptions()
         index = {name: i for i, name in enumerate(self.classes)}
         return [(path, index[name]) for name in names for path in found[name].images]
 
@@ -90,7 +88,7 @@ class ImageFolders(ClassData):
         """Suffixes of files that are images where bands are read."""
         return () if self.reader is None else (NPY,)
 
-    def _log_assumptions(self, count: int) -> None:
+    def _log_assumptions(self) -> None:
         """Log assumptions: folders that are not read, and the numerical order of classes."""
         used = {"train", "test", self._val}
         beside = sorted(p for p in self.root.iterdir() if p.is_dir() and p.name not in used)
@@ -101,11 +99,7 @@ class ImageFolders(ClassData):
                 f"{', '.join(unread[:5])}{', ...' * (len(unread) > 5)} (validation images are in "
                 f"one of {', '.join(VALIDATION)})"
             )
-        if all(map(is_integer, self.classes)) and self.classes != sorted(self.classes):
-            rank_zero_info(
-                f"{self.root}: the {count} class folders are numbers, and are in the order of the "
-                f"numbers: {', '.join(self.classes[:5])}{', ...' * (count > 5)}"
-            )
+        say_order(self.root, self.classes)
 
 
 def validation_folder(root: Path) -> str | None:

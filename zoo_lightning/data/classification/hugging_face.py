@@ -19,11 +19,11 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from zoo_lightning.data.classification.base import ClassData, in_class_order
 from zoo_lightning.data.classification.dataset import Sample
-from zoo_lightning.data.classification.folders import VALIDATION
 from zoo_lightning.data.classification.lists import MOST_CLASSES
 from zoo_lightning.data.image_files import is_hidden, one_form
 from zoo_lightning.data.images import escapes
 from zoo_lightning.data.labelled import Part
+from zoo_lightning.data.splitting import VALIDATION
 from zoo_lightning.data.stored_images import StoredImage
 from zoo_lightning.errors import ConfigError, DataError, nearest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import string
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 
 from zoo_lightning.data.annotation_text import image_name, text_lines
-from zoo_lightning.data.classification.base import ClassData, in_class_order
+from zoo_lightning.data.classification.base import ClassData, in_class_order, say_order
 from zoo_lightning.data.classification.dataset import Sample
 from zoo_lightning.data.image_files import on_disk, one_form
 from zoo_lightning.data.labelled import Part
+from zoo_lightning.data.splitting import validation_files
 from zoo_lightning.errors import DataError, nearest
 
 EXPECTED = "a list of images, each line `path label` or `CLASS/name`"
@@ -95,9 +97,21 @@ class ListFiles(ClassData):
                     f"{nearest(str(given), self.classes)} Correct the lists."
                 )
             samples.append((on_disk(self.images, name), label))
+        if part != "val" and not self.labelled:
+            say_order(self.root, self.classes)
         self._check_present(file, samples)
         self._warn_of_repeated(part, file, samples)
         return samples
+
+    def _unread_validation(self) -> str:
+        train, used = self.lists["train"], self.lists.values()
+        unread = next((path for path in validation_files(train) if path not in used), None)
+        if unread is None:
+            return ""
+        return (
+            f"{unread} is not read, and validation images are split off {train}; give "
+            f"--data.val_list {os.path.relpath(unread, self.root)} to validate on it"
+        )
 
     def _warn_of_repeated(self, part: Part, file: Path, samples: list[Sample]) -> None:
         """Warn of images that a list has twice, and of those that are training images, too."""

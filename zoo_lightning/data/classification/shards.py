@@ -21,12 +21,13 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from zoo_lightning.data.annotation_text import text_lines
-from zoo_lightning.data.classification.base import ClassData, in_class_order, is_integer
+from zoo_lightning.data.classification.base import ClassData, in_class_order
 from zoo_lightning.data.classification.dataset import Sample
 from zoo_lightning.data.classification.lists import MOST_CLASSES
 from zoo_lightning.data.image_files import image_suffixes, is_hidden, one_form
 from zoo_lightning.data.labelled import Part
 from zoo_lightning.data.loading import ShuffledSampler, sample_generator
+from zoo_lightning.data.splitting import names_of_validation
 from zoo_lightning.data.stored_images import FileSection, StoredImage
 from zoo_lightning.errors import ConfigError, DataError, nearest
 
@@ -188,9 +189,9 @@ class WebDatasetShards(ClassData):
             return names
         records = self._records(part)
         found = {record.label: record.image for record in records}
-        numbers = [label for label in found if is_integer(label)]
+        numbers = [label for label in found if is_position(label)]
         if numbers and len(numbers) < len(found):
-            name = next(label for label in found if not is_integer(label))
+            name = next(label for label in found if not is_position(label))
             raise DataError(
                 f"{found[name]} has the label {name!r} and {found[numbers[0]]} the label "
                 f"{numbers[0]}; expected numbers or names, or {file} with the classes' names."
@@ -210,7 +211,7 @@ class WebDatasetShards(ClassData):
             return None
         used = self._test_part if part == "test" else part
         records = self._records(used)
-        numbered = all(is_integer(name) for name in self.classes)
+        numbered = all(is_position(name) for name in self.classes)
         index = {name: label for label, name in enumerate(self.classes)}
         samples: list[Sample] = [
             (each.image, self._label(each, index, numbered)) for each in records
@@ -222,11 +223,21 @@ class WebDatasetShards(ClassData):
         )
         return samples
 
+    def _unread_validation(self) -> str:
+        train, val, test = (self.patterns[part] for part in ("train", "val", "test"))
+        for pattern in names_of_validation(train):
+            if pattern not in (val, test) and (found := find_shards(self.root, pattern)):
+                return (
+                    f"{found[0]} is not read, and validation images are split off {train}; give "
+                    f"--data.val_shards '{pattern}' to validate on it"
+                )
+        return ""
+
     def _label(self, record: Record, index: dict[str, int], numbered: bool) -> int:
         """Find the class of a record."""
         text = record.label
         label = index.get(text)
-        if label is None and is_integer(text):
+        if label is None and is_position(text):
             # A number is the class's position, unless classes are named by numbers.
             label = index.get(str(int(text))) if numbered else int(text)
         if label is None or label >= len(self.classes):
@@ -310,6 +321,11 @@ def buffered(stream: Sequence[int], size: int, generator: torch.Generator) -> li
         waiting[chosen] = item
     rest = torch.randperm(len(waiting), generator=generator).tolist()
     return result + [waiting[i] for i in rest]
+
+
+def is_position(label: str) -> bool:
+    """Whether a label is a position in the list of classes, counted from 0: ASCII digits."""
+    return label.isascii() and label.isdigit()
 
 
 def find_shards(root: Path, pattern: str) -> list[Path]:

@@ -28,10 +28,17 @@ from zoo_lightning.data.landmarks.plausibility import (
 )
 from zoo_lightning.data.landmarks.schemes import SCHEMES, LandmarkScheme, scheme_for
 from zoo_lightning.data.loading import IMAGENET_MEAN, IMAGENET_STD, ImageDataModule
-from zoo_lightning.data.splitting import check_pattern, person_of, random_subset, split_by_group
+from zoo_lightning.data.splitting import (
+    check_pattern,
+    person_of,
+    random_subset,
+    split_by_group,
+    validation_files,
+)
 from zoo_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from zoo_lightning.data.landmarks.table import LandmarkTable
@@ -213,6 +220,7 @@ class LandmarkData(ImageDataModule, ABC):
         """
         if stage in ("fit", "validate") and not hasattr(self, "val_set"):
             table = self._checked("train")
+            self._name_unread()
             self._find_value_range(self._files(table), self._place())
             groups = [person_of(name, self.group_pattern) for name in table.names]
             train, val = split_by_group(groups, self.val_fraction, self.seed)
@@ -232,6 +240,20 @@ class LandmarkData(ImageDataModule, ABC):
             self._find_test_value_range(self._files(table), self._training_files, self._place())
             self.test_set = self._evaluation_set(table, "test", "test faces")
             self._check_squares(table, self.test_set.images, "test")
+
+    def _name_unread(self) -> None:
+        """Log a line on a file that may be the validation part, of which these data have none."""
+        train, used = self.files["train"], {*self.files.values(), *self._further_files()}
+        for path in validation_files(train):
+            if path not in used:
+                rank_zero_info(
+                    f"{path} is not read, and validation faces are split off {train}; add its "
+                    "faces to that file, or test on them in place of the test file"
+                )
+
+    def _further_files(self) -> Iterable[Path]:
+        """Files that are read beside those of the parts."""
+        return ()
 
     def _training_files(self) -> list[Path]:
         return self._files(self.read("train"))

@@ -49,6 +49,14 @@ APART = 0.25
 """Distance from the box around the other points of a face, in its longer side, from which on a
 place that several faces share is a marker."""
 
+ALIGNED = 0.9
+"""Fraction of the faces in which one point is at a place that no other point has, or near it, from
+which on the faces may be aligned."""
+
+FAR_APART = 1.0
+"""As :data:`APART`, for a point by which faces may be aligned: the eyes of faces that are aligned
+by them are 0.4 to 0.6 away from the other points."""
+
 OFF = "--data.check_annotations=false takes them as they are"
 
 
@@ -167,7 +175,10 @@ def _shared_places(table: LandmarkTable) -> Iterator[str]:
         rows = at.any(-1)
         first = int(np.argmax(rows))
         x, y = numbers[first, int(np.argmax(at[first]))]
-        if (x == y and x <= 0) or not _is_apart(table.take(np.flatnonzero(rows)), at[rows]):
+        if x == y and x <= 0:
+            continue
+        least_apart = FAR_APART if _may_be_aligned(table, at) else APART
+        if not _is_apart(table.take(np.flatnonzero(rows)), at[rows], least_apart):
             continue
         hint = f"add --data.missing={x:g}" if x == y else "leave both its coordinates empty"
         yield _Certain(
@@ -177,14 +188,34 @@ def _shared_places(table: LandmarkTable) -> Iterator[str]:
         )
 
 
-def _is_apart(table: LandmarkTable, at: np.ndarray) -> bool:
-    """Whether some points, ``(N, K)`` bool, are far from the other points of every face."""
+def _may_be_aligned(table: LandmarkTable, at: np.ndarray) -> bool:
+    """Whether points at one place, ``(N, K)`` bool, are one point that nearly all faces have there.
+
+    So are points of faces that were aligned, and points that are in no face and have a marker.
+    """
+    points = np.flatnonzero(at.any(0))
+    if len(points) > 1:
+        return False
+    own, place = table.points[:, points[0]], table.points[at][0]
+    near = np.abs(own - place).max(-1) <= APART * np.median(_extents(table))
+    labelled = table.labelled[:, points[0]]
+    return bool((near & labelled).sum() >= ALIGNED * labelled.sum())
+
+
+def _is_apart(table: LandmarkTable, at: np.ndarray, least: float) -> bool:
+    """Whether some points, ``(N, K)`` bool, are far from the other points of every face.
+
+    Args:
+        table: N faces.
+        at: the points.
+        least: distance from the box around the other points, in its longer side.
+    """
     others = table.labelled & ~at
     if (others.sum(-1) < 2).any():
         return False
     low, high = (each[:, None] for each in tight_box(table.points, others))
     away = np.maximum(low - table.points, table.points - high).max(-1)
-    return bool((away > APART * (high - low).max(-1))[at].all())
+    return bool((away > least * (high - low).max(-1))[at].all())
 
 
 def _heaps(table: LandmarkTable) -> Iterator[str]:

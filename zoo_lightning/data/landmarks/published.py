@@ -5,6 +5,7 @@ All options beyond a format's own files are those of ``LandmarkData``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -142,6 +143,9 @@ class HRNetCSV(LandmarkData):
                 )
             subsets[name] = rows_of_subset(table, listed, file)
         return replace(table, subsets=subsets)
+
+    def _further_files(self) -> Iterable[Path]:
+        return self.subset_files.values()
 
 
 class W300(LandmarkData):

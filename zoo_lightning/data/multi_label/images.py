@@ -20,7 +20,12 @@ from zoo_lightning.data.multi_label.label_files import (
     refuse_unknown,
 )
 from zoo_lightning.data.multi_label.splitting import split_by_labels
-from zoo_lightning.data.splitting import person_of, random_subset
+from zoo_lightning.data.splitting import (
+    person_of,
+    random_subset,
+    refuse_several,
+    validation_files,
+)
 from zoo_lightning.errors import DataError, nearest
 
 UNKNOWN = -1
@@ -39,8 +44,8 @@ class MultiLabelImages(LabelledImages[np.ndarray]):
     ``cat;dog``. Listed labels are separated by commas, semicolons or bars, or by spaces if the file
     has none. In JSON an image has the labels of the categories of its annotations.
 
-    Without ``val.csv`` or ``val.json``, validation images are split off the training images, such
-    that both have every label where that is possible.
+    Without ``val.csv`` or ``val.json`` (or ``valid``, ``validation``, ``dev``), validation images
+    are split off the training images, such that both have every label where that is possible.
 
     A batch's ``label`` is int8 ``(B, L)``: 1, 0, or -1 where a label is unknown.
 
@@ -123,13 +128,12 @@ class MultiLabelImages(LabelledImages[np.ndarray]):
         return np.stack(self.train_set.labels)  # type: ignore[attr-defined]
 
     def _find(self, part: Part) -> Path | None:
-        found = [self.root / f"{part}.{kind}" for kind in ("csv", "json")]
-        found = [path for path in found if path.is_file()]
-        if len(found) > 1:
-            raise DataError(
-                f"{self.root} has {found[0].name} and {found[1].name}, each of which may have the "
-                f"{part} images; leave one of them."
-            )
+        files = [self.root / f"{part}.{kind}" for kind in ("csv", "json")]
+        found = [path for path in files if path.is_file()]
+        if part == "val":
+            training = [self.root / f"train.{kind}" for kind in ("csv", "json")]
+            found = [path for file in training for path in validation_files(file)]
+        refuse_several(found, part)
         return found[0] if found else None
 
     def _file(self, part: Part, path: Path) -> LabelFile:

@@ -172,6 +172,17 @@ def test_an_annotation_without_a_category_is_of_the_only_one(write):
     assert len(read_coco(write(content(face(1), bare)))) == 2
 
 
+@pytest.mark.parametrize("side", [40, 45, 49])
+def test_boxes_that_have_their_faces_in_the_middle_are_none_of_two_corners(write, side):
+    def boxed(number):
+        middle = 10 + side / 2
+        points = (middle - 10, middle - 10, 2, middle + 10, middle + 10, 1)
+        return face(number, points, bbox=[10, 10, side, side])
+
+    # All points lie between (10, 10) and (side, side), too.
+    assert len(read_coco(write(content(*map(boxed, range(12)))))) == 12
+
+
 @pytest.mark.parametrize("place", [(30, 40), (200, 100), (5, 60)])
 @pytest.mark.parametrize("corners", [True, False])
 def test_boxes_of_two_corners_are_refused(write, place, corners):

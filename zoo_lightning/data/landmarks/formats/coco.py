@@ -293,7 +293,8 @@ def _refuse_corners(boxes: np.ndarray, keypoints: np.ndarray, path: str | Path) 
         path: annotation file.
 
     Raises:
-        DataError: nearly all points lie between the corners.
+        DataError: nearly all points lie between the corners, and nearer to the middle of them than
+            to that of boxes of x, y, width and height.
     """
     low, high = boxes[:, None, :2].astype(float), boxes[:, None, 2:].astype(float)
     margin = 0.02 * (high - low)
@@ -302,7 +303,18 @@ def _refuse_corners(boxes: np.ndarray, keypoints: np.ndarray, path: str | Path) 
     between = (between | (keypoints[..., 2] == 0)).all(-1)
     # Where boxes begin near the images' corner, both readings are alike.
     begin = np.median(low[:, 0] / high[:, 0], axis=0)
-    if len(boxes) >= LEAST_BOXES and between.mean() > 0.95 and (begin > 0.2).all():
+    centres = np.where(keypoints[..., 2:] > 0, points, np.nan)
+    centres = (np.nanmin(centres, axis=1) + np.nanmax(centres, axis=1)) / 2 - low[:, 0]
+    as_corners, as_sizes = (
+        np.abs(np.median(centres / side, axis=0) - 0.5).mean()
+        for side in (np.maximum(high - low, 1e-9)[:, 0], high[:, 0])
+    )
+    if (
+        len(boxes) >= LEAST_BOXES
+        and between.mean() > 0.95
+        and (begin > 0.2).all()
+        and as_corners < as_sizes
+    ):
         raise DataError(
             f"{path}: `bbox` is {boxes[0].tolist()}, which fits its face as left, top, right and "
             f"bottom, as do {between.sum()} of {len(boxes)} others; expected [x, y, width, height]."
