@@ -42,6 +42,9 @@ validation data. The same command resumes a sweep that was stopped, and several 
 one sweep at a time.
 """
 
+GOALS: dict[str, Goal] = {"min": "minimize", "max": "maximize"}
+"""Goal of a sweep by the mode of its metric."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line of ``sweep``.
@@ -68,6 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     _check_varied(sweep, middle, rest, experiment)
     metric = _metric(sweep, task_of(experiment))
     _check_logged(sweep, metric, experiment)
+    _check_goal(sweep, metric, task_of(experiment))
     with atomic_file(folder / "sweep.yaml") as part:
         part.write_text(sweep.file.read_text(**TEXT), **TEXT)
     if sweep.text("description"):
@@ -210,27 +214,36 @@ def _metric(sweep: Sweep, task_name: str) -> SweepMetric:
     """Metric of the sweep, or the one by which the task keeps its best checkpoint.
 
     Raises:
-        ConfigError: there is none, or its goal is the wrong one.
+        ConfigError: there is none.
+    """
+    from zoo_lightning import tasks
+
+    if sweep.metric is not None:
+        return sweep.metric
+    task = getattr(tasks, task_name, None)
+    if task is None:
+        raise ConfigError(f"{sweep.file}: metric: missing; add metric: {{name: ..., goal: ...}}")
+    return SweepMetric(task.monitor, GOALS[task.monitor_mode])
+
+
+def _check_goal(sweep: Sweep, metric: SweepMetric, task_name: str) -> None:
+    """Refuse to search for the worst value of a metric.
+
+    Raises:
+        ConfigError: the goal of a known metric is the wrong one.
     """
     from zoo_lightning import tasks
     from zoo_lightning.experiments.logged_metrics import better_mode
 
     task = getattr(tasks, task_name, None)
-    goals: dict[str, Goal] = {"min": "minimize", "max": "maximize"}
-    if sweep.metric is None:
-        if task is None:
-            raise ConfigError(
-                f"{sweep.file}: metric: missing; add metric: {{name: ..., goal: ...}}"
-            )
-        return SweepMetric(task.monitor, goals[task.monitor_mode])
-    name, goal = sweep.metric.name, sweep.metric.goal
-    mode = task.monitor_mode if task is not None and name == task.monitor else better_mode(name)
-    if mode is not None and goal != goals[mode]:
+    own = task is not None and metric.name == task.monitor
+    mode = task.monitor_mode if own else better_mode(metric.name)
+    if mode is not None and metric.goal != GOALS[mode]:
         default = "" if "goal" in sweep.content["metric"] else " (W&B's default)"
         raise ConfigError(
-            f"{sweep.file}: metric.goal must be {goals[mode]} for {name}, got {goal}{default}"
+            f"{sweep.file}: metric.goal must be {GOALS[mode]} for {metric.name}, got "
+            f"{metric.goal}{default}"
         )
-    return sweep.metric
 
 
 def _check_logged(sweep: Sweep, metric: SweepMetric, options: Mapping[str, Any]) -> None:
