@@ -236,8 +236,9 @@ def _check_goal(sweep: Sweep, metric: SweepMetric, task_name: str) -> None:
     from zoo_lightning.experiments.logged_metrics import better_mode
 
     task = getattr(tasks, task_name, None)
-    own = task is not None and metric.name == task.monitor
-    mode = task.monitor_mode if own else better_mode(metric.name)
+    mode = better_mode(metric.name)
+    if task is not None and metric.name == task.monitor:
+        mode = task.monitor_mode
     if mode is not None and metric.goal != GOALS[mode]:
         default = "" if "goal" in sweep.content["metric"] else " (W&B's default)"
         raise ConfigError(
