@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
@@ -52,7 +53,11 @@ REFUSED = [
     ("reload_dataloaders_every_n_epochs", "1", "every epoch has its own"),
     ("default_root_dir", "x", "--run_dir"),
     ("barebones", "true", "leave it out"),
-    ("accelerator", "gpu", "torch finds none on this machine"),
+    (
+        "accelerator",
+        "mps" if torch.cuda.is_available() else "gpu",
+        "torch finds none on this machine",
+    ),
     ("accelerator", "nonsense", "accelerator"),
     ("devices", "0", "devices"),
     ("num_nodes", "-1", "the Trainer refuses its options"),

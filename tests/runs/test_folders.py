@@ -131,6 +131,14 @@ def test_two_processes_share_a_folder_and_write_all_images_to_it(tiny, program):
     mean = sum(float(row["nme"]) for row in rows) / len(rows)
     assert mean == pytest.approx(summary["test"]["test/nme"], rel=1e-4)
     assert [row["image"] for row in rows] == sorted(row["image"] for row in rows)
+    # The run's own options, two processes among them.
+    done = subprocess.run(
+        [*program.words, "predict", "--ckpt_path", str(folder), "--output", "predicted"],
+        env=program.environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with Path("predicted/predictions.csv").open(newline="") as stream:
+        assert [row["image"] for row in csv.DictReader(stream)] == [row["image"] for row in rows]
 
 
 # Home folders

@@ -75,6 +75,8 @@ def test_a_folder_as_the_hub_has_it_is_a_source(name, tmp_path, state, assert_sa
 def test_what_cannot_be_read_is_refused_by_name(sharded):
     with pytest.raises(SourceError, match="is one of 2 parts: give the folder"):
         read(sharded / "model-00001-of-00002.safetensors")
+    part = inspect(parse_source(str(sharded / "model-00001-of-00002.safetensors")))
+    assert part.kind == f"safetensors, one of 2 parts: give the folder, or {INDEX}"
     with pytest.raises(SourceError, match="is of architecture test_resnet, but resnet18"):
         read(sharded, "resnet18")
     with pytest.raises(SourceError, match="match: order would mix them up"):

@@ -417,6 +417,22 @@ def test_rollouts_of_few_or_no_steps_to_learn_from_bring_no_undefined_losses(
     assert all(each.isfinite().all() for each in task.parameters())
 
 
+def test_all_processes_take_as_many_optimiser_steps_as_the_one_with_the_fewest(monkeypatch):
+    task = make_task(num_minibatches=8)
+    task.trainer = SimpleNamespace(world_size=1)
+    assert [task._minibatches(steps) for steps in (0, 3, 100)] == [0, 3, 8]
+    asked = []
+
+    def other_process(tensor, op):
+        asked.append(op)
+        tensor.clamp_(max=2)
+
+    task.trainer.world_size = 2
+    monkeypatch.setattr(torch.distributed, "all_reduce", other_process)
+    assert [task._minibatches(steps) for steps in (1, 100)] == [1, 2]
+    assert set(asked) == {torch.distributed.ReduceOp.MIN}
+
+
 def test_validation_and_test_play_other_games(tmp_path):
     played = []
 

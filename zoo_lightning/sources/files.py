@@ -425,6 +425,14 @@ def weights_in(folder: Path) -> Path | None:
     return next((folder / name for name in HUB_FILES if (folder / name).is_file()), None)
 
 
+def whole_of(part: Path) -> str:
+    """What the name of one part of a sharded checkpoint says about the whole; empty for others."""
+    found = re.fullmatch(r"(.+)-\d{5}-of-(\d{5})(\..+)", part.name)
+    if found is None:
+        return ""
+    return f"one of {int(found[2])} parts: give the folder, or {found[1]}{found[3]}{INDEX}"
+
+
 def read_shards(index: Path) -> dict[str, Tensor]:
     """Read a sharded checkpoint: all files that its index names.
 

@@ -15,7 +15,14 @@ from torch import Tensor
 from zoo_lightning.files.text import TEXT
 from zoo_lightning.nn.folding import fold_state, is_aggregated
 from zoo_lightning.sources.adapting import STATISTICS
-from zoo_lightning.sources.files import INDEX, Contents, is_legacy, is_safetensors, read_network
+from zoo_lightning.sources.files import (
+    INDEX,
+    Contents,
+    is_legacy,
+    is_safetensors,
+    read_network,
+    whole_of,
+)
 from zoo_lightning.sources.guessing import ArchitectureFit, fit_of, guess
 from zoo_lightning.sources.keras_files import is_hdf5, is_keras_archive
 from zoo_lightning.sources.normalisation import Normalisation
@@ -111,7 +118,7 @@ def inspect(source: Source, architecture: str | None = None) -> Inspection:
     if path.is_file() and path.name.endswith(INDEX):
         kind = f"{len(state)} tensors in several files"
     elif path.is_file():
-        kind = file_kind(path)
+        kind = ", ".join(filter(None, (file_kind(path), whole_of(path))))
         contents = contents or read_network(path, source.container)
         own = own or noted_for_file(path, contents)
         state = contents.state

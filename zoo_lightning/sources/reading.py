@@ -30,6 +30,7 @@ from zoo_lightning.sources.files import (
     read_network,
     read_shards,
     weights_in,
+    whole_of,
 )
 from zoo_lightning.sources.lora import CONFIG, add_adapter, is_adapter, read_adapter
 from zoo_lightning.sources.normalisation import Normalisation, known
@@ -183,11 +184,8 @@ def _read_path(rest: str, architecture: str | None, container: str | None) -> So
             return _from_file(path, container)
         _check_architecture(card.architecture, architecture, str(path))
         return _with_card(path, card, container)
-    if shard := re.fullmatch(r"(.+)-\d{5}-of-(\d{5})(\..+)", path.name):
-        raise SourceError(
-            f"{path} is one of {int(shard[2])} parts: give the folder, or "
-            f"{shard[1]}{shard[3]}{INDEX}."
-        )
+    if whole := whole_of(path):
+        raise SourceError(f"{path} is {whole}.")
     return _from_file(path, container, _noted_in_metadata(path) or _noted_beside(path))
 
 

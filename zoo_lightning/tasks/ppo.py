@@ -339,18 +339,18 @@ class PPOTask(BaseTask, metaclass=RenamedOptions):
     def learn(self, rollout: Rollout) -> dict[str, Tensor]:
         """Update the policy on a rollout; return the losses, averaged over optimiser steps.
 
-        Where the environment chose all actions, there is nothing to learn from, and no losses.
+        Where the environment chose all actions of a process, there is nothing to learn from, and no
+        losses.
         """
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         # Numbers are drawn on the CPU, so that they are the same on every device.
         generator = self._generator(1)
         numbers = rollout.learnable()
-        if not len(numbers):
+        minibatches = self._minibatches(len(numbers))
+        if not minibatches:
             return {}
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
-        # Steps that the environment chose are left out, and may leave fewer than minibatches.
-        minibatches = min(self.num_minibatches, len(numbers))
         orders = [
             torch.randperm(len(numbers), generator=generator) for _ in range(self.update_epochs)
         ]
@@ -363,6 +363,20 @@ class PPOTask(BaseTask, metaclass=RenamedOptions):
                 for name, value in noted.items():
                     sums[name] += value
         return {name: value / (self.update_epochs * minibatches) for name, value in sums.items()}
+
+    def _minibatches(self, steps: int) -> int:
+        """Number of minibatches of a rollout, the same in all processes.
+
+        Steps that the environment chose are left out, and may leave fewer than minibatches; and
+        processes that took another number of optimiser steps would wait for each other for ever.
+
+        Args:
+            steps: number of steps of this process's rollout that can be learned from.
+        """
+        fewest = torch.tensor(min(self.num_minibatches, steps), device=self.device)
+        if self.trainer.world_size > 1:
+            dist.all_reduce(fewest, op=dist.ReduceOp.MIN)
+        return int(fewest)
 
     def losses(self, samples: Samples) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of a minibatch, and the values to log.
