@@ -3,10 +3,10 @@
 1. The plain average of the sources and every source alone are candidates. Each is trained twice,
    for a short and for a longer time; by both, the winner is the one whose loss is expected to be
    lowest after further training.
-2. As long as longer training pays, the winner is trained on.
-3. When it does not, the winner is taught by itself and by the candidate that complements it best,
-   if the two are better together.
-4. The result is selected among all of these by validation.
+2. The winner is trained on with the rest of the budget. If it has hardly gained from the longer
+   training, it is taught by itself and by the candidate that complements it best, provided that the
+   two are better together.
+3. The result is selected among all of these by validation.
 
 Scores of frozen features do not choose: on four targets the source that explained least before was
 the best one after training (``results/auto``). The folder's ``decisions.json`` has the decision and
@@ -135,20 +135,14 @@ def run_auto(plan: Plan, folder: Path, execution: Execution) -> None:
     train([*tries, *members], "race", execution)
     place = winner(tries, members, execution)
     rest = budget_of(plan) * (1 - RACE)
-    best, runs = members[place], list(members)
+    best = members[place]
     if longer_pays(tries[place], best, execution):
-        runs.insert(0, trained_on(plan, folder, "longer", best, rest / 2))
-        train(runs[:1], "the winner, trained on", execution)
-        best, before, rest = runs[0], best, rest / 2
-        if longer_pays(before, best, execution):
-            runs.insert(0, trained_on(plan, folder, "longest", best, rest))
-            train(runs[:1], "the winner, trained on", execution)
-            decide(plan, folder, runs, tries, execution)
-            return
-    others = [each for each in members if each is not members[place]]
-    runs.insert(0, last_training(plan, folder, best, others, rest, execution))
-    train(runs[:1], "last training", execution)
-    decide(plan, folder, runs, tries, execution)
+        last = trained_on(plan, folder, "longer", best, rest)
+    else:
+        others = [each for each in members if each is not best]
+        last = last_training(plan, folder, best, others, rest, execution)
+    train([last], "the winner, trained on", execution)
+    decide(plan, folder, [last, *members], tries, execution)
 
 
 def check_auto(plan: Plan) -> None:
@@ -242,7 +236,7 @@ def winner(tries: Sequence[StageRun], members: Sequence[StageRun], execution: Ex
 
 
 def longer_pays(before: StageRun, after: StageRun, execution: Execution) -> bool:
-    """Whether a longer training is so much better that a still longer one should follow.
+    """Whether a longer training is so much better that a still longer one pays.
 
     Args:
         before: finished shorter training.
