@@ -161,7 +161,7 @@ def test_the_winner_is_trained_on_alone_if_that_pays(tiny, command, monkeypatch)
     assert set(names_of("run")) - {*RACERS, *(f"try-{name}" for name in RACERS)} == {"longer"}
     config = yaml.safe_load(Path("run/stages/longer/config.yaml").read_text())
     assert Path(config["init_from"]).parts[-3] in RACERS
-    assert "teachers" not in config["model"]["init_args"]
+    assert not config["model"]["init_args"]["teachers"]
     costs = [content("run", "stages", name, "summary.json")["compute"] for name in names_of("run")]
     spent = sum(each["parts"]["training"] for each in costs)
     assert 18 * costs[0]["unit"] < spent <= 20.1 * costs[0]["unit"]
