@@ -91,6 +91,9 @@ def test_the_result_is_a_run_that_predicts_and_is_tested(made):
     assert {*RACERS, "student", " + ".join(decisions["result"])} <= names
     assert not any(name.startswith("try") for name in names)
     assert content(made, "stages", "look.json")["relations"]["conclusion"]
+    raced = decisions["race"]
+    assert sorted(each["name"] for each in raced) == sorted(RACERS)
+    assert raced[0]["expected"] == min(each["expected"] for each in raced)
 
 
 def scored(monkeypatch, *losses):
@@ -111,20 +114,22 @@ def test_the_winner_is_the_one_that_will_be_ahead(monkeypatch):
     tries, members = stages("try-a", "try-b", "try-c"), stages("a", "b", "c")
     execution = Execution(report=lines.append)
     scored(monkeypatch, 1.0, 2.0, 1.0, 0.9, 1.0, 1.1)
-    assert auto.winner(tries, members, execution) == 1  # 0.85, 0.71, 1.15 expected
+    racers = auto.race(tries, members, execution)  # 0.85, 0.71, 1.15 expected
+    assert [each.run.name for each in racers] == ["b", "a", "c"]
+    assert [each.tried.name for each in racers] == ["try-b", "try-a", "try-c"]
     assert "b: validation loss 2 after the short, 1 after the longer" in lines[1]
     assert "0.7071 expected" in lines[1]
     assert lines[-1].split() == ["winner", "b"]
     scored(monkeypatch, 1.0, 2.0, 1.0, 0.9, 1.9, 0.9)
-    assert auto.winner(tries, members, execution) == 0  # the first of equals
+    assert auto.race(tries, members, execution)[0].run.name == "a"  # the first of equals
     assert not any("say little" in line for line in lines)
 
 
 def test_a_race_of_a_few_steps_says_so(monkeypatch):
     lines = []
     scored(monkeypatch, 1.0, 1.0)
-    auto.winner(stages("try-a", steps=149), stages("a"), Execution(report=lines.append))
-    assert "149 steps of the short training say little" in lines[1]
+    auto.race(stages("try-a", steps=99), stages("a"), Execution(report=lines.append))
+    assert "99 steps of the short training say little" in lines[1]
 
 
 @pytest.mark.parametrize(("after", "pays"), [(0.9, True), (0.96, False), (1.1, False)])

@@ -366,10 +366,14 @@ def test_a_pipeline_is_reported_with_its_stages_and_its_decision(tmp_path):
         "candidates": [{"name": "start", "value": 60.0, "loss": 1.0},
                        {"name": "student", "value": 65.5, "loss": 0.5}],
         "gains": {"student": {"mean": 0.5, "low": 0.1, "high": 0.9, "share": 0.99}},
+        "race": [{"name": "a", "short": 2.0, "longer": 1.0, "expected": 0.71},
+                 {"name": "b", "short": 1.0, "longer": 0.9, "expected": 0.85}],
     }  # fmt: skip
     (run / "decisions.json").write_text(json.dumps(chosen))
     report = make_report([run])
     assert table(report, "Decision").marked == 1
+    assert texts(table(report, "Race")) == [["a", "2", "1", "0.71"], ["b", "1", "0.9", "0.85"]]
+    assert table(report, "Race").marked == 0
     assert texts(table(report, "Stages"))[0][:2] == ["student", "val/acc"]
     assert table(report, "Stages").rows[0][0].link == "stages/student/report.html"
     content = rendered(report)

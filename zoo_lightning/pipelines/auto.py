@@ -89,7 +89,7 @@ PAYS = 0.05
 Seed 0, after 300 and 1,050 steps: 0.26 and 0.28 on two targets where four times the default length
 gained 1 to 9 points, 0.01 on one where it gained up to 1.7 (``results/auto``)."""
 
-STEPS = 150
+STEPS = 100
 """Number of optimiser steps of the short training below which a race says little, and a line is
 printed."""
 
@@ -133,16 +133,17 @@ def run_auto(plan: Plan, folder: Path, execution: Execution) -> None:
     relate_sources(plan, folder, execution)
     tries, members = race_runs(plan, folder)
     train([*tries, *members], "race", execution)
-    place = winner(tries, members, execution)
+    racers = race(tries, members, execution)
+    winner, *others = racers
     rest = budget_of(plan) * (1 - RACE)
-    best = members[place]
-    if longer_pays(tries[place], best, execution):
-        last = trained_on(plan, folder, "longer", best, rest)
+    if longer_pays(winner.tried, winner.run, execution):
+        last = trained_on(plan, folder, "longer", winner.run, rest)
     else:
-        others = [each for each in members if each is not best]
-        last = last_training(plan, folder, best, others, rest, execution)
+        last = last_training(
+            plan, folder, winner.run, [each.run for each in others], rest, execution
+        )
     train([last], "the winner, trained on", execution)
-    decide(plan, folder, [last, *members], tries, execution)
+    decide(plan, folder, [last, *members], tries, execution, racers)
 
 
 def check_auto(plan: Plan) -> None:
@@ -192,21 +193,36 @@ def race_runs(plan: Plan, folder: Path) -> tuple[list[StageRun], list[StageRun]]
     return tries, members
 
 
-def expected_loss(before: float, after: float) -> float:
-    """Loss that is expected after four times as long a training as the longer one.
+@dataclass(frozen=True)
+class Racer:
+    """Candidate of the race, trained for a short and for a longer time.
 
-    Learning curves are nearly straight in logarithms of loss and length, but for their end: the
-    next reduction is :data:`FURTHER` of the last one.
-
-    Args:
-        before: loss after the short training, positive.
-        after: loss after the longer one, positive.
+    Attributes:
+        tried: finished short training.
+        run: finished longer training.
+        before: validation loss after the short training, positive.
+        after: validation loss after the longer one, positive.
     """
-    return after * (after / before) ** FURTHER
+
+    tried: StageRun
+    run: StageRun
+    before: float
+    after: float
+
+    @property
+    def expected(self) -> float:
+        """Loss that is expected after four times as long a training as the longer one.
+
+        Learning curves are nearly straight in logarithms of loss and length, but for their end: the
+        next reduction is :data:`FURTHER` of the last one.
+        """
+        return self.after * (self.after / self.before) ** FURTHER
 
 
-def winner(tries: Sequence[StageRun], members: Sequence[StageRun], execution: Execution) -> int:
-    """Select the candidate with the lowest expected loss.
+def race(
+    tries: Sequence[StageRun], members: Sequence[StageRun], execution: Execution
+) -> list[Racer]:
+    """Compute the losses of the race, and report them.
 
     Args:
         tries: finished short trainings.
@@ -214,15 +230,16 @@ def winner(tries: Sequence[StageRun], members: Sequence[StageRun], execution: Ex
         execution: receives a line for each candidate.
 
     Returns:
-        Index of the candidate.
+        The candidates, the one with the lowest expected loss first.
     """
     losses = [float(each.loss.mean()) for each in scores_of([*tries, *members])]
-    pairs = list(zip(losses[: len(tries)], losses[len(tries) :], strict=True))
-    expected = [expected_loss(*pair) for pair in pairs]
-    for run, (before, after), further in zip(members, pairs, expected, strict=True):
+    groups = (tries, members, losses[: len(tries)], losses[len(tries) :])
+    racers = [Racer(*each) for each in zip(*groups, strict=True)]
+    for each in racers:
         execution.report(
-            f"  {run.name}: validation loss {before:.4g} after the short, {after:.4g} after the "
-            f"longer training, {further:.4g} expected after a long one"
+            f"  {each.run.name}: validation loss {each.before:.4g} after the short, "
+            f"{each.after:.4g} after the longer training, {each.expected:.4g} expected after a "
+            "long one"
         )
     steps = min(each.summary()["steps"] for each in tries)
     if steps < STEPS:
@@ -230,9 +247,9 @@ def winner(tries: Sequence[StageRun], members: Sequence[StageRun], execution: Ex
             f"race          {steps} steps of the short training say little: a larger --budget, or "
             "fewer --sources, give the candidates more"
         )
-    place = expected.index(min(expected))
-    execution.report(f"winner        {members[place].name}")
-    return place
+    racers.sort(key=lambda each: each.expected)
+    execution.report(f"winner        {racers[0].run.name}")
+    return racers
 
 
 def longer_pays(before: StageRun, after: StageRun, execution: Execution) -> bool:
@@ -464,6 +481,7 @@ def decide(
     runs: Sequence[StageRun],
     tries: Sequence[StageRun],
     execution: Execution,
+    racers: Sequence[Racer] = (),
 ) -> None:
     """Select the result among finished stages by validation, and publish it.
 
@@ -476,6 +494,7 @@ def decide(
         runs: finished stages.
         tries: further stages, which cost something and are no candidates.
         execution: receives lines with the decisions.
+        racers: candidates of the race, for the file of decisions.
     """
     began, start_cost = time.monotonic(), _relations_cost(folder)
     data = run_data(find_checkpoint(str(runs[0].folder), None, ""))
@@ -516,6 +535,15 @@ def decide(
             for each in [*single, *joint]
         ],
         "gains": {name: asdict(found) for name, found in gains.items()},
+        "race": [
+            {
+                "name": each.run.name,
+                "short": each.before,
+                "longer": each.after,
+                "expected": each.expected,
+            }
+            for each in racers
+        ],
     }
     with atomic_file(folder / DECISIONS) as part:
         part.write_text(json.dumps(content, indent=2) + "\n", **TEXT)

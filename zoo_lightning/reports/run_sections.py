@@ -304,6 +304,20 @@ def _pipeline(run: RunFiles) -> list[Section]:
             [Value(str(each.get("name"))), value(each.get("value")), value(each.get("loss"))]
             for each in candidates
         ]
+        raced = [each for each in found.get("race") or [] if isinstance(each, dict)]
+        if raced:
+            loss = str(found.get("loss"))
+            columns = [f"{loss}, short training", "longer", "expected after a long one"]
+            keys = ("short", "longer", "expected")
+            table = Table(
+                ["candidate", *columns],
+                [
+                    [Value(str(each.get("name"))), *map(value, map(each.get, keys))]
+                    for each in raced
+                ],
+                marked=0,
+            )
+            sections.append(Section("Race", [table]))
         gains = found.get("gains")
         lines = [
             f"{name}: {number(within(gained, 'mean'), 3)} less {found.get('loss')} than what was "
