@@ -222,6 +222,15 @@ def test_a_small_gain_on_every_image_is_sure_though_images_differ_much(losses):
     assert not gain(losses, losses - 0.01).is_sure
 
 
+def test_what_is_right_more_often_is_not_replaced_for_its_confidence(losses):
+    errors = 100.0 * (losses > 0.5)
+    fewer = torch.where(losses > 0.6, errors, 0.0)
+    incumbent = Scores(errors, losses)
+    assert auto.is_better(Scores(fewer, losses - 0.01), incumbent)
+    assert not auto.is_better(Scores(errors, losses - 0.01), incumbent)
+    assert not auto.is_better(Scores(fewer, losses + 0.01), incumbent)
+
+
 def test_a_gain_that_hangs_on_one_image_is_not_sure(losses):
     candidate = losses + 0.01
     candidate[0] = losses[0] - 3.0

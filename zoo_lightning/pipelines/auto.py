@@ -452,6 +452,20 @@ def gain(candidate: Tensor, incumbent: Tensor) -> Gain:
     return Gain(float(better.mean()), low, high, float((means > 0).double().mean()))
 
 
+def is_better(candidate: Scores, incumbent: Scores) -> bool:
+    """Whether a candidate should replace an incumbent: it is surely better by loss and by error.
+
+    The loss alone has less noise, but it may rise while classes are learned for long: a network
+    that is right more often, and too sure of itself, would be replaced by a half-trained one.
+
+    Args:
+        candidate: scores of the candidate.
+        incumbent: scores of the incumbent on the same images.
+    """
+    pairs = ((candidate.loss, incumbent.loss), (candidate.error, incumbent.error))
+    return all(gain(*each).is_sure for each in pairs)
+
+
 @dataclass(frozen=True)
 class Candidate:
     """Network or ensemble that may become the result.
@@ -486,7 +500,7 @@ def decide(
     """Select the result among finished stages by validation, and publish it.
 
     The first stage is replaced by another one, and a single network by an ensemble of up to
-    ``plan.inference`` networks, only if the bootstrap shows a gain with share ``SURE``.
+    ``plan.inference`` networks, only if :func:`is_better` is sure of it.
 
     Args:
         plan: plan of the pipeline.
@@ -521,11 +535,12 @@ def decide(
             continue
         best = min(group, key=lambda each: each.loss)
         gains[best.name] = found = gain(best.scores.loss, choice.scores.loss)
-        verdict = "replaces" if found.is_sure else "does not replace"
+        replaces = is_better(best.scores, choice.scores)
+        verdict = "replaces" if replaces else "does not replace"
         execution.report(
             f"  {best.name} {verdict} {choice.name}: {found} less, {found.share:.0%} sure"
         )
-        choice = best if found.is_sure else choice
+        choice = best if replaces else choice
     content = {
         "result": [each.name for each in choice.runs],
         "measure": measure.label,
