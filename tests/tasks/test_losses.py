@@ -285,6 +285,7 @@ def test_every_pass_takes_all_samples_once_in_an_order_of_its_own():
 
     class Learner(Policy):
         update_epochs, num_minibatches, device = 3, 4, torch.device("cpu")
+        trainer, _minibatches = SimpleNamespace(world_size=1), PPOTask._minibatches
 
         def optimizers(self):
             return SimpleNamespace(zero_grad=lambda: None, step=lambda: None)
