@@ -36,7 +36,7 @@ def test_no_text_file_is_opened_by_the_locales_encoding():
         for path in sorted(PACKAGE.rglob("*.py"))
         for call in text_calls(path)
         if not any(
-            keyword.arg == "encoding" or getattr(keyword.value, "id", "") == "TEXT"
+            keyword.arg == "encoding" or getattr(keyword.value, "id", "") in ("TEXT", "ANNOTATIONS")
             for keyword in call.keywords
         )
     ]

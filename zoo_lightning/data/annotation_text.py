@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from zoo_lightning.data.images import escapes
 from zoo_lightning.errors import DataError, nearest
+from zoo_lightning.files.text import ANNOTATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,7 +56,7 @@ def csv_rows(path: Path, expected: str, delimiter: str = ",") -> Iterator[tuple[
     """
     require_file(path, expected)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", **ANNOTATIONS) as file:
             reader = csv.reader(file, delimiter=delimiter)
             for row in reader:
                 if any(row):
@@ -78,7 +79,7 @@ def text_lines(path: Path, expected: str) -> list[tuple[int, str]]:
     """
     require_file(path, expected)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(**ANNOTATIONS).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} cannot be read as UTF-8 text ({error}); expected {expected}."

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from zoo_lightning.data.annotation_text import csv_rows, image_name, require_file
 from zoo_lightning.data.image_files import one_form
 from zoo_lightning.errors import DataError, nearest
+from zoo_lightning.files.text import ANNOTATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,7 +116,7 @@ def _delimiter(path: Path) -> str:
     """Character that separates the cells of a file, judged by its first line."""
     require_file(path, EXPECTED)
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with path.open(**ANNOTATIONS) as file:
             first = file.readline(1_000_000)
     except (OSError, UnicodeDecodeError):
         return DELIMITERS[0]  # read again, with an error that names the file

@@ -20,6 +20,7 @@ from zoo_lightning.data.image_list import ImageList
 from zoo_lightning.data.stored_images import ImageFile
 from zoo_lightning.data.values import ValueRange, is_deep, to_grey
 from zoo_lightning.errors import DataError, nearest
+from zoo_lightning.files.text import encoding_hint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -372,8 +373,8 @@ def check_present(names: Sequence[str], folder: Path, table: Path) -> None:
         present = [path.name for path in folder.iterdir()]
         raise DataError(
             f"{table} lists {absent[0]!r}, which is not in {folder} ({len(absent)} of "
-            f"{len(names)} images are absent).{nearest(absent[0], present[:5000])} "
-            "Add the images or remove their lines."
+            f"{len(names)} images are absent).{nearest(absent[0], present[:5000])}"
+            f"{encoding_hint(absent[0])} Add the images or remove their lines."
         )
 
 

@@ -17,6 +17,7 @@ from zoo_lightning.data.labelled import LabelledImages, Part
 from zoo_lightning.data.labelled_set import LabelledSet, Source
 from zoo_lightning.data.splitting import refuse_several, validation_files
 from zoo_lightning.errors import ConfigError, DataError
+from zoo_lightning.files.text import encoding_hint
 
 if TYPE_CHECKING:
     from torchvision.transforms import v2
@@ -194,8 +195,8 @@ class ImageNumbers(LabelledImages[Tensor]):
             row, path = absent[0]
             raise DataError(
                 f"{row.place}: the image {path} does not exist ({len(absent)} of {len(samples)} "
-                "images are absent). Add the images, correct the names, or set `images` to the "
-                "folder inside `root` that they are relative to."
+                f"images are absent).{encoding_hint(str(path))} Add the images, correct the "
+                "names, or set `images` to the folder inside `root` that they are relative to."
             )
 
     def _warn_of_shared(self, part: Part, paths: list[Path]) -> None:

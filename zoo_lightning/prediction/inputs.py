@@ -44,7 +44,7 @@ from zoo_lightning.data.transforms import evaluation_transform
 from zoo_lightning.data.values import parse_value_range
 from zoo_lightning.deployment.manifest import reader_of
 from zoo_lightning.errors import ConfigError, DataError, nearest
-from zoo_lightning.files.text import TEXT
+from zoo_lightning.files.text import ANNOTATIONS
 
 Box = tuple[float, float, float, float]
 """Box of a face: left, top, right and bottom in pixels of the image."""
@@ -132,7 +132,7 @@ def with_boxes(items: Sequence[Item], boxes: Path) -> list[Item]:
     """
     by_name: dict[str, list[Box]] = {}
     try:
-        with boxes.open(newline="", encoding="utf-8-sig", errors=TEXT["errors"]) as stream:
+        with boxes.open(newline="", **ANNOTATIONS) as stream:
             for row in csv.DictReader(stream):
                 x0, y0, x1, y1 = (float(row[key]) for key in ("x0", "y0", "x1", "y1"))
                 box = (x0, y0, x1, y1)

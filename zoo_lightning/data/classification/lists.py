@@ -16,6 +16,7 @@ from zoo_lightning.data.image_files import on_disk, one_form
 from zoo_lightning.data.labelled import Part
 from zoo_lightning.data.splitting import validation_files
 from zoo_lightning.errors import DataError, nearest
+from zoo_lightning.files.text import encoding_hint
 
 EXPECTED = "a list of images, each line `path label` or `CLASS/name`"
 
@@ -144,8 +145,8 @@ class ListFiles(ClassData):
                 )
             raise DataError(
                 f"{file} lists {absent[0]}, which does not exist ({len(absent)} of {len(samples)} "
-                "images are absent). Add the images, or set `images` to the folder inside `root` "
-                "that the paths are relative to."
+                f"images are absent).{encoding_hint(str(absent[0]))} Add the images, or set "
+                "`images` to the folder inside `root` that the paths are relative to."
             )
 
 

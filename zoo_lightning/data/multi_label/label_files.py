@@ -15,6 +15,7 @@ from zoo_lightning.data.annotation_text import NOT_ANNOTATED, image_name, requir
 from zoo_lightning.data.image_files import one_form
 from zoo_lightning.data.image_table import read_image_table
 from zoo_lightning.errors import DataError, nearest
+from zoo_lightning.files.text import ANNOTATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -260,7 +261,7 @@ def _read_json(path: Path) -> LabelFile:
 def _load(path: Path) -> dict[str, Any]:
     require_file(path, EXPECTED_JSON)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(**ANNOTATIONS))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON text ({error}); expected {EXPECTED_JSON}.") from error
     for key in ("images", "annotations", "categories"):

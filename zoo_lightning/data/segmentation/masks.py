@@ -22,6 +22,7 @@ from zoo_lightning.data.segmentation.dataset import (
 from zoo_lightning.data.segmentation.label_files import IGNORED, VALUES, LabelFile, seen_size
 from zoo_lightning.data.segmentation.polygons import category_names, read_polygons
 from zoo_lightning.errors import ConfigError, DataError, nearest
+from zoo_lightning.files.text import encoding_hint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -256,7 +257,8 @@ class ImageMasks(LabelledImages[Mask]):
         if lonely:
             raise DataError(
                 f"{file} lists {lonely[0]!r}, which is not in {part / IMAGES} ({len(lonely)} of "
-                f"{len(shapes)} images are absent). Add the images or remove their entries."
+                f"{len(shapes)} images are absent).{encoding_hint(lonely[0])} Add the images or "
+                "remove their entries."
             )
         return [(on_disk(part / IMAGES, name), shapes[name]) for name in images]
 

@@ -12,6 +12,7 @@ from zoo_lightning.data.annotation_text import LARGEST_NUMBER, image_name, requi
 from zoo_lightning.data.image_files import one_form
 from zoo_lightning.data.segmentation.label_files import check_size
 from zoo_lightning.errors import DataError, nearest
+from zoo_lightning.files.text import ANNOTATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,7 +179,7 @@ def read_polygons(path: Path, classes: Sequence[str]) -> dict[str, Shapes]:
 def _load(path: Path) -> dict[str, Any]:
     require_file(path, EXPECTED)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(**ANNOTATIONS))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON ({error}); expected {EXPECTED}.") from error
     lists = ("images", "annotations", "categories")

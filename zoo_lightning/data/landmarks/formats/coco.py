@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from zoo_lightning.data.annotation_text import LARGEST_NUMBER, image_name, require_file
 from zoo_lightning.data.landmarks.table import LandmarkTable
 from zoo_lightning.errors import ConfigError, DataError, nearest
+from zoo_lightning.files.text import ANNOTATIONS
 
 LEAST_BOXES = 5
 """Number of boxes from which on the meaning of their numbers is checked."""
@@ -124,7 +125,7 @@ def read_coco(path: str | Path, category: str | None = None) -> LandmarkTable:
 def _load(path: Path) -> dict[str, Any]:
     require_file(path, EXPECTED)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(**ANNOTATIONS))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON text ({error}); expected {EXPECTED}.") from error
     for key in ("images", "annotations"):
