@@ -537,8 +537,9 @@ def decide(
         gains[best.name] = found = gain(best.scores.loss, choice.scores.loss)
         replaces = is_better(best.scores, choice.scores)
         verdict = "replaces" if replaces else "does not replace"
+        doubt = ", but not surely by error" if found.is_sure and not replaces else ""
         execution.report(
-            f"  {best.name} {verdict} {choice.name}: {found} less, {found.share:.0%} sure"
+            f"  {best.name} {verdict} {choice.name}: {found} less, {found.share:.0%} sure{doubt}"
         )
         choice = best if replaces else choice
     content = {
