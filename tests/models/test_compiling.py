@@ -37,7 +37,7 @@ def check(architecture, mode, size, backend, **options):
         backbone.aggregated_layers().values(), eager.aggregated_layers().values(), strict=True
     ):
         assert ours.gate_count == theirs.gate_count == 2
-        torch.testing.assert_close(ours.gate_sum, theirs.gate_sum)
+        torch.testing.assert_close(ours.gate_sum, theirs.gate_sum, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,9 @@ def test_a_training_step_of_a_large_backbone_has_no_graph_break(architecture, mo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["full", "lite"])
-@pytest.mark.parametrize(("architecture", "size"), [("test_resnet", 32), ("test_vit", 160)])
+@pytest.mark.parametrize(
+    ("architecture", "size"),
+    [("test_resnet", 32), ("test_vit", 160), ("resnet50", 64), ("vit_small_patch16_224", 224)],
+)
 def test_the_default_compiler_computes_the_same(architecture, mode, size):
     check(architecture, mode, size, "inductor")
