@@ -6,7 +6,7 @@ r"""Agent steps per second of PPO on an Atari game: ours against Stable-Baseline
 All variants have the same game, preprocessing and hyper-parameters. They take turns in one process,
 a rollout with its updates each, so that other load on the machine affects them equally; figures are
 medians over the turns, including Lightning's overhead and logging. ``x_vs_sb3`` above 1 means more
-steps per second than Stable-Baselines3.
+steps per second than Stable-Baselines3; ``least`` is the emulator and the plain network alone.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 
 from benchmarks.stable_baselines import stable_baselines
 from zoo_lightning import AtariData, PlainBackbone, PPOTask, ZooBackbone
 
 ENVS, EPOCHS, MINIBATCHES = 8, 4, 4
-VARIANTS = ("plain", "lite", "full", "sb3")
+VARIANTS = ("plain", "lite", "full", "sb3", "least")
 SOURCES = ["random:1", "random:2", "random:3"]
 
 Turn = Callable[[], None]
@@ -105,6 +106,39 @@ def their_turns(game: str, steps: int) -> Turn:
     return lambda: model.learn(ENVS * steps, reset_num_timesteps=False) and None
 
 
+def least_turns(game: str, steps: int) -> Turn:
+    """Play the games and compute the network and its gradients, as often as PPO has to.
+
+    Nothing else is done, nothing is learned from what is played: no PPO with this emulator and this
+    network takes less time.
+    """
+    data = AtariData(game, total_steps=ENVS * steps, num_envs=ENVS, num_steps=steps)
+    task = PPOTask(PlainBackbone("nature_cnn"), num_actions=data.num_actions)
+    task = task.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(task.parameters(), fused=True)
+    envs, numbers = data.train_envs, np.random.default_rng(0)
+    observations = envs.reset(0)
+
+    def last(pixels: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last)
+
+    def turn() -> None:
+        nonlocal observations
+        for _ in range(steps):
+            with torch.no_grad():
+                task(last(observations))
+            actions = numbers.integers(data.num_actions, size=ENVS)
+            observations = envs.step(actions).observations
+        images = last(np.tile(observations, (steps // MINIBATCHES, 1, 1, 1)))
+        for _ in range(EPOCHS * MINIBATCHES):
+            logits, values = task(images)
+            optimizer.zero_grad()
+            (logits.square().mean() + values.square().mean()).backward()
+            optimizer.step()
+
+    return turn
+
+
 def measure(
     variants: list[str],
     game: str,
@@ -120,6 +154,8 @@ def measure(
         for name in variants:
             if name == "sb3":
                 players[name] = their_turns(game, steps)
+            elif name == "least":
+                players[name] = least_turns(game, steps)
             else:
                 players[name] = our_turns(name, game, steps, turns + 1, folder, precision)
         for number in range(turns + 1):  # the first turn is a warm-up

@@ -17,7 +17,7 @@ from benchmarks import ppo  # noqa: E402
 def test_every_figure_is_written(tmp_path, monkeypatch, one_thread):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ppo, "ENVS", 2)
-    variants = ["plain", "lite"]
+    variants = ["plain", "lite", "least"]
     if all(map(importlib.util.find_spec, ("stable_baselines3", "cv2"))):
         variants.append("sb3")
     ppo.main(["--game", "pong", "--turns", "2", "--steps", "8", "--json", "speed.json",
