@@ -191,6 +191,7 @@ def test_what_was_stopped_goes_on(made, tmp_path, monkeypatch, command):
 
 def test_what_cannot_be_is_refused(tiny, command):
     command(*WORDS[:-1], "1").refused("--budget 1", "at least 2")
+    command(*WORDS[:-1], "3").refused("--budget 3", "of 3 candidates", "at least --budget")
     command(*WORDS, "--inference", "0").refused("--inference", "at least 1")
     command(*WORDS[:-3], "lite", "--inference", "2").refused("--inference 2", "leave it out")
     assert not Path("run").exists()

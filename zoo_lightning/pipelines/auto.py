@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -88,6 +89,9 @@ PAYS = 0.05
 """Reduction of the validation loss, as a fraction of the loss, from which longer training pays.
 Seed 0, after 300 and 1,050 steps: 0.26 and 0.28 on two targets where four times the default length
 gained 1 to 9 points, 0.01 on one where it gained up to 1.7 (``results/auto``)."""
+
+LEAST_STEPS = 2
+"""Least number of optimiser steps of a short training, whose norm statistics need a few."""
 
 STEPS = 100
 """Number of optimiser steps of the short training below which a race says little, and a line is
@@ -163,6 +167,27 @@ def check_auto(plan: Plan) -> None:
         raise ConfigError(
             f"--method {AUTO} trains several networks, for which --budget {plan.budget:g} is too "
             f"small: give at least {LEAST_BUDGET:g}, or --method start"
+        )
+
+
+def check_race(plan: Plan, steps: int) -> None:
+    """Check that the race has at least a few optimiser steps for each candidate.
+
+    Args:
+        plan: plan of the pipeline.
+        steps: number of optimiser steps of one training of the experiment's length.
+
+    Raises:
+        ConfigError: the shortest training would have fewer than :data:`LEAST_STEPS` steps.
+    """
+    candidates = len(plan.sources) + 1
+    share = RACE * SHORT / candidates
+    if len(plan.sources) > 1 and steps * budget_of(plan) * share < LEAST_STEPS:
+        raise ConfigError(
+            f"--method {AUTO} with --budget {budget_of(plan):g} has only "
+            f"{steps * budget_of(plan) * share:.1f} steps for the short training of each of "
+            f"{candidates} candidates, the average and every source; give at least --budget "
+            f"{math.ceil(LEAST_STEPS / (steps * share))}, a longer training, or fewer --sources"
         )
 
 

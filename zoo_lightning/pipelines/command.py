@@ -15,7 +15,14 @@ from zoo_lightning.experiments.option_names import OF_RUNS, CommandParser
 from zoo_lightning.experiments.resolving import resolve
 from zoo_lightning.methods.checking import check_networks
 from zoo_lightning.methods.recipes import RECIPES
-from zoo_lightning.pipelines.auto import AUTO, BUDGET, budget_of, check_auto, run_auto
+from zoo_lightning.pipelines.auto import (
+    AUTO,
+    BUDGET,
+    budget_of,
+    check_auto,
+    check_race,
+    run_auto,
+)
 from zoo_lightning.pipelines.estimate import estimate
 from zoo_lightning.pipelines.plan import Plan, begin, check_shared
 from zoo_lightning.pipelines.stage import STAGES
@@ -73,15 +80,19 @@ def main(arguments: Sequence[str]) -> int:
         recipe, _ = find_method(plan)
         check_networks([recipe], plan.options, plan.sources)
     folder = Path(given.run_dir or shared_run_folder(f"{resolved.name}-{words.method}"))
+    finished = _is_finished(folder)
+    # The steps of a policy are those of a game.
+    expected = None if finished or plan.task == PPOTask.__name__ else estimate(given)
+    if words.method == AUTO and expected is not None:
+        check_race(plan, expected.steps)
     begin(folder, plan)
-    if _is_finished(folder):
+    if finished:
         print(f"finished      {folder}; give another --run_dir for another run")
         return 0
     print(f"method        {words.method}\nrun folder    {folder}", flush=True)
-    if plan.task != PPOTask.__name__:  # whose steps are those of a game
+    if expected is not None:
         cost = budget_of(plan) if words.method == AUTO else trainings(plan)
-        if (expected := estimate(given)) is not None:
-            print(expected.line(cost), flush=True)
+        print(expected.line(cost), flush=True)
     run_plan = run_auto if words.method == AUTO else run_method
     try:
         with raise_on_sigterm():
