@@ -125,6 +125,14 @@ def test_the_winner_is_the_one_that_will_be_ahead(monkeypatch):
     assert not any("say little" in line for line in lines)
 
 
+def test_a_task_without_any_loss_left_is_no_error(monkeypatch):
+    scored(monkeypatch, 0.0, 0.1, 0.0, 0.0)
+    racers = auto.race(stages("try-a", "try-b"), stages("a", "b"), Execution())
+    assert racers[0].run.name == "b"
+    scored(monkeypatch, 0.0, 0.0)
+    assert not auto.longer_pays(*stages("try-a", "a"), Execution())
+
+
 def test_a_race_of_a_few_steps_says_so(monkeypatch):
     lines = []
     scored(monkeypatch, 1.0, 1.0)

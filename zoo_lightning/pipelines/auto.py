@@ -90,6 +90,9 @@ PAYS = 0.05
 Seed 0, after 300 and 1,050 steps: 0.26 and 0.28 on two targets where four times the default length
 gained 1 to 9 points, 0.01 on one where it gained up to 1.7 (``results/auto``)."""
 
+NOTHING = 1e-12
+"""Loss that is taken for any smaller one, such as 0 of a network that is always sure and right."""
+
 LEAST_STEPS = 2
 """Least number of optimiser steps of a short training, whose norm statistics need a few."""
 
@@ -257,7 +260,7 @@ def race(
     Returns:
         The candidates, the one with the lowest expected loss first.
     """
-    losses = [float(each.loss.mean()) for each in scores_of([*tries, *members])]
+    losses = [max(float(each.loss.mean()), NOTHING) for each in scores_of([*tries, *members])]
     groups = (tries, members, losses[: len(tries)], losses[len(tries) :])
     racers = [Racer(*each) for each in zip(*groups, strict=True)]
     for each in racers:
@@ -287,7 +290,7 @@ def longer_pays(before: StageRun, after: StageRun, execution: Execution) -> bool
     """
     shorter, longer = (scores.loss for scores in scores_of([before, after]))
     found = gain(longer, shorter)
-    share = found.mean / float(shorter.mean())
+    share = found.mean / max(float(shorter.mean()), NOTHING)
     pays = found.is_sure and share > PAYS
     execution.report(
         f"longer        {'pays' if pays else 'does not pay'}: {after.name} has {share:.1%} less "
