@@ -373,9 +373,10 @@ class PPOTask(BaseTask, metaclass=RenamedOptions):
         Args:
             steps: number of steps of this process's rollout that can be learned from.
         """
+        if self.trainer.world_size == 1:
+            return min(self.num_minibatches, steps)
         fewest = torch.tensor(min(self.num_minibatches, steps), device=self.device)
-        if self.trainer.world_size > 1:
-            dist.all_reduce(fewest, op=dist.ReduceOp.MIN)
+        dist.all_reduce(fewest, op=dist.ReduceOp.MIN)
         return int(fewest)
 
     def losses(self, samples: Samples) -> tuple[Tensor, dict[str, Tensor]]:
