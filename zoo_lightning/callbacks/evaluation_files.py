@@ -147,5 +147,5 @@ class ImageResultFiles(EvaluationFiles, Generic[R]):
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
-    """Convert a tensor on any device to float32."""
+    """Convert a tensor on any device to a float32 array of the same shape."""
     return tensor.detach().float().cpu().numpy()

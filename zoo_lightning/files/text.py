@@ -23,7 +23,7 @@ ANNOTATIONS: _Encoding = {"encoding": "utf-8-sig", "errors": "surrogateescape"}
 
 def encoding_hint(name: str) -> str:
     """Sentence about a name that is absent and no UTF-8 text; empty for other names."""
-    if name.isprintable() or not any("\udc80" <= each <= "\udcff" for each in name):
+    if not any("\udc80" <= each <= "\udcff" for each in name):
         return ""
     return (
         " The name is no UTF-8 text, and no image has its very bytes: save the file as UTF-8 if it "

@@ -59,7 +59,7 @@ BUDGET = 4.0
 """Default budget, in trainings of one ordinary network for the experiment's length."""
 
 LEAST_BUDGET = 2.0
-"""Least budget, below which the members' and the student's trainings would be too short."""
+"""Least budget, below which the trainings of the race would be too short."""
 
 TASKS = ("ClassificationTask", "LandmarkTask", "MultiLabelTask", "RegressionTask")
 
@@ -517,6 +517,12 @@ class Candidate:
         return float(self.scores.loss.mean())
 
 
+def candidates_of(groups: Sequence[tuple[StageRun, ...]]) -> list[Candidate]:
+    """Compute the validation scores of finished stages and ensembles; none of none."""
+    scores = joint_scores(groups) if groups else []
+    return [Candidate(*each) for each in zip(groups, scores, strict=True)]
+
+
 def decide(
     plan: Plan,
     folder: Path,
@@ -539,23 +545,18 @@ def decide(
         racers: candidates of the race, for the file of decisions.
     """
     began, start_cost = time.monotonic(), _relations_cost(folder)
-    data = run_data(find_checkpoint(str(runs[0].folder), None, ""))
-    tasks = {each: load_task(each.folder) for each in runs}
-    measure = measure_of(tasks[runs[0]])
-
-    def candidate(*chosen: StageRun) -> Candidate:
-        members = [tasks[each] for each in chosen]
-        task = members[0] if len(members) == 1 else joint_task(members)
-        return Candidate(chosen, validation_scores(task, data))
-
+    task = load_task(runs[0].folder)
+    measure = measure_of(task)
     with counting() as spent:
-        single = [candidate(each) for each in runs]
+        single = candidates_of([(each,) for each in runs])
         best_ones = sorted(single, key=lambda each: each.loss)[:MEMBERS]
-        joint = [
-            candidate(*(run for each in chosen for run in each.runs))
-            for size in range(2, min(plan.inference, len(best_ones)) + 1)
-            for chosen in combinations(best_ones, size)
-        ]
+        joint = candidates_of(
+            [
+                tuple(run for each in chosen for run in each.runs)
+                for size in range(2, min(plan.inference, len(best_ones)) + 1)
+                for chosen in combinations(best_ones, size)
+            ]
+        )
     execution.report(f"validation    {measure.loss} of {len(single[0].scores.loss)} images")
     choice, gains = single[0], {}
     for group in (single[1:], joint):
@@ -603,13 +604,12 @@ def decide(
         f"result        {choice.name}: validation {measure.label} {measure.of(choice.scores):.2f}"
     )
     value = measure.of(choice.scores) / (100 if measure.rises else 1)
-    monitor = tasks[runs[0]].monitor
     publish(
         folder,
         [each.folder for each in choice.runs],
         plan.run_test,
         {
-            "validation": {monitor: value},
+            "validation": {task.monitor: value},
             "seconds": round(time.monotonic() - began + start_cost["seconds"], 1),
             "compute": {
                 "parts": {"start": start_cost["multiply_adds"], "validation": spent.multiply_adds}

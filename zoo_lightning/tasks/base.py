@@ -521,6 +521,9 @@ class BaseTask(pl.LightningModule):
         Args:
             images: normalised images ``(B, C, H, W)``, or crops of each ``(B, K, C, H, W)``, which
                 are computed one after the other, so that they need no more memory.
+
+        Returns:
+            Output of the head, ``(B, ...)``.
         """
         if images.dim() == 4:
             return self(images).float()
