@@ -12,8 +12,14 @@ from zoo_lightning.cli.run_summary import total_compute
 from zoo_lightning.data import DrawnFaces
 from zoo_lightning.methods import PlainBackbone
 from zoo_lightning.models.backbone import ZooBackbone
-from zoo_lightning.nn.multiply_adds import counting, step_multiply_adds
+from zoo_lightning.nn.multiply_adds import (
+    counting,
+    known_multiply_adds,
+    step_multiply_adds,
+)
 from zoo_lightning.tasks import LandmarkTask
+from zoo_lightning.transfer import head_start
+from zoo_lightning.transfer.head_start import logistic
 
 
 def test_multiply_adds_of_layers_are_those_of_their_formulas():
@@ -25,6 +31,41 @@ def test_multiply_adds_of_layers_are_those_of_their_formulas():
     # Forward, and the gradient of the weight; images need none.
     assert step_multiply_adds(network, (4, 3, 2, 2)) == 2 * 4 * 12 * 5
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_what_a_block_says_of_itself_counts_in_all_surrounding_blocks():
+    matrix = torch.rand(3, 4)
+
+    with counting() as outer:
+        matrix @ matrix.T
+        with counting() as inner:
+            matrix @ matrix.T
+            with known_multiply_adds() as known, counting() as within:
+                matrix @ matrix.T
+                known.multiply_adds = 5
+            matrix @ matrix.T
+    with pytest.raises(ZeroDivisionError), counting() as failed, known_multiply_adds():
+        raise ZeroDivisionError
+
+    assert within.multiply_adds == 36
+    assert inner.multiply_adds == 36 + 5 + 36
+    assert outer.multiply_adds == 36 + inner.multiply_adds
+    assert failed.multiply_adds == 0
+
+
+def test_the_solution_of_a_head_counts_as_if_each_operation_were_watched(monkeypatch):
+    features, labels = torch.randn(40, 6).double(), torch.arange(40) % 3
+    with counting() as found:
+        weights, bias = logistic(features, labels, 3, 1e-2)
+    with monkeypatch.context() as patch, counting() as watched:
+        patch.setattr(head_start, "known_multiply_adds", counting)
+        again = logistic(features, labels, 3, 1e-2)
+
+    one_evaluation = 2 * 40 * 6 * 3  # forward, and backward to the weights
+    assert found.multiply_adds == watched.multiply_adds - one_evaluation  # the one that is counted
+    assert found.multiply_adds % one_evaluation == 0
+    assert found.multiply_adds > 3 * one_evaluation
+    torch.testing.assert_close((weights, bias), again, rtol=0, atol=0)
 
 
 def fit(task, **options):

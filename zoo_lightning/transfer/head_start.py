@@ -17,6 +17,7 @@ from torch import Tensor
 
 from zoo_lightning.models.backbone import Backbone
 from zoo_lightning.nn.heads.losses import label_cross_entropy
+from zoo_lightning.nn.multiply_adds import counting, known_multiply_adds
 from zoo_lightning.nn.random_numbers import private_random_numbers
 from zoo_lightning.transfer.probing import (
     LEAST_DEVIATION,
@@ -208,13 +209,20 @@ def _minimise(
     weight = features.new_zeros(features.shape[1], num_outputs, requires_grad=True)
     bias = features.new_zeros(num_outputs, requires_grad=True)
     solver = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+    evaluations = 0
 
     def evaluate() -> Tensor:
+        nonlocal evaluations
+        evaluations += 1
         solver.zero_grad()
         loss = loss_of(weight, bias)
         loss.backward()
         return loss
 
-    with torch.enable_grad():
+    with torch.enable_grad(), known_multiply_adds() as cost:
+        with counting() as once:
+            evaluate()
+        evaluations = 0
         solver.step(evaluate)
+        cost.multiply_adds = evaluations * once.multiply_adds
     return weight.detach(), bias.detach()
