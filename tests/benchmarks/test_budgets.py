@@ -1,0 +1,97 @@
+"""Comparisons at equal compute: commands that the program takes, and what their tables become."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import budgets  # noqa: E402
+from benchmarks.budgets import BEST, BLIND, TARGETS, command, main, read_figures  # noqa: E402
+from zoo_lightning.experiments.resolving import resolve  # noqa: E402
+from zoo_lightning.methods.recipes import find_recipes  # noqa: E402
+
+DATA = ROOT.parent / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is absent")
+
+
+@needs_data
+@pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_command_is_one_that_the_program_takes(target, tmp_path):
+    words = command(TARGETS[target], DATA, 3, "1,4", ",".join(budgets.METHODS), tmp_path)
+    own = ("--budgets", "--seeds", "--methods", "--run_dir")  # options of compare
+    rest = [word for word in words[1:] if word != "--no_costs"]
+    for name in own:
+        at = rest.index(name)
+        del rest[at : at + 2]
+    task = resolve(overrides=rest).options.model.class_path.rsplit(".", 1)[-1]
+    assert find_recipes(words[words.index("--methods") + 1].split(","), task)
+    assert main_words(words, "--seeds") == "3"
+
+
+def main_words(words, option):
+    return words[words.index(option) + 1]
+
+
+def test_run_trains_by_the_command_of_its_target(monkeypatch, tmp_path):
+    ran = []
+    monkeypatch.setattr(budgets, "program", lambda words: ran.append(words) or 3)
+    words = ["run", "gtsrb600", "--data", str(tmp_path), "--seed", "1", "--budgets", "2,8"]
+    assert main([*words, "--methods", "single", "--run_dir", str(tmp_path / "runs")]) == 3
+    assert main_words(ran[0], "--budgets") == "2,8"
+    assert main_words(ran[0], "--data.root") == str(tmp_path / "gtsrb32")
+    assert main_words(ran[0], "--data.flip") == "0"
+
+
+def kept(folder, figures, budget=4.0):
+    """A comparison's tables in a folder: figures by method and seed."""
+    folder.mkdir(parents=True)
+    rows = [
+        {"method": method, "figures": {str(seed): value for seed, value in values.items()}}
+        for method, values in figures.items()
+    ]
+    (folder / "runs.json").write_text(json.dumps([{"budget": budget, "rows": rows}]))
+    for name in ("table.md", "table.csv"):
+        (folder / name).write_text("")
+
+
+def test_tables_of_several_seeds_are_joined(tmp_path):
+    first = {"single a": {0: 80.0}, "single b": {0: 90.0}, "soup": {0: 91.0}, "full": {0: 50.0}}
+    second = {"single a": {1: 90.0}, "single b": {1: 84.0}, "soup": {1: 89.0}}
+    kept(tmp_path / "runs0", {"best single (hindsight)": {0: 90.0}, **first})
+    kept(tmp_path / "results" / "flowers17" / "seed1", second)
+    main(["keep", str(tmp_path / "runs0"), "--output", str(tmp_path / "results/flowers17/seed0")])
+    faces = {"single a": {0: 6.0}, "single b": {0: 8.0}, "soup": {0: 5.0}}
+    kept(tmp_path / "results" / "faces68_10" / "seed0", faces)
+    kept(tmp_path / "results" / "faces68_10" / "seed0-8", faces, budget=8.0)
+
+    main(["join", str(tmp_path / "results")])
+
+    content = json.loads((tmp_path / "results" / "joint.json").read_text())
+    flowers = content["4"]["flowers17"]
+    assert flowers[BEST] == {"0": 90.0, "1": 84.0}  # by the mean, 87 against 85
+    assert flowers[BLIND] == {"0": 85.0, "1": 87.0}
+    assert flowers["full"] == {"0": 50.0}
+    assert content["8"]["faces68_10"][BEST] == {"0": 6.0}
+    text = (tmp_path / "results" / "joint.md").read_text()
+    lines = text.splitlines()
+    at_4 = lines[: lines.index("## Budget 8")]
+    # errors: 10 against 13 on flowers, 5 against 6 on faces
+    [soup] = [line for line in at_4 if line.startswith("| soup | 0.8")]
+    assert soup.startswith(f"| soup | {(10 / 13 * 5 / 6) ** 0.5:.2f} (")
+    assert "| 2 of 2 |" in soup
+    [full] = [line for line in at_4 if line.startswith("| full | ") and " of " in line]
+    assert full.startswith(f"| full | {50 / 10:.2f} | 0 of 1 |")  # seed 0 alone
+    assert "| soup | **90.0 ± 1.4 (2)** | **5.00 (1)** |" in at_4
+    assert "| single b | 87.0 ± 4.2 (2) | 8.00 (1) |" in at_4
+    assert (tmp_path / "results" / "budgets.png").stat().st_size > 10_000
+
+
+def test_a_later_table_of_the_same_seed_counts(tmp_path):
+    kept(tmp_path / "seed0", {"soup": {0: 1.0}, "lite": {0: 5.0}})
+    kept(tmp_path / "seed0-again", {"soup": {0: 2.0}})
+    assert read_figures(tmp_path) == {4.0: {"soup": {0: 2.0}, "lite": {0: 5.0}}}
