@@ -79,6 +79,7 @@ def test_a_method_of_one_training_has_no_stages(tiny, command):
     done = command(*FIT, "--method", "single:random-2", "--trainer.max_steps", "2")
     assert done.status == 0, done.err
     assert "1 times 2 steps of one network" in done.out
+    assert "\ntiny: single:random-2, 2 steps, " in done.out  # by the name of the experiment
     assert not list(Path("run").glob("stages/*/summary.json"))
     assert summary()["method"] == "single:random-2"
     command(*FIT[:-1], "run", "--method", "scratch").refused("run was begun with other options")

@@ -26,7 +26,7 @@ from zoo_lightning.pipelines.auto import (
 from zoo_lightning.pipelines.estimate import estimate
 from zoo_lightning.pipelines.plan import Plan, begin, check_shared
 from zoo_lightning.pipelines.stage import STAGES
-from zoo_lightning.pipelines.transfer import FINAL_CONFIG, find_method, run_method, trainings
+from zoo_lightning.pipelines.transfer import FINAL, find_method, run_method, trainings
 from zoo_lightning.reports.writing import leave_report
 from zoo_lightning.runs.faults import raise_on_sigterm
 from zoo_lightning.runs.folders import shared_run_folder
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
 def _say_result(folder: Path) -> None:
     """Print the end of a pipeline whose result is chosen from stages: that of training does so."""
     summary = read_summary(folder)
-    if summary is None or (folder / STAGES / FINAL_CONFIG).is_file():
+    if summary is None or (folder / STAGES / FINAL).is_dir():
         return
     seconds = (summary.get("compute") or {}).get("seconds") or summary.get("seconds") or 0.0
     print(describe_result(summary, folder, folder / summary["checkpoint"], seconds))

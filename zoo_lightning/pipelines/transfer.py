@@ -30,8 +30,8 @@ from zoo_lightning.runs.run_folder import (
     write_summary,
 )
 
-FINAL_CONFIG = "final.yaml"
-"""Options of the pipeline's own training, in the folder of its stages."""
+FINAL = "final"
+"""Folder of the options of the pipeline's own training, in the folder of its stages."""
 
 
 def run_method(plan: Plan, folder: Path, execution: Execution) -> None:
@@ -167,7 +167,8 @@ def train_here(plan: Plan, folder: Path, options: dict[str, Any]) -> None:
         folder: folder of the pipeline.
         options: options of ``fit``.
     """
-    config = folder / STAGES / FINAL_CONFIG
+    # The run is called by the name of its configuration.
+    config = folder / STAGES / FINAL / f"{Path(plan.experiment).name}.yaml"
     config.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(config) as part:
         part.write_text(yaml.safe_dump(options, sort_keys=False), **TEXT)
