@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,10 +19,10 @@ from zoo_lightning.nn.random_numbers import private_random_numbers
 from zoo_lightning.transfer.ranking import training_batches
 
 SHARE = 4.0
-"""Numerator in the decay ``1 - SHARE / S`` for ``S`` updates of the average.
+"""Numerator in the decay ``1 - SHARE / (t + SHARE)`` of update ``t``, the first one being 0.
 
-The average covers about the last quarter of the training; the initial weights have a share of
-``exp(-4)``, 2 %.
+Weights of update ``t`` then count about as ``t**3``: the average covers the last quarter of the
+steps so far, and the initial weights hardly count after a few steps.
 """
 
 NORM_IMAGES = 512
@@ -38,8 +37,11 @@ class AveragedWeights(WeightAveraging):
     """Average the weights exponentially, and validate, test and save the average.
 
     The average is updated after every optimiser step (for policies, after every rollout) with the
-    decay ``1 - 4 / S``, ``S`` being the number of updates of the whole training. Before each
-    validation, the running statistics of batch norms are estimated from unaugmented training
+    decay ``1 - 4 / (t + 4)`` of update ``t``, so that at any time it covers about the last quarter
+    of the training so far (polynomial-decay averaging, Shamir and Zhang, *Stochastic Gradient
+    Descent for Non-smooth Optimization*, ICML 2013, with eta = 3): the length of the
+    training need not be known, and a training that ends early has the average of its own. Before
+    each validation, the running statistics of batch norms are estimated from unaugmented training
     images, because those of the current weights do not fit the average (Izmailov et al., *Averaging
     Weights Leads to Wider Optima and Better Generalization*, UAI 2018, section 3.2). Buffers are
     not averaged: the gate average, which is a moving average already, is that of the newest step.
@@ -52,8 +54,8 @@ class AveragedWeights(WeightAveraging):
         norm_images: number of training images for norm statistics, at least 2.
 
     Raises:
-        ConfigError: ``norm_images`` is below 2, or training has no end, no validation or, with
-            batch norms, no data module.
+        ConfigError: ``norm_images`` is below 2, or training has no validation or, with batch norms,
+            no data module.
     """
 
     def __init__(self, norm_images: int = NORM_IMAGES) -> None:
@@ -79,17 +81,16 @@ class AveragedWeights(WeightAveraging):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        updates = trainer.estimated_stepping_batches
-        if not math.isfinite(updates):
-            raise ConfigError(
-                "averaged weights need the training's length for their decay; set "
-                "trainer.max_steps or trainer.max_epochs"
-            )
-        decay = max(1 - SHARE / updates, 0.0)
         assert self._average_model is not None, "WeightAveraging.setup creates it"
-        self._average_model.multi_avg_fn = get_ema_multi_avg_fn(decay)
-        # Its number of updates is asked for twice a step, for which the host would wait for a GPU.
+        self._average_model.multi_avg_fn = self._update
+        # Its number of updates is asked for in every step, for which the host would wait for a GPU.
         self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+
+    def _update(self, averaged: list[Tensor], current: list[Tensor], _: Tensor | int) -> None:
+        """Update averaged weights in place; the number of updates is given on their device."""
+        assert self._average_model is not None, "only it calls this"
+        updates = int(self._average_model.n_averaged)
+        get_ema_multi_avg_fn(1 - SHARE / (updates + SHARE))(averaged, current, updates)
 
     @override
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

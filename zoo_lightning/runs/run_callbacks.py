@@ -95,8 +95,8 @@ def add_callback_options(parser: LightningArgumentParser) -> None:
         "--average_weights",
         type=bool,
         default=False,
-        help="Validate, test and save an exponential moving average of the weights, over about the "
-        "last quarter of the training.",
+        help="Validate, test and save a moving average of the weights, over about the last quarter "
+        "of the training so far.",
     )
     parser.add_argument(
         "--select",
