@@ -149,12 +149,45 @@ def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
 
 
 class LastValidation(Callback):
-    """Validate also after the last training step.
+    """Validate also after the last training step, and end a training early if wanted.
 
     Lightning validates only at multiples of ``val_check_interval``: later weights, trained at the
     lowest learning rate, could not become the best checkpoint, and a training shorter than the
     interval would have no validation.
+
+    Hooks: ``on_train_start`` checks, ``on_train_batch_end`` stops. No state.
+
+    Args:
+        stop_after: fraction of the training's steps, in (0, 1], after which it ends; learning rates
+            are those of the whole training.
+
+    Raises:
+        ConfigError: at the start of training, ``stop_after`` is below 1, and the resumed run has
+            that many steps already, or the training has no end.
     """
+
+    def __init__(self, stop_after: float = 1.0) -> None:
+        super().__init__()
+        self.stop_after = stop_after
+        self._stop_at: int | None = None
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.stop_after == 1:
+            return
+        steps = trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise ConfigError(
+                f"stop_after {self.stop_after:g} is a fraction of the training's steps, whose "
+                "number is not known; set trainer.max_steps or trainer.max_epochs"
+            )
+        self._stop_at = max(round(self.stop_after * steps), 1)
+        if trainer.global_step >= self._stop_at:
+            raise ConfigError(
+                f"stop_after {self.stop_after:g} ends the training after {self._stop_at} of "
+                f"{int(steps)} steps, and the resumed run has {trainer.global_step}; give a larger "
+                "--stop_after, or --stop_after 1 to train to the end"
+            )
 
     @override
     def on_train_batch_end(
@@ -165,8 +198,9 @@ class LastValidation(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        stops = self._stop_at is not None and trainer.global_step >= self._stop_at
         # Asked to stop, Lightning validates; without this it would stop after this step as well.
-        if is_last_step(trainer):
+        if stops or is_last_step(trainer):
             trainer.should_stop = True
 
 

@@ -75,14 +75,21 @@ def total_compute(
 def describe_result(
     summary: Mapping[str, Any], run_dir: Path, checkpoint: Path, seconds: float
 ) -> str:
-    """Format the end of a run in three lines: what it was, its checkpoint and its folder."""
+    """Format the end of a run: what it was, its checkpoint, its folder, how to train on."""
     # Without a logger there are no curves.
     files = [n for n in (CONFIG, METRICS, SUMMARY) if (run_dir / n).is_file()]
     files += [f"{PICTURES}/"] if (run_dir / PICTURES).is_dir() else []
     files += [PAGE] if (run_dir / PAGE).is_file() else []
+    ended = ""
+    if stopped := summary.get("stop_after"):
+        ended = (
+            f"\nended early  after {stopped:g} of the steps; to train on: "
+            f"fit --ckpt_path {run_dir} --stop_after 1"
+        )
     return (
         f"\n{summary['experiment']}: {summary['method']}, {summary['steps']} steps, "
         f"{seconds:.0f} s\ncheckpoint   {checkpoint}\nrun folder   {run_dir}  ({', '.join(files)})"
+        f"{ended}"
     )
 
 

@@ -449,7 +449,12 @@ class ZooCLI(ExperimentCLI):
                 results = self.trainer.test(
                     self.model, datamodule=self.datamodule, ckpt_path=str(best), weights_only=True
                 )
-        fitted = {"compute": compute, "validation": validation}
+        stopped = self.options.stop_after
+        fitted = {
+            "compute": compute,
+            "validation": validation,
+            "stop_after": stopped if stopped < 1 else None,
+        }
         self._finish(best, results, steps, seconds, facts, fitted)
 
     def _best_checkpoint(self) -> tuple[Path, dict[str, float]]:

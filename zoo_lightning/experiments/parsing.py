@@ -291,6 +291,14 @@ class ExperimentCLI(LightningCLI):
             "network of the experiment's length; sets the number of steps (default: that length, "
             "whatever it costs).",
         )
+        parser.add_argument(
+            "--stop_after",
+            type=PositiveFloat,
+            default=1.0,
+            help="Fraction of the run's steps after which it ends, in (0, 1], with the learning "
+            "rates of the whole; fit --ckpt_path RUN_DIR --stop_after 1 trains on as if it had "
+            "not ended.",
+        )
         add_callback_options(parser)
         add_logger_options(parser)
         for name in FROM_DATA:

@@ -27,6 +27,7 @@ ALWAYS_SHARED = ("seed_everything", "trainer", "model", "data")
 
 OF_ONE_RUN = (
     *("config", "run_dir", "ckpt_path", "init_from", "run_test", "budget", "weights_only"),
+    "stop_after",
     *("sources", "architecture"),  # in the model's options by then
 )
 """Options that belong to a single run of a command."""

@@ -18,7 +18,7 @@ WIDEST, NARROWEST = 100, 60
 GROUPS: Mapping[str, Sequence[str]] = {
     "What": ("config", "sources", "architecture", "seed_everything"),
     "Run": ("ckpt_path", "run_dir", "init_from", "run_test", "length", "length_from_data",
-            "budget", "average_weights", "select", "on_nonfinite"),
+            "budget", "stop_after", "average_weights", "select", "on_nonfinite"),
     "Records": ("pictures", "gradient_norms"),
 }  # fmt: skip
 """Options by the place they are kept under, in the order of the help; others of ours follow."""

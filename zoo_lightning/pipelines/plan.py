@@ -119,6 +119,7 @@ def begin(folder: Path, plan: Plan) -> None:
 REFUSED = {
     "init_from": (None, "methods start from their sources; a run can be a source"),
     "ckpt_path": (None, "stopped runs are resumed by the same command and --run_dir"),
+    "stop_after": (1.0, "its trainings have lengths of their own"),
 }
 """Options of ``fit`` that runs of one command cannot share: default, and what to do instead."""
 

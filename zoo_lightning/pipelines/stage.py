@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,8 @@ class StageRun(Job):
         return [str(self.folder)]
 
     def is_finished(self) -> bool:
-        """Whether the training has ended."""
-        return read_summary(self.folder) is not None
+        """Whether the training has ended, or come as far as its option ``stop_after``."""
+        return has_come_so_far(self.folder, self.options)
 
     def summary(self) -> dict[str, Any]:
         """Content of the finished run's ``summary.json``.
@@ -88,12 +88,25 @@ def main(arguments: Sequence[str]) -> int:
     """
     [given] = arguments
     folder = Path(given)
+    options = yaml.safe_load((folder / STAGE_CONFIG).read_text(**TEXT))
 
     def work() -> int:
         words = fit_words(folder / STAGE_CONFIG, folder, run_test=False)
         return exit_status(lambda: trainer.main(words))
 
-    return work_on(folder, lambda: read_summary(folder) is not None, work)
+    return work_on(folder, lambda: has_come_so_far(folder, options), work)
+
+
+def has_come_so_far(folder: Path, options: Mapping[str, Any]) -> bool:
+    """Whether a stage's training has ended, or come as far as it has to.
+
+    Args:
+        folder: run folder of the training.
+        options: options of ``fit``; ``stop_after`` is the fraction of the steps to train.
+    """
+    summary = read_summary(folder)
+    ends_at = options.get("stop_after", 1.0)
+    return summary is not None and summary.get("stop_after", 1.0) >= ends_at
 
 
 if __name__ == "__main__":

@@ -95,6 +95,11 @@ def check_length_options(options: Any, arguments: Sequence[str]) -> None:
     """
     if options.budget is not None and not options.budget > 0:
         raise ConfigError(f"budget must be above 0, got {options.budget}")
+    if not 0 < options.stop_after <= 1:
+        raise ConfigError(
+            "stop_after is the fraction of the steps after which a run ends: expected a number "
+            f"above 0, up to 1, got {options.stop_after:g}"
+        )
     fixed = next((w for w in arguments if w.partition("=")[0] in FIXED), None)
     if fixed and options.length != "default":
         raise ConfigError(
@@ -106,6 +111,11 @@ def check_length_options(options: Any, arguments: Sequence[str]) -> None:
         raise ConfigError(
             "--length and --budget count optimizer steps over images; set data.total_steps, the "
             "length of a policy's training"
+        )
+    if game and options.stop_after != 1:
+        raise ConfigError(
+            "--stop_after counts optimizer steps over images; a policy's training can be stopped "
+            "at any time (Ctrl-C), and resumed"
         )
 
 

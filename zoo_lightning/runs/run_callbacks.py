@@ -226,7 +226,7 @@ def run_callbacks(
     own = [type(each) for each in given if not type(each).__module__.startswith(KNOWN_MODULES)]
     if own:  # after averages, which put themselves into checkpoints
         callbacks.append(ValidatedWeights(each.__name__ for each in own))
-    return [*callbacks, MovedRun(), LastValidation(), LastCheckpoint(checkpoints)]
+    return [*callbacks, MovedRun(), LastValidation(options.stop_after), LastCheckpoint(checkpoints)]
 
 
 def _has(callbacks: Sequence[Callback], kind: type[Callback]) -> bool:
