@@ -1,4 +1,4 @@
-"""``fit --method auto``: members, a network taught by them, and what validation decides."""
+"""``fit --method auto``: a race, its winner trained on or taught, and what validation decides."""
 
 import json
 import shutil
@@ -15,6 +15,8 @@ from zoo_lightning.analysis.measuring import Scores
 from zoo_lightning.cli.program import main
 from zoo_lightning.pipelines import auto
 from zoo_lightning.pipelines.auto import gain
+from zoo_lightning.pipelines.race import Racer
+from zoo_lightning.pipelines.stage import StageRun
 from zoo_lightning.runs.pool import Execution
 
 WORDS = ("fit", "--experiment", "tiny", "--run_dir", "run", "--method", "auto", "--budget", "20")
@@ -49,51 +51,79 @@ def made(tmp_path_factory, tiny_in):
         patch.setattr("zoo_lightning.pipelines.auto.SURE", 0.0)
         patch.setattr("zoo_lightning.pipelines.auto.longer_pays", lambda *_: False)
         patch.setattr("zoo_lightning.pipelines.auto.joint_scores", better_together)
-        assert main([*WORDS, "--inference", "2"]) == 0
+        assert main(list(WORDS)) == 0
     return folder / "run"
 
 
+def costs_of(run):
+    """Multiply-adds of all stages, and of those steps and starts that a budget is for."""
+    parts = [
+        content(run, "stages", name, "summary.json")["compute"]["parts"] for name in names_of(run)
+    ]
+    own = [{k: v for k, v in each.items() if k not in ("teachers", "init_from")} for each in parts]
+    spent = sum(each["training"] + each.get("start", 0) for each in own)
+    return sum(sum(each.values()) for each in own), spent
+
+
+def steps_of(run):
+    return {name: content(run, "stages", name, "summary.json")["steps"] for name in names_of(run)}
+
+
 def test_all_candidates_race_one_is_taught_and_everything_is_counted(made):
-    stages = names_of(made)
-    assert stages == sorted([*RACERS, *(f"try-{name}" for name in RACERS), "student"])
+    assert names_of(made) == sorted([*RACERS, "student"])
     student = content(made, "stages", "student", "summary.json")
     assert student["compute"]["parts"]["teachers"] > 0
-    summary = content(made, "summary.json")
-    parts = [content(made, "stages", name, "summary.json")["compute"]["parts"] for name in stages]
-    own = [{k: v for k, v in each.items() if k not in ("teachers", "init_from")} for each in parts]
-    assert summary["compute"]["parts"]["stages"] == sum(sum(each.values()) for each in own)
-    spent = sum(each["training"] + each.get("start", 0) for each in own)
+    summary, (everything, spent) = content(made, "summary.json"), costs_of(made)
+    assert summary["compute"]["parts"]["stages"] == everything
     unit = student["compute"]["unit"]
-    assert 18 * unit < spent <= 20.1 * unit
-    steps = {name: content(made, "stages", name, "summary.json")["steps"] for name in stages}
-    assert len({steps[name] for name in RACERS}) == 1
-    assert steps["soup"] == pytest.approx(4 * steps["try-soup"], abs=4)
+    assert 18.5 * unit < spent <= 20.5 * unit
+    steps = steps_of(made)
+    raced = sorted(steps[name] for name in RACERS)  # a sixteenth, two finalists a quarter
+    assert raced[1:] == [raced[2]] * 2
+    assert raced[2] == pytest.approx(4 * raced[0], abs=4)
+    assert all(content(made, "stages", name, "summary.json")["stop_after"] for name in RACERS)
 
 
-def test_the_student_begins_as_the_winner_which_teaches_it_with_another(made):
+def test_the_student_begins_as_the_winner_which_teaches_it_with_the_other_finalist(made):
     config = yaml.safe_load((made / "stages" / "student" / "config.yaml").read_text())
     begun = Path(config["init_from"]).parts[2]  # run/stages/NAME
     teachers = [Path(each).parts[2] for each in config["model"]["init_args"]["teachers"]]
-    assert teachers[0] == begun
-    assert teachers[1] in set(RACERS) - {begun}
+    raced = content(made, "decisions.json")["race"]
+    assert [begun, begun] == [raced[0]["name"], teachers[0]]
+    assert teachers[1] == raced[1]["name"]
+    assert config["average_weights"]
+    assert config["stop_after"] == 1
 
 
 def test_the_result_is_a_run_that_predicts_and_is_tested(made):
     decisions = content(made, "decisions.json")
-    assert len(decisions["result"]) == 2
-    task = load_task(made)
-    assert len(task.networks()) == 2
+    assert len(load_task(made).networks()) == 1
     summary = content(made, "summary.json")
-    assert summary["members"] == decisions["result"]
     assert summary["test"].keys() >= {"test/nme"}
     names = {each["name"] for each in decisions["candidates"]}
     assert (made / "pictures" / "decision.png").is_file()
-    assert {*RACERS, "student", " + ".join(decisions["result"])} <= names
-    assert not any(name.startswith("try") for name in names)
-    assert content(made, "stages", "look.json")["relations"]["conclusion"]
     raced = decisions["race"]
     assert sorted(each["name"] for each in raced) == sorted(RACERS)
-    assert raced[0]["expected"] == min(each["expected"] for each in raced)
+    assert [each["fraction"] for each in raced] == [1 / 8, 1 / 8, 1 / 16]
+    assert raced[0]["expected"] <= raced[1]["expected"]
+    assert names == {"student", raced[0]["name"], raced[1]["name"]}
+    assert content(made, "stages", "look.json")["relations"]["conclusion"]
+
+
+def test_two_networks_are_finished_where_two_may_be_used(tiny, command, monkeypatch):
+    monkeypatch.setattr(auto, "SURE", 0.0)
+    done = command(*WORDS, "--inference", "2")
+    assert done.status == 0, done.err
+    _, spent = costs_of("run")
+    summaries = [content("run", "stages", name, "summary.json") for name in names_of("run")]
+    assert names_of("run") == RACERS
+    assert 18.5 < spent / summaries[0]["compute"]["unit"] <= 20.5
+    assert sorted("stop_after" in each for each in summaries) == [False, False, True]
+    decisions = content("run", "decisions.json")
+    finished = {each["name"] for each in decisions["race"][:2]}
+    assert {each["name"] for each in decisions["candidates"]} == finished | {
+        " + ".join(each["name"] for each in decisions["candidates"][:2])
+    }
 
 
 def scored(monkeypatch, *losses):
@@ -102,83 +132,50 @@ def scored(monkeypatch, *losses):
     monkeypatch.setattr(auto, "joint_scores", lambda _: found)
 
 
-def stages(*names, steps=1000):
-    runs = [auto.StageRun(Path(name), "", {"model": {"init_args": {}}}) for name in names]
-    for run in runs:
-        run.summary = lambda: {"steps": steps}
-    return runs
+def racer(name, before, after, fraction=1 / 8):
+    return Racer(StageRun(Path(name), "", {"model": {"init_args": {}}}), before, after, fraction)
 
 
-def test_the_winner_is_the_one_that_will_be_ahead(monkeypatch):
+@pytest.mark.parametrize(("after", "pays"), [(0.86, True), (0.95, False), (1.1, False)])
+def test_longer_training_pays_while_the_loss_falls(after, pays):
     lines = []
-    tries, members = stages("try-a", "try-b", "try-c"), stages("a", "b", "c")
-    execution = Execution(report=lines.append)
-    scored(monkeypatch, 1.0, 2.0, 1.0, 0.9, 1.0, 1.1)
-    racers = auto.race(tries, members, execution)  # 0.85, 0.71, 1.15 expected
-    assert [each.run.name for each in racers] == ["b", "a", "c"]
-    assert [each.tried.name for each in racers] == ["try-b", "try-a", "try-c"]
-    assert "b: validation loss 2 after the short, 1 after the longer" in lines[1]
-    assert "0.7071 expected" in lines[1]
-    assert lines[-1].split() == ["winner", "b"]
-    scored(monkeypatch, 1.0, 2.0, 1.0, 0.9, 1.9, 0.9)
-    assert auto.race(tries, members, execution)[0].run.name == "a"  # the first of equals
-    assert not any("say little" in line for line in lines)
+    assert auto.longer_pays(racer("a", 1.0, after), Execution(report=lines.append)) == pays
+    assert f"take {1 - after**0.5:.1%} off the loss of a" in lines[0]
 
 
-def test_a_task_without_any_loss_left_is_no_error(monkeypatch):
-    scored(monkeypatch, 0.0, 0.1, 0.0, 0.0)
-    racers = auto.race(stages("try-a", "try-b"), stages("a", "b"), Execution())
-    assert racers[0].run.name == "b"
-    scored(monkeypatch, 0.0, 0.0)
-    assert not auto.longer_pays(*stages("try-a", "a"), Execution())
-
-
-def test_a_race_of_a_few_steps_says_so(monkeypatch):
+@pytest.mark.parametrize(("joint", "teaches"), [(0.9, True), (1.1, False)])
+def test_networks_that_are_no_better_together_do_not_teach(tmp_path, monkeypatch, joint, teaches):
     lines = []
-    scored(monkeypatch, 1.0, 1.0)
-    auto.race(stages("try-a", steps=99), stages("a"), Execution(report=lines.append))
-    assert "99 steps of the short training say little" in lines[1]
+    (tmp_path / "stages").mkdir()
+    finalists = racer("a", 1, 1), racer("b", 1, 1)
+    words = (tmp_path, *finalists, Execution(report=lines.append))
+    scored(monkeypatch, 1.0, joint)
+    assert auto.teach(*words) == teaches
+    scored(monkeypatch, 1.0, 1.0)  # later, when both have been trained on
+    assert auto.teach(*words) == teaches
+    assert ("so they teach" in lines[0]) == teaches
 
 
-@pytest.mark.parametrize(("after", "pays"), [(0.9, True), (0.96, False), (1.1, False)])
-def test_longer_training_pays_while_the_loss_falls(monkeypatch, after, pays):
-    lines = []
-    scored(monkeypatch, 1.0, after)
-    runs = stages("try-a", "a")
-    assert auto.longer_pays(*runs, Execution(report=lines.append)) == pays
-    assert f"{1 - after:.1%} less validation loss than try-a" in lines[0]
-    monkeypatch.setattr(auto, "SURE", 2.0)
-    assert not auto.longer_pays(*runs, Execution())
-
-
-@pytest.mark.parametrize(("joint", "name"), [(0.9, "student"), (1.1, "alone")])
-def test_networks_that_are_no_better_together_do_not_teach(made, monkeypatch, joint, name):
-    lines, [best, other, near] = [], stages("best", "other", "near")
-    scored(monkeypatch, 1.0, 1.2, joint)
-    options = yaml.safe_load((made / "pipeline.yaml").read_text())["options"]
-    plan = auto.Plan("auto", "tiny", options)
-    report = Execution(report=lines.append)
-    run = auto.last_training(plan, made, best, [other, near], 2.0, report)
-    assert run.name == name
-    assert run.options["init_from"] == "best"
-    teachers = run.options["model"]["init_args"].get("teachers")
-    assert teachers == (["best", "near"] if name == "student" else None)
-    assert ("teachers      none" in lines[-1]) == (name == "alone")
-    assert best.options == {"model": {"init_args": {}}}
-
-
-def test_the_winner_is_trained_on_alone_if_that_pays(tiny, command, monkeypatch):
+def test_the_winner_is_trained_to_its_end_if_that_pays(tiny, command, monkeypatch):
     monkeypatch.setattr(auto, "longer_pays", lambda *_: True)
     done = command(*WORDS)
     assert done.status == 0, done.err
-    assert set(names_of("run")) - {*RACERS, *(f"try-{name}" for name in RACERS)} == {"longer"}
-    config = yaml.safe_load(Path("run/stages/longer/config.yaml").read_text())
-    assert Path(config["init_from"]).parts[-3] in RACERS
-    assert not config["model"]["init_args"]["teachers"]
-    costs = [content("run", "stages", name, "summary.json")["compute"] for name in names_of("run")]
-    spent = sum(each["parts"]["training"] for each in costs)
-    assert 18 * costs[0]["unit"] < spent <= 20.1 * costs[0]["unit"]
-    assert content("run", "decisions.json")["candidates"][0]["name"] == "longer"
+    assert names_of("run") == RACERS
+    raced = [each["name"] for each in content("run", "decisions.json")["race"]]
+    steps = steps_of("run")
+    assert [content("run", "decisions.json")["result"]] == [raced[:1]]
+    assert steps[raced[0]] == pytest.approx(8 * steps[raced[1]], abs=8)
+    assert steps[raced[1]] == pytest.approx(2 * steps[raced[2]], abs=2)
+    _, spent = costs_of("run")
+    unit = content("run", "stages", raced[0], "summary.json")["compute"]["unit"]
+    assert 18.5 * unit < spent <= 20.5 * unit
+    # The race is not run again, though the winner's losses are others now.
+    Path("run/summary.json").unlink()
+    shutil.rmtree(Path("run/stages", raced[0]))
+    again = command(*WORDS)
+    assert again.status == 0, again.err
+    assert [each["name"] for each in content("run", "decisions.json")["race"]] == raced
+    assert steps_of("run") == steps
 
 
 def test_what_was_stopped_goes_on(made, tmp_path, monkeypatch, command):
@@ -187,7 +184,7 @@ def test_what_was_stopped_goes_on(made, tmp_path, monkeypatch, command):
     Path("run/summary.json").unlink()
     before = Path("run/stages/student/metrics.csv").stat().st_mtime_ns
     monkeypatch.setattr("zoo_lightning.pipelines.auto.SURE", 2.0)  # nothing is as sure
-    done = command(*WORDS, "--inference", "2")
+    done = command(*WORDS)
     assert done.status == 0, done.err
     assert "estimate" in done.out
     assert Path("run/stages/student/metrics.csv").stat().st_mtime_ns == before
@@ -199,7 +196,7 @@ def test_what_was_stopped_goes_on(made, tmp_path, monkeypatch, command):
 
 def test_what_cannot_be_is_refused(tiny, command):
     command(*WORDS[:-1], "1").refused("--budget 1", "at least 2")
-    command(*WORDS[:-1], "3").refused("--budget 3", "of 3 candidates", "at least --budget")
+    command(*WORDS[:-1], "3").refused("--budget 3", "compares 3 candidates", "at least --budget")
     command(*WORDS, "--inference", "0").refused("--inference", "at least 1")
     command(*WORDS[:-3], "lite", "--inference", "2").refused("--inference 2", "leave it out")
     assert not Path("run").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import WeightAveraging
@@ -28,6 +28,8 @@ steps so far, and the initial weights hardly count after a few steps.
 NORM_IMAGES = 512
 """Default number of training images for estimating norm statistics."""
 
+
+Tensors: TypeAlias = "tuple[Tensor, ...] | list[Tensor]"
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 """Layers whose running statistics are estimated."""
@@ -86,7 +88,7 @@ class AveragedWeights(WeightAveraging):
         # Its number of updates is asked for in every step, for which the host would wait for a GPU.
         self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
-    def _update(self, averaged: list[Tensor], current: list[Tensor], _: Tensor | int) -> None:
+    def _update(self, averaged: Tensors, current: Tensors, _: Tensor | int) -> None:
         """Update averaged weights in place; the number of updates is given on their device."""
         assert self._average_model is not None, "only it calls this"
         updates = int(self._average_model.n_averaged)

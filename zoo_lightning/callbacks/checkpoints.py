@@ -153,13 +153,18 @@ class LastValidation(Callback):
 
     Lightning validates only at multiples of ``val_check_interval``: later weights, trained at the
     lowest learning rate, could not become the best checkpoint, and a training shorter than the
-    interval would have no validation.
+    interval would have no validation. A training that ends early is validated at half of its steps,
+    too: two losses, the second after twice the steps of the first, say how fast it learns.
 
-    Hooks: ``on_train_start`` checks, ``on_train_batch_end`` stops. No state.
+    Hooks: ``on_train_start`` checks, ``on_train_batch_end`` stops, ``on_validation_end`` keeps the
+    losses. State: the losses.
 
     Args:
         stop_after: fraction of the training's steps, in (0, 1], after which it ends; learning rates
             are those of the whole training.
+
+    Attributes:
+        losses: ``val/loss``, or the task's ``monitor`` if it has none, by optimiser step.
 
     Raises:
         ConfigError: at the start of training, ``stop_after`` is below 1, and the resumed run has
@@ -169,10 +174,14 @@ class LastValidation(Callback):
     def __init__(self, stop_after: float = 1.0) -> None:
         super().__init__()
         self.stop_after = stop_after
+        self.losses: dict[int, float] = {}
         self._stop_at: int | None = None
+        self._step = 0
+        self._only_validates = False
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._step = trainer.global_step
         if self.stop_after == 1:
             return
         steps = trainer.estimated_stepping_batches
@@ -198,10 +207,34 @@ class LastValidation(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        stops = self._stop_at is not None and trainer.global_step >= self._stop_at
+        before, self._step = self._step, trainer.global_step
+        half = self._stop_at is not None and before < self._stop_at // 2 <= self._step
+        stops = self._stop_at is not None and self._step >= self._stop_at
+        ends = trainer.should_stop or stops or is_last_step(trainer)
         # Asked to stop, Lightning validates; without this it would stop after this step as well.
-        if stops or is_last_step(trainer):
-            trainer.should_stop = True
+        trainer.should_stop = ends or half
+        self._only_validates = half and not ends
+        if self._only_validates and not validation_follows(trainer, batch_idx):
+            self._only_validates = trainer.should_stop = False
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        if self._only_validates:
+            self._only_validates = trainer.should_stop = False
+        found = trainer.callback_metrics
+        loss = found.get("val/loss", found.get(getattr(pl_module, "monitor", "")))
+        if loss is not None:
+            self.losses[trainer.global_step] = float(loss)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": dict(self.losses)}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.losses = dict(state_dict["losses"])
 
 
 def is_last_step(trainer: pl.Trainer) -> bool:

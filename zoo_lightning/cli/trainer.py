@@ -20,7 +20,7 @@ from lightning.pytorch.cli import ArgsType
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from zoo_lightning.callbacks.checkpoints import TrainingInterrupted
+from zoo_lightning.callbacks.checkpoints import LastValidation, TrainingInterrupted
 from zoo_lightning.callbacks.config_file import ConfigFile
 from zoo_lightning.callbacks.sample_count import SampleCount
 from zoo_lightning.callbacks.training_compute import TrainingCompute
@@ -306,6 +306,9 @@ class ZooCLI(ExperimentCLI):
         self._compute = TrainingCompute(self.length.unit if self.length else None)
         self._samples = SampleCount()
         ours = run_callbacks(self.model, options, self.run_dir, given, few)
+        self._validation = next(
+            (each for each in ours if isinstance(each, LastValidation)), LastValidation()
+        )
         self._timer = next((each for each in [*given, *ours] if isinstance(each, Timer)), None)
         try:
             trainer = super().instantiate_trainer(
@@ -443,18 +446,16 @@ class ZooCLI(ExperimentCLI):
         # Before a test restores the callbacks, and an agent's steps, of the best checkpoint.
         compute, facts = self._total_compute(seconds), self.model.facts()
         best, validation = self._best_checkpoint()
+        fitted: dict[str, Any] = {"compute": compute, "validation": validation}
+        if self.options.stop_after < 1:
+            fitted["stop_after"] = self.options.stop_after
+            fitted["losses"] = dict(self._validation.losses)
         results: Any = [{}]
         if self.options.run_test:
             with _without_repeated_callbacks():
                 results = self.trainer.test(
                     self.model, datamodule=self.datamodule, ckpt_path=str(best), weights_only=True
                 )
-        stopped = self.options.stop_after
-        fitted = {
-            "compute": compute,
-            "validation": validation,
-            "stop_after": stopped if stopped < 1 else None,
-        }
         self._finish(best, results, steps, seconds, facts, fitted)
 
     def _best_checkpoint(self) -> tuple[Path, dict[str, float]]:

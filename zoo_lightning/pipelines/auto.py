@@ -1,11 +1,10 @@
 """``fit --method auto``: train the best network from several sources within a budget.
 
-1. The plain average of the sources and every source alone are candidates. Each is trained twice,
-   for a short and for a longer time; by both, the winner is the one whose loss is expected to be
-   lowest after further training.
-2. The winner is trained on with the rest of the budget. If it has hardly gained from the longer
-   training, it is taught by itself and by the candidate that complements it best, provided that the
-   two are better together.
+1. The plain average of the sources and every source alone are candidates. All begin a full
+   training; after a small fraction of it the two that are expected to end best go on, and soon
+   after one (:mod:`zoo_lightning.pipelines.race`).
+2. The winner is trained to its end. If longer training is expected to gain hardly anything, it is
+   taught instead by itself and by the other finalist, provided that the two are better together.
 3. The result is selected among all of these by validation.
 
 Scores of frozen features do not choose: on CIFAR-10 and on flowers the source whose features
@@ -17,10 +16,9 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -36,12 +34,24 @@ from zoo_lightning.experiments.resolving import run_data
 from zoo_lightning.files.atomic import atomic_file
 from zoo_lightning.files.text import TEXT
 from zoo_lightning.methods.ensembles import joint_task
-from zoo_lightning.methods.recipe import Setting, Trained
-from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.models.backbone import load_architecture
 from zoo_lightning.nn.multiply_adds import counting
 from zoo_lightning.pipelines.deriving import publish
 from zoo_lightning.pipelines.plan import Plan
+from zoo_lightning.pipelines.race import (
+    FINALISTS,
+    SECOND,
+    SINGLE,
+    Beginning,
+    Racer,
+    beginning,
+    beginnings,
+    check_steps,
+    full_budget,
+    race,
+    raced,
+    up_to,
+)
 from zoo_lightning.pipelines.stage import STAGES, StageRun
 from zoo_lightning.pipelines.transfer import add_costs, train
 from zoo_lightning.plotting.figures import new_figure, save_figure
@@ -59,46 +69,27 @@ BUDGET = 4.0
 """Default budget, in trainings of one ordinary network for the experiment's length."""
 
 LEAST_BUDGET = 2.0
-"""Least budget, below which the trainings of the race would be too short."""
+"""Least budget, below which the candidates are compared after too few steps."""
 
 TASKS = ("ClassificationTask", "LandmarkTask", "MultiLabelTask", "RegressionTask")
 
-PLAIN, SINGLE = "soup", "single"
-"""Methods that begin at the plain average of the sources and at one source."""
+DECISIONS = "decisions.json"
+"""Name of the file of decisions, in the pipeline's folder."""
 
-DECISIONS, RELATIONS = "decisions.json", "look.json"
-"""Names of the file of decisions, in the pipeline's folder, and of relations, in ``stages``."""
+RELATIONS, TEACH = "look.json", "teach.json"
+"""Names of the files of the sources' relations and of the teachers' gain, in ``stages``."""
 
 SAMPLES = 1000
 """Largest number of training images for computing the sources' relations."""
 
-RACE = 0.5
-"""Fraction of the budget for the race, shared equally by the candidates."""
-
-SHORT = 0.2
-"""Fraction of a candidate's part of the race for its short training, which is a quarter of the
-longer one."""
-
-FURTHER = 0.5
-"""Expected fraction of the logarithmic reduction of the loss that further training repeats: of the
-reduction from the short to four times as long a training, for four times that. A source that is
-far from the task gains most from training; by its loss after 480 steps alone, CIFAR-10's best
-source would be its worst (``results/auto``)."""
-
 PAYS = 0.05
-"""Reduction of the validation loss, as a fraction of the loss, from which longer training pays.
-Seed 0, after 300 and 1,050 steps: 0.26 and 0.28 on two targets where four times the default length
-gained 1 to 9 points, 0.01 on one where it gained up to 1.7 (``results/auto``)."""
+"""Expected reduction of the loss by the second half of the training, as a fraction, from which
+longer training pays. At the second comparison (480 of 3,840 steps) it was 7 % or more for the
+winners of all targets but one, where four times the default length gained up to 9 points
+(``results/auto``)."""
 
-NOTHING = 1e-12
-"""Loss that is taken for any smaller one, such as 0 of a network that is always sure and right."""
-
-LEAST_STEPS = 2
-"""Least number of optimiser steps of a short training, whose norm statistics need a few."""
-
-STEPS = 100
-"""Number of optimiser steps of the short training below which a race says little, and a line is
-printed."""
+TEACHERS_AFTER = 1 / 4
+"""Fraction of their training after which the two finalists teach."""
 
 MEMBERS = 5
 """Number of the best networks among which an ensemble is searched."""
@@ -131,6 +122,8 @@ def run_auto(plan: Plan, folder: Path, execution: Execution) -> None:
         ZooError: a training failed.
         WorkStopped: a signal was received while stages were trained; they have saved their state.
     """
+    # Whatever is compared in the middle of a training; a user's own average takes its place.
+    plan = replace(plan, options=plan.options | {"average_weights": True})
     if len(plan.sources) == 1:
         alone = Beginning(SINGLE, next(iter(plan.sources)))
         members = [beginning(plan, folder, alone, budget_of(plan))]
@@ -138,19 +131,24 @@ def run_auto(plan: Plan, folder: Path, execution: Execution) -> None:
         decide(plan, folder, members, [], execution)
         return
     relate_sources(plan, folder, execution)
-    tries, members = race_runs(plan, folder)
-    train([*tries, *members], "race", execution)
-    racers = race(tries, members, execution)
-    winner, *others = racers
-    rest = budget_of(plan) * (1 - RACE)
-    if longer_pays(winner.tried, winner.run, execution):
-        last = trained_on(plan, folder, "longer", winner.run, rest)
+    candidates, finished = len(beginnings(plan)), plan.inference
+    whole = full_budget(budget_of(plan), candidates, finished)
+    racers = race(plan, folder, whole, execution)
+    winner, second = racers[:FINALISTS]
+    pays = finished > 1 or longer_pays(winner, execution)
+    if pays or not teach(folder, winner, second, execution):
+        results = [up_to(each.run, 1.0) for each in racers[:finished]]
+        train(results, "to the end", execution)
     else:
-        last = last_training(
-            plan, folder, winner.run, [each.run for each in others], rest, execution
-        )
-    train([last], "the winner, trained on", execution)
-    decide(plan, folder, [last, *members], tries, execution, racers)
+        finalists = [up_to(each.run, TEACHERS_AFTER) for each in (winner, second)]
+        train(finalists, "the teachers", execution)
+        spent = whole * (raced(candidates) + FINALISTS * (TEACHERS_AFTER - SECOND))
+        taught = student(plan, folder, finalists, budget_of(plan) - spent)
+        train([taught], "the winner, taught", execution)
+        results = [taught, *finalists]
+    folders = {each.folder for each in results}
+    rest = [each.run for each in racers if each.run.folder not in folders]
+    decide(plan, folder, results, rest, execution, racers)
 
 
 def check_auto(plan: Plan) -> None:
@@ -181,17 +179,10 @@ def check_race(plan: Plan, steps: int) -> None:
         steps: number of optimiser steps of one training of the experiment's length.
 
     Raises:
-        ConfigError: the shortest training would have fewer than :data:`LEAST_STEPS` steps.
+        ConfigError: there are too few steps before the first comparison.
     """
-    candidates = len(plan.sources) + 1
-    share = RACE * SHORT / candidates
-    if len(plan.sources) > 1 and steps * budget_of(plan) * share < LEAST_STEPS:
-        raise ConfigError(
-            f"--method {AUTO} with --budget {budget_of(plan):g} has only "
-            f"{steps * budget_of(plan) * share:.1f} steps for the short training of each of "
-            f"{candidates} candidates, the average and every source; give at least --budget "
-            f"{math.ceil(LEAST_STEPS / (steps * share))}, a longer training, or fewer --sources"
-        )
+    if len(plan.sources) > 1:
+        check_steps(plan, budget_of(plan), steps)
 
 
 def budget_of(plan: Plan) -> float:
@@ -199,168 +190,66 @@ def budget_of(plan: Plan) -> float:
     return BUDGET if plan.budget is None else plan.budget
 
 
-@dataclass(frozen=True)
-class Beginning:
-    """Where a training begins.
-
-    Attributes:
-        method: :data:`PLAIN` or :data:`SINGLE`.
-        source: name of the source for :data:`SINGLE`.
-    """
-
-    method: str
-    source: str = ""
-
-
-def race_runs(plan: Plan, folder: Path) -> tuple[list[StageRun], list[StageRun]]:
-    """Create the short and the longer trainings of the race, candidate by candidate."""
-    places = [Beginning(PLAIN), *(Beginning(SINGLE, name) for name in plan.sources)]
-    each = budget_of(plan) * RACE / len(places)
-    tries = [beginning(plan, folder, place, each * SHORT, "try-") for place in places]
-    members = [beginning(plan, folder, place, each * (1 - SHORT)) for place in places]
-    return tries, members
-
-
-@dataclass(frozen=True)
-class Racer:
-    """Candidate of the race, trained for a short and for a longer time.
-
-    Attributes:
-        tried: finished short training.
-        run: finished longer training.
-        before: validation loss after the short training, positive.
-        after: validation loss after the longer one, positive.
-    """
-
-    tried: StageRun
-    run: StageRun
-    before: float
-    after: float
-
-    @property
-    def expected(self) -> float:
-        """Loss that is expected after four times as long a training as the longer one.
-
-        Learning curves are nearly straight in logarithms of loss and length, but for their end: the
-        next reduction is :data:`FURTHER` of the last one.
-        """
-        return self.after * (self.after / self.before) ** FURTHER
-
-
-def race(
-    tries: Sequence[StageRun], members: Sequence[StageRun], execution: Execution
-) -> list[Racer]:
-    """Compute the losses of the race, and report them.
+def longer_pays(winner: Racer, execution: Execution) -> bool:
+    """Whether the second half of the winner's training is expected to gain enough.
 
     Args:
-        tries: finished short trainings.
-        members: finished longer trainings of the same candidates.
-        execution: receives a line for each candidate.
-
-    Returns:
-        The candidates, the one with the lowest expected loss first.
-    """
-    losses = [max(float(each.loss.mean()), NOTHING) for each in scores_of([*tries, *members])]
-    groups = (tries, members, losses[: len(tries)], losses[len(tries) :])
-    racers = [Racer(*each) for each in zip(*groups, strict=True)]
-    for each in racers:
-        execution.report(
-            f"  {each.run.name}: validation loss {each.before:.4g} after the short, "
-            f"{each.after:.4g} after the longer training, {each.expected:.4g} expected after a "
-            "long one"
-        )
-    steps = min(each.summary()["steps"] for each in tries)
-    if steps < STEPS:
-        execution.report(
-            f"race          {steps} steps of the short training say little: a larger --budget, or "
-            "fewer --sources, give the candidates more"
-        )
-    racers.sort(key=lambda each: each.expected)
-    execution.report(f"winner        {racers[0].run.name}")
-    return racers
-
-
-def longer_pays(before: StageRun, after: StageRun, execution: Execution) -> bool:
-    """Whether a longer training is so much better that a still longer one pays.
-
-    Args:
-        before: finished shorter training.
-        after: finished longer training.
+        winner: winner of the race.
         execution: receives a line with the decision.
     """
-    shorter, longer = (scores.loss for scores in scores_of([before, after]))
-    found = gain(longer, shorter)
-    share = found.mean / max(float(shorter.mean()), NOTHING)
-    pays = found.is_sure and share > PAYS
+    share = 1 - winner.expected() / winner.expected(0.5)
+    pays = share > PAYS
     execution.report(
-        f"longer        {'pays' if pays else 'does not pay'}: {after.name} has {share:.1%} less "
-        f"validation loss than {before.name}, {found.share:.0%} sure; more than {PAYS:.0%} pays"
+        f"longer        {'pays' if pays else 'does not pay'}: the second half of its training is "
+        f"expected to take {share:.1%} off the loss of {winner.run.name}; more than {PAYS:.0%} pays"
     )
     return pays
 
 
-def last_training(
-    plan: Plan,
-    folder: Path,
-    best: StageRun,
-    others: Sequence[StageRun],
-    budget: float,
-    execution: Execution,
-) -> StageRun:
-    """Create the stage that trains the best network on, taught by itself and another one.
+def teach(folder: Path, winner: Racer, second: Racer, execution: Execution) -> bool:
+    """Whether the two finalists are better together, and are to teach.
 
-    Of the others, the teacher is the one with which the best one has the lowest joint loss. If even
-    these two are no better than the best one alone, there are no teachers: half-trained networks,
-    and those far from the task, make a student worse.
+    If they are not, they would make a student worse: half-trained networks, and those far from the
+    task. The decision is kept, since the trainings may have gone on when the pipeline is resumed.
 
     Args:
-        plan: plan of the pipeline.
         folder: folder of the pipeline.
-        best: finished stage that is trained on.
-        others: finished stages that may teach it.
-        budget: budget of the training.
-        execution: receives lines with the choices.
+        winner: winner of the race.
+        second: the other finalist.
+        execution: receives a line with the decision.
     """
-    alone, *joint = joint_scores([[best], *([best, each] for each in others)])
-    losses = [float(scores.loss.mean()) for scores in joint]
-    place = losses.index(min(losses))
-    found = gain(joint[place].loss, alone.loss)
+    path = folder / STAGES / TEACH
+    if not path.is_file():
+        alone, joint = joint_scores([[winner.run], [winner.run, second.run]])
+        found = gain(joint.loss, alone.loss)
+        with atomic_file(path) as part:
+            part.write_text(json.dumps(asdict(found), indent=2) + "\n", **TEXT)
+    found = Gain(**json.loads(path.read_text(**TEXT)))
+    verdict = "so they teach" if found.mean > 0 else "so they do not teach"
     execution.report(
-        f"teachers      {best.name} and {others[place].name} together have {found} less loss than "
-        f"{best.name}, {found.share:.0%} sure"
+        f"teachers      {winner.run.name} and {second.run.name} together have {found} less loss "
+        f"than {winner.run.name}, {verdict}"
     )
-    if found.mean > 0:
-        return trained_on(plan, folder, "student", best, budget, [best, others[place]])
-    execution.report("teachers      none: together they are no better than it is")
-    return trained_on(plan, folder, "alone", best, budget)
+    return found.mean > 0
 
 
-def trained_on(
-    plan: Plan,
-    folder: Path,
-    name: str,
-    run: StageRun,
-    budget: float,
-    teachers: Sequence[StageRun] = (),
-) -> StageRun:
-    """Create the stage that trains a finished stage's network on.
+def student(plan: Plan, folder: Path, teachers: Sequence[StageRun], budget: float) -> StageRun:
+    """Create the stage that trains the first of two finished stages on, taught by both.
 
     Args:
         plan: plan of the pipeline.
         folder: folder of the pipeline.
-        name: name of the stage.
-        run: finished stage.
+        teachers: finished stages.
         budget: budget of the training.
-        teachers: finished stages that teach the network.
     """
-    options = copy.deepcopy(dict(run.options))
-    options |= {"budget": rounded_budget(budget), "init_from": str(run.folder)}
-    if teachers:
-        options["model"]["init_args"] |= {
-            "teachers": [str(each.folder) for each in teachers],
-            **TEACHING[plan.task],
-        }
-    return plan.stage(folder, name, "", options)
+    options: dict[str, Any] = copy.deepcopy(dict(teachers[0].options))
+    options.pop("stop_after", None)
+    options |= {"budget": rounded_budget(budget), "init_from": str(teachers[0].folder)}
+    options["model"]["init_args"] |= {
+        "teachers": [str(each.folder) for each in teachers],
+        **TEACHING[plan.task],
+    }
+    return plan.stage(folder, "student", "", options)
 
 
 def joint_scores(groups: Sequence[Sequence[StageRun]]) -> list[Scores]:
@@ -373,29 +262,6 @@ def joint_scores(groups: Sequence[Sequence[StageRun]]) -> list[Scores]:
         return members[0] if len(members) == 1 else joint_task(members)
 
     return [validation_scores(task_of_group(group), data) for group in groups]
-
-
-def scores_of(runs: Sequence[StageRun]) -> list[Scores]:
-    """Compute the validation scores of finished stages."""
-    return joint_scores([[each] for each in runs])
-
-
-def beginning(
-    plan: Plan, folder: Path, place: Beginning, budget: float, prefix: str = ""
-) -> StageRun:
-    """Create a stage that trains one network from a beginning.
-
-    Args:
-        plan: plan of the pipeline.
-        folder: folder of the pipeline.
-        place: where the training begins.
-        budget: budget of the training.
-        prefix: prefix of the stage's name.
-    """
-    recipe = RECIPES[place.method]
-    assert isinstance(recipe, Trained)
-    options = plan.configured(recipe, Setting(plan.sources, place.source), budget)
-    return plan.stage(folder, prefix + place.method, place.source, options)
 
 
 def relate_sources(plan: Plan, folder: Path, execution: Execution) -> None:
@@ -527,7 +393,7 @@ def decide(
     plan: Plan,
     folder: Path,
     runs: Sequence[StageRun],
-    tries: Sequence[StageRun],
+    others: Sequence[StageRun],
     execution: Execution,
     racers: Sequence[Racer] = (),
 ) -> None:
@@ -540,7 +406,7 @@ def decide(
         plan: plan of the pipeline.
         folder: folder of the pipeline.
         runs: finished stages.
-        tries: further stages, which cost something and are no candidates.
+        others: further stages, which cost something and are no candidates.
         execution: receives lines with the decisions.
         racers: candidates of the race, for the file of decisions.
     """
@@ -583,9 +449,10 @@ def decide(
         "race": [
             {
                 "name": each.run.name,
-                "short": each.before,
-                "longer": each.after,
-                "expected": each.expected,
+                "fraction": each.fraction,
+                "half": each.before,
+                "loss": each.after,
+                "expected": each.expected(),
             }
             for each in racers
         ],
@@ -616,7 +483,7 @@ def decide(
             },
         },
     )
-    add_costs(folder, [*runs, *tries], plan)
+    add_costs(folder, [*runs, *others], plan)
 
 
 def _relations_cost(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,245 @@
+"""Race of ``fit --method auto``: trainings that begin together, and of which one is finished.
+
+All candidates begin a training of full length. After a small fraction of it, those that are
+expected to end best go on to the next fraction, and at last one is left, which goes on to its end.
+Nothing of its training is lost, since it is never begun again. Averaged weights are compared,
+because weights at a high learning rate hardly say how good the network will be.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo_lightning.errors import ConfigError
+from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.files.text import TEXT
+from zoo_lightning.methods.recipe import Setting, Trained
+from zoo_lightning.methods.recipes import RECIPES
+from zoo_lightning.pipelines.plan import Plan
+from zoo_lightning.pipelines.stage import STAGES, StageRun
+from zoo_lightning.pipelines.transfer import train
+from zoo_lightning.runs.pool import Execution
+
+PLAIN, SINGLE = "soup", "single"
+"""Methods that begin at the plain average of the sources and at one source."""
+
+FIRST, SECOND = 1 / 16, 1 / 8
+"""Fractions of the training after which candidates are compared: all, and the finalists."""
+
+FINALISTS = 2
+"""Number of candidates that go on after the first comparison."""
+
+FURTHER = 0.5
+"""Fraction of the logarithmic reduction of the loss in the last doubling of the steps that is
+expected of each further doubling. A source that is far from the task gains most from training; by
+its loss alone, CIFAR-10's best source would be its worst at the first comparison
+(``results/auto``)."""
+
+NOTHING = 1e-12
+"""Loss that is taken for any smaller one, such as 0 of a network that is always sure and right."""
+
+LEAST_STEPS = 4
+"""Least number of optimiser steps before the first comparison, whose half is validated, too."""
+
+STEPS = 100
+"""Number of optimiser steps before the first comparison below which it says little, and a line is
+printed."""
+
+RACE = "race.json"
+"""Name of the file of the race's losses, in ``stages``: the trainings go on, and lose them."""
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where a training begins.
+
+    Attributes:
+        method: :data:`PLAIN` or :data:`SINGLE`.
+        source: name of the source for :data:`SINGLE`.
+    """
+
+    method: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Racer:
+    """Candidate after a fraction of its training.
+
+    Attributes:
+        run: the training.
+        before: validation loss after half of the steps so far, positive.
+        after: validation loss after all steps so far, positive.
+        fraction: fraction of the training that these steps are, in (0, 1].
+    """
+
+    run: StageRun
+    before: float
+    after: float
+    fraction: float
+
+    def expected(self, fraction: float = 1.0) -> float:
+        """Loss that is expected after a larger fraction of the training.
+
+        Learning curves are nearly straight in logarithms of loss and length, but for their end:
+        each doubling of the steps is expected to repeat :data:`FURTHER` of the last reduction.
+        """
+        doublings = math.log2(fraction / self.fraction)
+        return self.after * (self.after / self.before) ** (FURTHER * doublings)
+
+
+def beginnings(plan: Plan) -> list[Beginning]:
+    """List the candidates of a plan: the plain average, and each source alone."""
+    return [Beginning(PLAIN), *(Beginning(SINGLE, name) for name in plan.sources)]
+
+
+def full_budget(budget: float, candidates: int, finished: int = 1) -> float:
+    """Budget of one full training, if all trainings together are to cost ``budget``.
+
+    Args:
+        budget: budget of all trainings.
+        candidates: number of candidates, at least 2.
+        finished: number of candidates that are trained to the end.
+    """
+    finished = min(finished, candidates)
+    return budget / (raced(candidates, finished) + finished * (1 - SECOND))
+
+
+def raced(candidates: int, finished: int = 1) -> float:
+    """Cost of the race up to its second comparison, in full trainings."""
+    finalists = min(max(FINALISTS, finished), candidates)
+    return candidates * FIRST + finalists * (SECOND - FIRST)
+
+
+def check_steps(plan: Plan, budget: float, steps: int) -> None:
+    """Check that the first comparison comes after at least a few optimiser steps.
+
+    Args:
+        plan: plan of the pipeline; ``inference`` candidates are trained to the end.
+        budget: budget of all trainings.
+        steps: number of optimiser steps of one training of the experiment's length.
+
+    Raises:
+        ConfigError: there would be fewer than :data:`LEAST_STEPS` steps.
+    """
+    candidates = len(beginnings(plan))
+    share = full_budget(1.0, candidates, plan.inference) * FIRST
+    if steps * budget * share < LEAST_STEPS:
+        raise ConfigError(
+            f"--method {plan.method} with --budget {budget:g} compares {candidates} candidates, "
+            f"the average and every source, after {steps * budget * share:.1f} steps; give at "
+            f"least --budget {math.ceil(LEAST_STEPS / (steps * share))}, a longer training, or "
+            "fewer --sources"
+        )
+
+
+def beginning(plan: Plan, folder: Path, place: Beginning, budget: float) -> StageRun:
+    """Create a stage that trains one network from a beginning, with averaged weights.
+
+    Args:
+        plan: plan of the pipeline.
+        folder: folder of the pipeline.
+        place: where the training begins.
+        budget: budget of the training.
+    """
+    recipe = RECIPES[place.method]
+    assert isinstance(recipe, Trained)
+    options = plan.configured(recipe, Setting(plan.sources, place.source), budget)
+    if (options["trainer"].get("check_val_every_n_epoch") or 1) > 1:
+        options["trainer"]["check_val_every_n_epoch"] = 1  # in whatever epoch comparisons fall
+    return plan.stage(folder, place.method, place.source, options)
+
+
+def up_to(run: StageRun, fraction: float) -> StageRun:
+    """The same training, which ends after a fraction of its steps."""
+    options: dict[str, Any] = copy.deepcopy(dict(run.options))
+    options.pop("stop_after", None)
+    return StageRun(
+        run.folder, run.variant, options | ({"stop_after": fraction} if fraction < 1 else {})
+    )
+
+
+def race(plan: Plan, folder: Path, budget: float, execution: Execution) -> list[Racer]:
+    """Train and compare all candidates of a plan, up to the second comparison.
+
+    Args:
+        plan: plan of the pipeline.
+        folder: folder of the pipeline.
+        budget: budget of a full training.
+        execution: receives a line for each candidate.
+
+    Returns:
+        All candidates, the finalists first, each after the last fraction it was trained for; the
+        one with the lowest expected loss is the first.
+
+    Raises:
+        ZooError: a training failed.
+        WorkStopped: a signal was received; the trainings have saved their state.
+    """
+    runs = [beginning(plan, folder, place, budget) for place in beginnings(plan)]
+    first = compare(folder, runs, FIRST, execution)
+    number = max(FINALISTS, plan.inference)
+    finalists, others = first[:number], first[number:]
+    second = compare(folder, [each.run for each in finalists], SECOND, execution)
+    winners = ", ".join(each.run.name for each in second[: plan.inference])
+    execution.report(f"winner        {winners}")
+    return [*second, *others]
+
+
+def compare(
+    folder: Path, runs: Sequence[StageRun], fraction: float, execution: Execution
+) -> list[Racer]:
+    """Train candidates for a fraction of their training, and compare their validation losses.
+
+    The losses are kept, since the trainings may have gone on when the pipeline is resumed.
+
+    Args:
+        folder: folder of the pipeline.
+        runs: candidates.
+        fraction: fraction of the training.
+        execution: receives a line for each candidate.
+
+    Returns:
+        The candidates, the one with the lowest expected loss first.
+    """
+    path = folder / STAGES / RACE
+    kept = json.loads(path.read_text(**TEXT)) if path.is_file() else {}
+    key = f"{fraction:g}"
+    runs = [up_to(each, fraction) for each in runs]
+    if key not in kept:
+        train(runs, f"race, {fraction:.1%} of the training", execution)
+        kept[key] = {each.name: _losses(each) for each in runs}
+        with atomic_file(path) as part:
+            part.write_text(json.dumps(kept, indent=2) + "\n", **TEXT)
+    found = [kept[key][each.name] for each in runs]
+    racers = [
+        Racer(run, each["half"], each["loss"], fraction)
+        for run, each in zip(runs, found, strict=True)
+    ]
+    for each in racers:
+        execution.report(
+            f"  {each.run.name}: validation loss {each.before:.4g} after half of these steps, "
+            f"{each.after:.4g} after all, {each.expected():.4g} expected at the end"
+        )
+    steps = min(each["steps"] for each in found)
+    if steps < STEPS:
+        execution.report(
+            f"race          {steps} steps say little: a larger --budget, or fewer --sources, give "
+            "the candidates more"
+        )
+    return sorted(racers, key=Racer.expected)
+
+
+def _losses(run: StageRun) -> dict[str, float]:
+    """Validation losses of a stopped stage, after half of its ``steps`` and after all of them."""
+    summary = run.summary()
+    losses = {int(step): max(loss, NOTHING) for step, loss in summary["losses"].items()}
+    steps = summary["steps"]
+    half = min(losses, key=lambda step: abs(step - steps / 2))
+    return {"half": losses[half], "loss": losses[steps], "steps": steps}
