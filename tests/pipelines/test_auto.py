@@ -102,6 +102,7 @@ def test_the_result_is_a_run_that_predicts_and_is_tested(made):
     assert summary["test"].keys() >= {"test/nme"}
     names = {each["name"] for each in decisions["candidates"]}
     assert (made / "pictures" / "decision.png").is_file()
+    assert (made / "pictures" / "race.png").is_file()
     raced = decisions["race"]
     assert sorted(each["name"] for each in raced) == sorted(RACERS)
     assert [each["fraction"] for each in raced] == [1 / 8, 1 / 8, 1 / 16]

@@ -103,8 +103,8 @@ def pages(tmp_path_factory):
     made = {
         "run": [run],
         "several": [run, *(OLD / task for task in ("classification", "landmarks", "policy"))],
-        "comparison": [RESULTS / "compare" / "faces68"],
-        "joint": [RESULTS / "compare"],
+        "comparison": [RESULTS / "earlier" / "compare" / "faces68"],
+        "joint": [RESULTS / "earlier" / "compare"],
     }
     for name, folders in made.items():
         write_page(make_report(folders), folder / f"{name}.html")

@@ -95,7 +95,7 @@ def test_joined_games_and_targets_of_earlier_versions_have_a_report():
     [scores] = [each for each in games.sections[0].blocks if isinstance(each, Table)]
     assert scores.heads[:2] == ["method", "interquartile mean"]
     assert all("(" in row[1].text for row in scores.rows)
-    targets = make_report([RESULTS / "compare"])
+    targets = make_report([RESULTS / "earlier" / "compare"])
     assert len(table(targets, "Results").heads) == 1 + len(targets.lead.split(", "))
     assert all(cell.key is not None for row in table(targets, "Results").rows for cell in row[1:])
 
@@ -295,7 +295,7 @@ def test_the_interval_of_an_accuracy_is_wilsons():
 
 @pytest.mark.parametrize("name", ["flowers17", "faces68", "pacs_cartoon"])
 def test_a_comparison_is_reported_from_its_figures(name):
-    folder = RESULTS / "compare" / name
+    folder = RESULTS / "earlier" / "compare" / name
     report = make_report([folder])
     [found] = json.loads((folder / "runs.json").read_text())[:1]
     results = next(each for each in report.sections if each.title.startswith("Results"))
@@ -366,8 +366,8 @@ def test_a_pipeline_is_reported_with_its_stages_and_its_decision(tmp_path):
         "candidates": [{"name": "start", "value": 60.0, "loss": 1.0},
                        {"name": "student", "value": 65.5, "loss": 0.5}],
         "gains": {"student": {"mean": 0.5, "low": 0.1, "high": 0.9, "share": 0.99}},
-        "race": [{"name": "a", "short": 2.0, "longer": 1.0, "expected": 0.71},
-                 {"name": "b", "short": 1.0, "longer": 0.9, "expected": 0.85}],
+        "race": [{"name": "a", "fraction": 0.125, "half": 2.0, "loss": 1.0, "expected": 0.71},
+                 {"name": "b", "fraction": 0.0625, "half": 1.0, "loss": 0.9, "expected": 0.85}],
     }  # fmt: skip
     (run / "decisions.json").write_text(json.dumps(chosen))
     report = make_report([run])

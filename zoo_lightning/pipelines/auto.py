@@ -48,6 +48,7 @@ from zoo_lightning.pipelines.race import (
     beginnings,
     check_steps,
     full_budget,
+    plot_race,
     race,
     raced,
     up_to,
@@ -465,8 +466,11 @@ def decide(
         )
         for each in [*single, *joint]
     }
-    figure = plot_gains(against, f"{measure.loss} above that of the result, {choice.name}")
-    save_figure(figure, folder / PICTURES / "decision.png")
+    if len(against) > 1:
+        figure = plot_gains(against, f"{measure.loss} above that of the result, {choice.name}")
+        save_figure(figure, folder / PICTURES / "decision.png")
+    if racers:
+        save_figure(plot_race(racers), folder / PICTURES / "race.png")
     execution.report(
         f"result        {choice.name}: validation {measure.label} {measure.of(choice.scores):.2f}"
     )

@@ -13,9 +13,13 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
+from zoo_lightning.benchmarking.plots import COLOURS, MARKS
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.files.atomic import atomic_file
 from zoo_lightning.files.text import TEXT
@@ -24,6 +28,7 @@ from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.pipelines.plan import Plan
 from zoo_lightning.pipelines.stage import STAGES, StageRun
 from zoo_lightning.pipelines.transfer import train
+from zoo_lightning.plotting.figures import new_figure
 from zoo_lightning.runs.pool import Execution
 
 PLAIN, SINGLE = "soup", "single"
@@ -243,3 +248,32 @@ def _losses(run: StageRun) -> dict[str, float]:
     steps = summary["steps"]
     half = min(losses, key=lambda step: abs(step - steps / 2))
     return {"half": losses[half], "loss": losses[steps], "steps": steps}
+
+
+def plot_race(racers: Sequence[Racer]) -> Figure:
+    """Plot each candidate's last two losses, and where they are expected to lead (dashed).
+
+    Args:
+        racers: candidates, the winner first.
+    """
+    figure = new_figure(6.5, 4.0)
+    axes = figure.subplots()
+    for place, each in enumerate(racers):
+        colour, mark = COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)]
+        seen = [each.fraction / 2, each.fraction]
+        label = each.run.name + (", the winner" if place == 0 else "")
+        axes.plot(
+            seen, [each.before, each.after], marker=mark, color=colour, label=label, markersize=4
+        )
+        axes.plot([each.fraction, 1.0], [each.after, each.expected()], "--", color=colour, lw=0.8)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    ticks = [1.0 / 2**power for power in range(6)]
+    axes.set_xticks(ticks, [f"{Fraction(tick)}" for tick in ticks])
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(axis="y", which="both", labelsize=7)
+    axes.set(xlabel="fraction of the training", ylabel="validation loss")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    return figure

@@ -307,8 +307,8 @@ def _pipeline(run: RunFiles) -> list[Section]:
         raced = [each for each in found.get("race") or [] if isinstance(each, dict)]
         if raced:
             loss = str(found.get("loss"))
-            columns = [f"{loss}, short training", "longer", "expected after a long one"]
-            keys = ("short", "longer", "expected")
+            columns = ["of its training", f"{loss} after half of that", "after it", "expected"]
+            keys = ("fraction", "half", "loss", "expected")
             table = Table(
                 ["candidate", *columns],
                 [
