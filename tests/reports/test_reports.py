@@ -372,7 +372,8 @@ def test_a_pipeline_is_reported_with_its_stages_and_its_decision(tmp_path):
     (run / "decisions.json").write_text(json.dumps(chosen))
     report = make_report([run])
     assert table(report, "Decision").marked == 1
-    assert texts(table(report, "Race")) == [["a", "2", "1", "0.71"], ["b", "1", "0.9", "0.85"]]
+    rows = [["a", "0.125", "2", "1", "0.71"], ["b", "0.0625", "1", "0.9", "0.85"]]
+    assert texts(table(report, "Race")) == rows
     assert table(report, "Race").marked == 0
     assert texts(table(report, "Stages"))[0][:2] == ["student", "val/acc"]
     assert table(report, "Stages").rows[0][0].link == "stages/student/report.html"
