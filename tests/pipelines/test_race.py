@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from zoo_lightning.errors import ConfigError
 from zoo_lightning.pipelines import race
 from zoo_lightning.pipelines.race import Racer, full_budget, up_to
 from zoo_lightning.pipelines.stage import StageRun
@@ -59,6 +60,14 @@ def test_a_race_of_a_few_steps_says_so(tmp_path):
     runs = stages(tmp_path, {"a": (1.0, 0.9)}, steps=160)
     race.compare(tmp_path, runs, 1 / 16, Execution(report=lines.append))
     assert "10 steps say little" in lines[-1]
+
+
+def test_a_training_that_was_not_validated_at_its_end_is_refused(tmp_path):
+    [run] = stages(tmp_path, {"a": (1.0, 0.9)})
+    summary = json.loads((run.folder / "summary.json").read_text())
+    (run.folder / "summary.json").write_text(json.dumps(summary | {"steps": 99}))
+    with pytest.raises(ConfigError, match="without a validation; leave out trainer.min_steps"):
+        race.compare(tmp_path, [run], 1 / 16, Execution())
 
 
 @pytest.mark.parametrize(

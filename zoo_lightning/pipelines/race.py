@@ -242,10 +242,19 @@ def compare(
 
 
 def _losses(run: StageRun) -> dict[str, float]:
-    """Validation losses of a stopped stage, after half of its ``steps`` and after all of them."""
+    """Validation losses of a stopped stage, after half of its ``steps`` and after all of them.
+
+    Raises:
+        ConfigError: it was not validated after its last step.
+    """
     summary = run.summary()
     losses = {int(step): max(loss, NOTHING) for step, loss in summary["losses"].items()}
     steps = summary["steps"]
+    if steps not in losses:
+        raise ConfigError(
+            f"{run.folder} ended after {steps} steps without a validation; leave out "
+            "trainer.min_steps, trainer.min_epochs and trainer.check_val_every_n_epoch"
+        )
     half = min(losses, key=lambda step: abs(step - steps / 2))
     return {"half": losses[half], "loss": losses[steps], "steps": steps}
 
