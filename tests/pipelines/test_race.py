@@ -41,6 +41,24 @@ def test_the_first_is_the_one_that_will_be_ahead(tmp_path):
     assert not any("say little" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("losses", "number", "expected"),
+    [
+        # far ones that learn fast in their first steps, and a near one
+        ({"far": (18.5, 12.7), "further": (17.0, 12.5), "near": (9.3, 8.8)}, 2, "far near"),
+        ({"far": (18.5, 12.7), "further": (17.0, 12.5), "near": (9.3, 8.8)}, 3,
+         "far further near"),
+        # the best so far is expected to stay it
+        ({"a": (1.0, 0.5), "b": (1.0, 0.9), "c": (1.0, 0.8)}, 2, "a c"),
+    ],
+)  # fmt: skip
+def test_the_best_so_far_goes_on_with_those_that_are_expected_to_be(losses, number, expected):
+    racers = [Racer(StageRun(Path(name), "", {}), *each, 1 / 16) for name, each in losses.items()]
+    racers.sort(key=Racer.expected)
+    chosen = race.choose_finalists(racers, number)
+    assert " ".join(each.run.name for each in chosen) == expected
+
+
 def test_losses_are_kept_for_when_the_trainings_have_gone_on(tmp_path):
     runs = stages(tmp_path, {"a": (1.0, 0.9), "b": (1.0, 0.8)})
     before = race.compare(tmp_path, runs, 1 / 16, Execution())

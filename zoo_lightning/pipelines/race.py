@@ -1,9 +1,10 @@
 """Race of ``fit --method auto``: trainings that begin together, and of which one is finished.
 
-All candidates begin a training of full length. After a small fraction of it, those that are
-expected to end best go on to the next fraction, and at last one is left, which goes on to its end.
-Nothing of its training is lost, since it is never begun again. Averaged weights are compared,
-because weights at a high learning rate hardly say how good the network will be.
+All candidates begin a training of full length. After a small fraction of it, the one that is
+expected to end best and the one that is best so far go on to the next fraction, and at last one is
+left, which goes on to its end. Nothing of its training is lost, since it is never begun again.
+Averaged weights are compared, because weights at a high learning rate hardly say how good the
+network will be.
 """
 
 from __future__ import annotations
@@ -189,12 +190,28 @@ def race(plan: Plan, folder: Path, budget: float, execution: Execution) -> list[
     """
     runs = [beginning(plan, folder, place, budget) for place in beginnings(plan)]
     first = compare(folder, runs, FIRST, execution)
-    number = max(FINALISTS, plan.inference)
-    finalists, others = first[:number], first[number:]
+    finalists = choose_finalists(first, max(FINALISTS, plan.inference))
     second = compare(folder, [each.run for each in finalists], SECOND, execution)
+    others = [each for each in first if each not in finalists]
     winners = ", ".join(each.run.name for each in second[: plan.inference])
     execution.report(f"winner        {winners}")
     return [*second, *others]
+
+
+def choose_finalists(racers: Sequence[Racer], number: int) -> list[Racer]:
+    """Choose the candidates that go on: those expected to end best, and the best one so far.
+
+    The curves of the first steps bend much, so a source that is near to the task and learns little
+    in them may be expected behind strangers that begin far off, and end ahead of them.
+
+    Args:
+        racers: candidates, the one with the lowest expected loss first.
+        number: number of finalists, at least 2.
+    """
+    best = min(racers, key=lambda each: each.after)
+    rest = [each for each in racers if each is not best]
+    chosen = [best, *rest[: number - 1]]
+    return [each for each in racers if each in chosen]
 
 
 def compare(
