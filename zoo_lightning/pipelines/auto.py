@@ -1,8 +1,8 @@
 """``fit --method auto``: train the best network from several sources within a budget.
 
 1. The plain average of the sources and every source alone are candidates. All begin a full
-   training; after a small fraction of it the two that are expected to end best go on, and soon
-   after one (:mod:`zoo_lightning.pipelines.race`).
+   training; after a small fraction of it the one that is expected to end best and the one that is
+   best so far go on, and soon after one of them (:mod:`zoo_lightning.pipelines.race`).
 2. The winner is trained to its end. If longer training is expected to gain hardly anything, it is
    taught instead by itself and by the other finalist, provided that the two are better together.
 3. The result is selected among all of these by validation.
