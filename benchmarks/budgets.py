@@ -57,6 +57,7 @@ class Target:
         options: options of ``fit``; ``{zoo}`` stands for the folder of the MobileNets.
         images: number of test images.
         lower: whether lower figures are better: NME in per cent. Accuracy in per cent otherwise.
+        aligned: whether the experiment's own ``lite`` has alignment.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Target:
     options: tuple[str, ...]
     images: int
     lower: bool = False
+    aligned: bool = False
 
     def error(self, figure: float) -> float:
         """Errors in per cent: NME, or the share of images with a wrong class."""
@@ -107,6 +109,7 @@ TARGETS = {
         ),
         564,
         lower=True,
+        aligned=True,
     ),
 }  # fmt: skip
 
@@ -140,7 +143,9 @@ def read_figures(folder: Path) -> dict[float, Figures]:
             for row in table["rows"]:
                 if not row["method"].startswith("best single"):
                     values = {int(seed): value for seed, value in row["figures"].items()}
-                    figures.setdefault(row["method"], {}).update(values)
+                    aligned = TARGETS[folder.name].aligned and row["method"] == "lite"
+                    name = "lite-aligned" if aligned else row["method"]
+                    figures.setdefault(name, {}).update(values)
     return dict(sorted(found.items()))
 
 

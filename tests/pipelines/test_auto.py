@@ -137,7 +137,7 @@ def racer(name, before, after, fraction=1 / 8):
     return Racer(StageRun(Path(name), "", {"model": {"init_args": {}}}), before, after, fraction)
 
 
-@pytest.mark.parametrize(("after", "pays"), [(0.86, True), (0.95, False), (1.1, False)])
+@pytest.mark.parametrize(("after", "pays"), [(0.75, True), (0.86, False), (1.1, False)])
 def test_longer_training_pays_while_the_loss_falls(after, pays):
     lines = []
     assert auto.longer_pays(racer("a", 1.0, after), Execution(report=lines.append)) == pays
