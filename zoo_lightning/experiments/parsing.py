@@ -295,9 +295,8 @@ class ExperimentCLI(LightningCLI):
             "--stop_after",
             type=PositiveFloat,
             default=1.0,
-            help="Fraction of the run's steps after which it ends, in (0, 1], with the learning "
-            "rates of the whole; fit --ckpt_path RUN_DIR --stop_after 1 trains on as if it had "
-            "not ended.",
+            help="Fraction of the run's steps after which it ends, with the learning rates of the "
+            "whole; fit --ckpt_path RUN_DIR --stop_after 1 trains on as if it had not ended.",
         )
         add_callback_options(parser)
         add_logger_options(parser)

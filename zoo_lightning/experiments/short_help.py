@@ -17,14 +17,16 @@ WIDEST, NARROWEST = 100, 60
 
 GROUPS: Mapping[str, Sequence[str]] = {
     "What": ("config", "sources", "architecture", "seed_everything"),
-    "Run": ("ckpt_path", "run_dir", "init_from", "run_test", "length", "length_from_data",
-            "budget", "stop_after", "average_weights", "select", "on_nonfinite"),
+    "Run": ("ckpt_path", "run_dir", "init_from", "run_test", "length", "budget", "stop_after",
+            "average_weights", "select", "on_nonfinite"),
     "Records": ("pictures", "gradient_norms"),
 }  # fmt: skip
 """Options by the place they are kept under, in the order of the help; others of ours follow."""
 
-ALWAYS_LEFT_OUT = ("help", "print_config", "weights_only", "trainer", "model", "data")
-"""Options that are Lightning's, or that are explained at the end."""
+ALWAYS_LEFT_OUT = (
+    "help", "print_config", "weights_only", "trainer", "model", "data", "length_from_data",
+)  # fmt: skip
+"""Options that are Lightning's, that are explained at the end, or that experiments set."""
 
 END = """\
 Anything else, in an experiment or here:
