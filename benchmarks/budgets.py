@@ -192,7 +192,7 @@ def join(folder: Path) -> None:
     """Write ``joint.md``, ``joint.json`` and ``budgets.png`` of all tables kept in a folder."""
     everything = {name: read_figures(folder / name) for name in TARGETS}
     budgets = sorted({budget for each in everything.values() for budget in each})
-    text, content = [], {}
+    text, content = ["# All methods on all targets\n"], {}
     for budget in budgets:
         found = {
             name: with_best(each[budget], TARGETS[name])
