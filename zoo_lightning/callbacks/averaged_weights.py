@@ -66,6 +66,7 @@ class AveragedWeights(WeightAveraging):
             raise ConfigError(f"norm_images must be at least 2, got {norm_images}")
         self.norm_images = norm_images
         self._images: list[Tensor] = []
+        self._updates = 0
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -87,11 +88,17 @@ class AveragedWeights(WeightAveraging):
         self._average_model.multi_avg_fn = self._update
         # Its number of updates is asked for in every step, for which the host would wait for a GPU.
         self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+        self._updates = int(self._average_model.n_averaged)
+
+    @override
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        updates = super().should_update(step_idx, epoch_idx)
+        self._updates += updates
+        return updates
 
     def _update(self, averaged: Tensors, current: Tensors, _: Tensor | int) -> None:
         """Update averaged weights in place; the number of updates is given on their device."""
-        assert self._average_model is not None, "only it calls this"
-        updates = int(self._average_model.n_averaged)
+        updates = self._updates - 1  # before this one
         get_ema_multi_avg_fn(1 - SHARE / (updates + SHARE))(averaged, current, updates)
 
     @override
