@@ -55,7 +55,6 @@ class Target:
         name: heading in tables.
         folder: folder below the data folder.
         options: options of ``fit``; ``{zoo}`` stands for the folder of the MobileNets.
-        images: number of test images.
         lower: whether lower figures are better: NME in per cent. Accuracy in per cent otherwise.
         aligned: whether the experiment's own ``lite`` has alignment.
     """
@@ -63,7 +62,6 @@ class Target:
     name: str
     folder: str
     options: tuple[str, ...]
-    images: int
     lower: bool = False
     aligned: bool = False
 
@@ -82,13 +80,13 @@ MOBILENETS = (
 )  # fmt: skip
 
 TARGETS = {
-    "flowers17": Target("flowers", "flowers17", (*FLOWERS, *SHIPPED), 340),
+    "flowers17": Target("flowers", "flowers17", (*FLOWERS, *SHIPPED)),
     "flowers17_mobilenet025": Target(
-        "flowers, MobileNets", "flowers17", (*FLOWERS, *MOBILENETS), 340
+        "flowers, MobileNets", "flowers17", (*FLOWERS, *MOBILENETS)
     ),
-    "cifar10_500": Target("CIFAR-10, 50 a class", "cifar10", (*CIFAR, *SHIPPED), 2000),
+    "cifar10_500": Target("CIFAR-10, 50 a class", "cifar10", (*CIFAR, *SHIPPED)),
     "cifar10_500_mobilenet025": Target(
-        "CIFAR-10, MobileNets", "cifar10", (*CIFAR, *MOBILENETS), 2000
+        "CIFAR-10, MobileNets", "cifar10", (*CIFAR, *MOBILENETS)
     ),
     "gtsrb600": Target(
         "traffic signs, 14 a class",
@@ -97,7 +95,6 @@ TARGETS = {
             *CLASSES, "--data.flip", "0", "--data.val_fraction", "0.2",
             "--data.train_fraction", "0.22", *SHIPPED,
         ),
-        1720,
     ),
     "faces68_10": Target(
         "a tenth of the faces",
@@ -107,7 +104,6 @@ TARGETS = {
             "--model.flip_test", "false", "--model.head_init", "probe",
             "--data.train_fraction", "0.1", "--model.lr", "4e-3", *SHIPPED,
         ),
-        564,
         lower=True,
         aligned=True,
     ),

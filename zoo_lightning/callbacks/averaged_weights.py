@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights, with its own batch-norm statistics."""
+"""Moving average of the weights, with its own batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ NORM_IMAGES = 512
 
 
 Tensors: TypeAlias = "tuple[Tensor, ...] | list[Tensor]"
+"""Weights of one device and type, as torch gives them to an update."""
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 """Layers whose running statistics are estimated."""
 
 
 class AveragedWeights(WeightAveraging):
-    """Average the weights exponentially, and validate, test and save the average.
+    """Keep a moving average of the weights, and validate, test and save it.
 
     The average is updated after every optimiser step (for policies, after every rollout) with the
     decay ``1 - 4 / (t + 4)`` of update ``t``, so that at any time it covers about the last quarter
