@@ -1,11 +1,13 @@
 """Methods at equal total compute on several targets: what ``results/budgets`` is made by.
 
     python -m benchmarks.budgets run flowers17 --data DATA --seed 2 --budgets 1,4 --run_dir DIR
+    python -m benchmarks.budgets auto flowers17 --data DATA --seed 2 --budgets 4 --run_dir DIR
     python -m benchmarks.budgets keep DIR --output results/budgets/flowers17/seed2
     python -m benchmarks.budgets join results/budgets
 
-``run`` is a ``compare`` with the options of the target in :data:`TARGETS`, ``keep`` copies its
-tables, and ``join`` writes ``joint.md``, ``joint.json`` and ``budgets.png`` of all kept tables.
+``run`` is a ``compare`` with the options of the target in :data:`TARGETS`, ``auto`` a
+``fit --method auto`` with the same options for each budget, ``keep`` copies the tables of either,
+and ``join`` writes ``joint.md``, ``joint.json`` and ``budgets.png`` of all kept tables.
 Tables of one target may have different seeds and budgets; for the same seed and budget the one
 with the later name counts.
 """
@@ -41,6 +43,7 @@ METHODS = (
 """Methods of a cell unless others are given; full and distillation were stopped after a seed."""
 
 KEPT = ("table.md", "table.csv", "runs.json")
+"""Tables of a run; ``auto`` writes the last one only."""
 
 CLASSES = ("--experiment", "classification-folders", "--model.lr", "8e-3")
 
@@ -79,52 +82,94 @@ MOBILENETS = (
     "{{weights: {zoo}/plates.pth, name: plates}}]",
 )  # fmt: skip
 
+SIGNS = (
+    *CLASSES, "--data.flip", "0", "--data.val_fraction", "0.2", "--data.train_fraction", "0.22",
+)  # fmt: skip
+FACES = (
+    "--experiment", "landmarks-faces68", "--experiment", "heads/coordinates",
+    "--model.flip_test", "false", "--model.head_init", "probe",
+    "--data.train_fraction", "0.1", "--model.lr", "4e-3",
+)  # fmt: skip
+
 TARGETS = {
     "flowers17": Target("flowers", "flowers17", (*FLOWERS, *SHIPPED)),
-    "flowers17_mobilenet025": Target(
-        "flowers, MobileNets", "flowers17", (*FLOWERS, *MOBILENETS)
-    ),
+    "flowers17_mobilenet025": Target("flowers, MobileNets", "flowers17", (*FLOWERS, *MOBILENETS)),
     "cifar10_500": Target("CIFAR-10, 50 a class", "cifar10", (*CIFAR, *SHIPPED)),
-    "cifar10_500_mobilenet025": Target(
-        "CIFAR-10, MobileNets", "cifar10", (*CIFAR, *MOBILENETS)
-    ),
+    "cifar10_500_mobilenet025": Target("CIFAR-10, MobileNets", "cifar10", (*CIFAR, *MOBILENETS)),
     "gtsrb600": Target(
         "traffic signs, 14 a class",
         "gtsrb32",
-        (
-            *CLASSES, "--data.flip", "0", "--data.val_fraction", "0.2",
-            "--data.train_fraction", "0.22", *SHIPPED,
-        ),
+        (*SIGNS, *SHIPPED),
     ),
+    "gtsrb600_mobilenet025": Target("traffic signs, MobileNets", "gtsrb32", (*SIGNS, *MOBILENETS)),
     "faces68_10": Target(
         "a tenth of the faces",
         "faces68",
-        (
-            "--experiment", "landmarks-faces68", "--experiment", "heads/coordinates",
-            "--model.flip_test", "false", "--model.head_init", "probe",
-            "--data.train_fraction", "0.1", "--model.lr", "4e-3", *SHIPPED,
-        ),
+        (*FACES, *SHIPPED),
         lower=True,
         aligned=True,
     ),
-}  # fmt: skip
+    "faces68_10_mobilenet025": Target(
+        "faces, MobileNets", "faces68", (*FACES, *MOBILENETS), lower=True, aligned=True
+    ),
+}
 
 Figures = dict[str, dict[int, float]]
 """Test figures by method and seed."""
+
+
+def options_of(target: Target, data: Path) -> list[str]:
+    """Options of a target that ``compare`` and ``fit`` share."""
+    zoo = data / "zoo_mobilenet025"
+    options = [each.format(zoo=zoo) if "{zoo}" in each else each for each in target.options]
+    return [
+        *options, "--data.root", str(data / target.folder), "--length", "short",
+        "--data.num_workers", "0", "--average_weights", "true",
+        "--trainer.val_check_interval", "300",
+    ]  # fmt: skip
 
 
 def command(
     target: Target, data: Path, seed: int, budgets: str, methods: str, run_dir: Path
 ) -> list[str]:
     """Words of the command that trains the methods of a target with one seed."""
-    zoo = data / "zoo_mobilenet025"
-    options = [each.format(zoo=zoo) if "{zoo}" in each else each for each in target.options]
     return [
-        "compare", *options, "--data.root", str(data / target.folder),
-        "--length", "short", "--budgets", budgets, "--seeds", str(seed), "--methods", methods,
-        "--no_costs", "--data.num_workers", "0", "--average_weights", "true",
-        "--trainer.val_check_interval", "300", "--run_dir", str(run_dir),
+        "compare", *options_of(target, data), "--budgets", budgets, "--seeds", str(seed),
+        "--methods", methods, "--no_costs", "--run_dir", str(run_dir),
     ]  # fmt: skip
+
+
+def run_auto(target: Target, data: Path, seed: int, budgets: str, run_dir: Path) -> None:
+    """Let ``auto`` train a network with each budget, and write their figures as ``runs.json``.
+
+    Args:
+        target: data and sources.
+        data: folder of the data sets.
+        seed: the seed of all.
+        budgets: numbers separated by commas, in trainings of 300 steps.
+        run_dir: folder of the table; each network has a folder ``budgetN`` in it.
+
+    Raises:
+        SystemExit: a training failed.
+    """
+    tables = []
+    for budget in budgets.split(","):
+        folder = run_dir / f"budget{budget}"
+        own = ["--method", "auto", "--budget", budget, "--seed_everything", str(seed)]
+        quiet = ["--trainer.enable_progress_bar", "false", "--run_dir", str(folder)]
+        status = program(["fit", *options_of(target, data), *own, *quiet])
+        if status:
+            raise SystemExit(status)
+        summary = json.loads((folder / "summary.json").read_text(**TEXT))
+        figure = summary["test"]["test/nme" if target.lower else "test/acc"]
+        row = {
+            "method": "auto",
+            "figures": {str(seed): figure if target.lower else 100.0 * figure},
+            "multiply_adds": {str(seed): summary["compute"]["multiply_adds"]},
+            "chosen": {str(seed): summary["method"]},
+        }
+        tables.append({"budget": float(budget), "rows": [row]})
+    (run_dir / "runs.json").write_text(json.dumps(tables, indent=1) + "\n", **TEXT)
 
 
 def read_figures(folder: Path) -> dict[float, Figures]:
@@ -316,21 +361,25 @@ def _plot(everything: Mapping[str, Mapping[float, Figures]]) -> Figure:
     return figure
 
 
-PLOTTED = (BEST, "scratch", "tried-single", "start", "soup", "lite", "lite-released", "ensemble")
+PLOTTED = (
+    BEST, "scratch", "tried-single", "start", "soup", "lite", "lite-released", "ensemble", "auto",
+)  # fmt: skip
 """Methods in the picture."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Carry out one of the three commands; the exit status of ``run`` is that of ``compare``."""
+    """Carry out one of the commands; the exit status of ``run`` is that of ``compare``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, dest="command")
     run = commands.add_parser("run", help="train the methods of one target with one seed")
-    run.add_argument("target", choices=TARGETS)
-    run.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--budgets", default="1,4", help="in trainings of 300 steps")
     run.add_argument("--methods", default=",".join(METHODS))
-    run.add_argument("--run_dir", type=Path, required=True)
+    auto = commands.add_parser("auto", help="let auto train on one target with one seed")
+    for each in (run, auto):
+        each.add_argument("target", choices=TARGETS)
+        each.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+        each.add_argument("--seed", type=int, default=0)
+        each.add_argument("--budgets", default="1,4", help="in trainings of 300 steps")
+        each.add_argument("--run_dir", type=Path, required=True)
     keep = commands.add_parser("keep", help="copy the tables of a finished run")
     keep.add_argument("run_dir", type=Path)
     keep.add_argument("--output", type=Path, required=True)
@@ -345,10 +394,15 @@ def main(words: Sequence[str] | None = None) -> int:
                 options.run_dir.resolve(),
             )
         )  # fmt: skip
-    if options.command == "keep":
+    if options.command == "auto":
+        target = TARGETS[options.target]
+        run_dir = options.run_dir.resolve()
+        run_auto(target, options.data.resolve(), options.seed, options.budgets, run_dir)
+    elif options.command == "keep":
         options.output.mkdir(parents=True, exist_ok=True)
         for name in KEPT:
-            shutil.copy(options.run_dir / name, options.output / name)
+            if (options.run_dir / name).exists() or name == "runs.json":
+                shutil.copy(options.run_dir / name, options.output / name)
     else:
         join(options.folder)
     return 0

@@ -47,6 +47,43 @@ def test_run_trains_by_the_command_of_its_target(monkeypatch, tmp_path):
     assert main_words(ran[0], "--data.flip") == "0"
 
 
+def test_auto_trains_by_the_same_options_and_its_figures_join_the_table(monkeypatch, tmp_path):
+    ran = []
+
+    def train(words):
+        ran.append(words)
+        folder = Path(main_words(words, "--run_dir"))
+        folder.mkdir(parents=True)
+        summary = {
+            "method": "soup",
+            "test": {"test/acc": 0.75},
+            "compute": {"multiply_adds": 10},
+        }
+        (folder / "summary.json").write_text(json.dumps(summary))
+        return 0
+
+    monkeypatch.setattr(budgets, "program", train)
+    run, results = tmp_path / "run", tmp_path / "results"
+    words = ["--data", str(tmp_path), "--seed", "1", "--budgets", "1,4", "--run_dir", str(run)]
+    assert main(["auto", "flowers17", *words]) == 0
+    assert [main_words(words, "--budget") for words in ran] == ["1", "4"]
+    assert all(main_words(words, "--method") == "auto" for words in ran)
+    assert all(main_words(words, "--seed_everything") == "1" for words in ran)
+    shared = budgets.options_of(TARGETS["flowers17"], tmp_path)
+    assert all(words[1 : 1 + len(shared)] == shared for words in ran)
+    main(["keep", str(run), "--output", str(results / "flowers17" / "auto-seed1")])
+    kept(results / "flowers17" / "seed1", {"single a": {1: 50.0}})
+    assert read_figures(results / "flowers17")[4.0] == {"auto": {1: 75.0}, "single a": {1: 50.0}}
+
+
+def test_auto_stops_where_a_training_fails(monkeypatch, tmp_path):
+    monkeypatch.setattr(budgets, "program", lambda words: 2)
+    words = ["--data", str(tmp_path), "--run_dir", str(tmp_path / "run")]
+    with pytest.raises(SystemExit, match="2"):
+        main(["auto", "flowers17", *words])
+    assert not (tmp_path / "run" / "runs.json").exists()
+
+
 def kept(folder, figures, budget=4.0):
     """A comparison's tables in a folder: figures by method and seed."""
     folder.mkdir(parents=True)
