@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from zoo_lightning.analysis.measuring import Scores, measure_of, removal_study
-from zoo_lightning.analysis.report import gate_report
+from zoo_lightning.analysis.report import gate_report, saturated
 from zoo_lightning.data.synthetic.drawn_faces import DrawnFaces
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.methods import PlainBackbone
@@ -112,6 +112,22 @@ def test_a_network_without_batch_norms_needs_no_images(task_of, colours):
     found = gate_report(task, colours)
     assert found.metric == found.metric_as_is
     assert any("no batch norms" in line for line in found.remarks)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gates_that_hardly_learn_any_more_are_named(mode, seeing_and_blind, colours):
+    task = seeing_and_blind(mode)
+    assert not any("hardly learn" in line for line in gate_report(task, colours).remarks)
+    (name, layer), *_ = task.backbone.aggregated_layers().items()
+    with torch.no_grad():
+        layer.gate.expand.weight.zero_()
+        layer.gate.expand.bias.copy_(torch.tensor([20.0, 20.0, -20.0]))
+        layer.gate_ema.copy_(layer.gate.initial())
+    found = gate_report(task, colours)
+    assert [line for line in found.remarks if line.startswith(f"all gates of {name} are within")]
+    assert saturated(["a", "b", "c"], torch.tensor([[1.0, 0.0], [0.9999, 0.98], [0.5, 0.5]])) == [
+        "a"
+    ]
 
 
 def test_accuracy_and_error_are_two_sides_of_one(seeing_and_blind):

@@ -192,7 +192,7 @@ def gate_report(
         layer_rows(list(study.layers), names, *tables),
         agreement,
         agreement.verdict(),
-        remarks(study, starts, removals),
+        remarks(study, starts, removals, saturated(list(study.layers), gates)),
     )
 
 
@@ -402,8 +402,28 @@ def layer_rows(
     ]
 
 
-def remarks(study: RemovalStudy, starts: list[float] | None, removals: Removals) -> list[str]:
-    """Format remarks on the interpretation of the numbers."""
+SATURATED = 0.001
+"""Distance from 0 or 1 below which a sigmoid has less than a 250th of its largest slope."""
+
+
+def saturated(layers: Sequence[str], gates: Tensor) -> list[str]:
+    """Find the layers in which the gates of all sources are at 0 or 1.
+
+    Their gate network has run off and hardly learns any more: whatever its sources are worth, they
+    count the same, or not at all.
+
+    Args:
+        layers: names of the layers, ``L``.
+        gates: mean gates, ``(L, m)``.
+    """
+    at_end = torch.minimum(gates, 1 - gates).amax(dim=1) < SATURATED
+    return [layer for layer, end in zip(layers, at_end.tolist(), strict=True) if end]
+
+
+def remarks(
+    study: RemovalStudy, starts: list[float] | None, removals: Removals, ends: Sequence[str]
+) -> list[str]:
+    """Format remarks on the interpretation of the numbers; ``ends`` names saturated layers."""
     lines = [
         "removal measures what this trained network needs of a source, not what a zoo trained "
         "without it would reach; sources that have learned the same can each be removed at little "
@@ -417,6 +437,11 @@ def remarks(study: RemovalStudy, starts: list[float] | None, removals: Removals)
     effects = [mean_and_error(each.loss - removals.full.loss) for each in removals.without]
     if all(abs(effect) <= BEYOND_NOISE * deviation for effect, deviation in effects):
         lines.append("no removal has an effect beyond sampling noise")
+    if ends:
+        lines.append(
+            f"all gates of {', '.join(ends)} are within {SATURATED} of 0 or 1, where they hardly "
+            "learn any more: there they say nothing about the sources"
+        )
     if not study.estimates:
         lines.append("the network has no batch norms, so no statistics are re-estimated")
     return lines
