@@ -20,7 +20,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, log
+from math import exp, inf, log
 from pathlib import Path
 from statistics import mean
 
@@ -135,6 +135,9 @@ TARGETS = {
         "faces, MobileNets", "faces68", (*FACES, *MOBILENETS), lower=True, aligned=True
     ),
 }
+
+LEAST_TARGETS = 3
+"""Number of targets from which an interval over them says anything."""
 
 Figures = dict[str, dict[int, float]]
 """Test figures by method and seed."""
@@ -333,7 +336,10 @@ def _pooled_table(found: Mapping[str, Figures]) -> str:
         for reference in (BEST, BLIND):
             over, ratios = pooled(found, method, reference)
             low, high = exp(over.mean - over.half), exp(over.mean + over.half)
-            text = f"{exp(over.mean):.2f}" + (f" ({low:.2f} to {high:.2f})" if low == low else "")
+            if len(ratios) < LEAST_TARGETS:
+                low, high = 0.0, inf
+            spread = f" ({low:.2f} to {high:.2f})" if high < inf else ""
+            text = f"{exp(over.mean):.2f}{spread}"
             ahead = f"{sum(ratio < 1 for ratio in ratios)} of {len(ratios)}"
             same = method == reference
             cells += ["", ""] if same else [f"**{text}**" if high < 1 or low > 1 else text, ahead]

@@ -119,13 +119,24 @@ def test_tables_of_several_seeds_are_joined(tmp_path):
     at_4 = lines[: lines.index("## Budget 8")]
     # errors: 10 against 13 on flowers, 5 against 6 on faces
     [soup] = [line for line in at_4 if line.startswith("| soup | 0.8")]
-    assert soup.startswith(f"| soup | {(10 / 13 * 5 / 6) ** 0.5:.2f} (")
-    assert "| 2 of 2 |" in soup
+    assert soup.startswith(
+        f"| soup | {(10 / 13 * 5 / 6) ** 0.5:.2f} | 2 of 2 |"
+    )  # of two: no interval
     [full] = [line for line in at_4 if line.startswith("| full | ") and " of " in line]
     assert full.startswith(f"| full | {50 / 10:.2f} | 0 of 1 |")  # seed 0 alone
     assert "| soup | **90.0 ± 1.4 (2)** | **5.00 (1)** |" in at_4
     assert "| single b | 87.0 ± 4.2 (2) | 8.00 (1) |" in at_4
     assert (tmp_path / "results" / "budgets.png").stat().st_size > 10_000
+
+
+def test_an_interval_over_three_targets_is_bold_where_it_leaves_one_out(tmp_path):
+    for target, soup in (("flowers17", 94.0), ("cifar10_500", 95.0), ("gtsrb600", 94.5)):
+        singles = {"single a": {0: 90.0}, "single b": {0: 80.0}}
+        kept(tmp_path / target / "seed0", {**singles, "soup": {0: soup}})
+    main(["join", str(tmp_path)])
+    lines = (tmp_path / "joint.md").read_text().splitlines()
+    [row] = [line for line in lines if line.startswith("| soup |") and " of " in line]
+    assert row.startswith("| soup | **0.55 (0.44 to 0.69)** | 3 of 3 | **0.37 (0.29 to 0.46)** |")
 
 
 def test_a_later_table_of_the_same_seed_counts(tmp_path):
