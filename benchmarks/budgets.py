@@ -1,8 +1,9 @@
 """Methods at equal total compute on several targets: what ``results/budgets`` is made by.
 
     python -m benchmarks.budgets run flowers17 --data DATA --seed 2 --budgets 1,4 --run_dir DIR
-    python -m benchmarks.budgets auto flowers17 --data DATA --seed 2 --budgets 4 --run_dir DIR
     python -m benchmarks.budgets keep DIR --output results/budgets/flowers17/seed2
+    python -m benchmarks.budgets auto flowers17 --data DATA --seed 2 --budgets 4 --run_dir DIR2
+    python -m benchmarks.budgets keep DIR2 --output results/budgets/flowers17/seed2-auto
     python -m benchmarks.budgets join results/budgets
 
 ``run`` is a ``compare`` with the options of the target in :data:`TARGETS`, ``auto`` a
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from math import exp, inf, log
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -34,6 +36,7 @@ from zoo_lightning.benchmarking.report import markdown
 from zoo_lightning.benchmarking.statistics import Interval, interval
 from zoo_lightning.cli import main as program
 from zoo_lightning.files.text import TEXT
+from zoo_lightning.pipelines.auto import LEAST_BUDGET
 from zoo_lightning.plotting.figures import new_figure, save_figure
 
 METHODS = (
@@ -175,10 +178,16 @@ def run_auto(target: Target, data: Path, seed: int, budgets: str, run_dir: Path)
         run_dir: folder of the table; each network has a folder ``budgetN`` in it.
 
     Raises:
-        SystemExit: a training failed.
+        SystemExit: a budget is none that ``auto`` takes, or a training failed.
     """
     tables = []
-    for budget in budgets.split(","):
+    numbers = budgets.split(",")
+    if not all(_is_budget(word) for word in numbers):
+        raise SystemExit(
+            f"--budgets {budgets!r}: expected numbers of at least {LEAST_BUDGET:g}, separated by "
+            "commas"
+        )
+    for budget in numbers:
         folder = run_dir / f"budget{budget}"
         own = ["--method", "auto", "--budget", budget, "--seed_everything", str(seed)]
         quiet = ["--trainer.enable_progress_bar", "false", "--run_dir", str(folder)]
@@ -201,18 +210,37 @@ def read_figures(folder: Path) -> dict[float, Figures]:
     """Read the kept tables of a target: figures by budget.
 
     The rows of the best single source are left out; :func:`with_best` makes them from all seeds.
+
+    Raises:
+        SystemExit: a table is not one of a comparison with budgets on test images.
     """
     found: dict[float, Figures] = {}
     for path in sorted(folder.glob("*/runs.json")):
-        for table in json.loads(path.read_text(**TEXT)):
-            figures = found.setdefault(table["budget"], {})
-            for row in table["rows"]:
-                if not row["method"].startswith("best single"):
-                    values = {int(seed): value for seed, value in row["figures"].items()}
-                    aligned = TARGETS[folder.name].aligned and row["method"] == "lite"
-                    name = "lite-aligned" if aligned else row["method"]
-                    figures.setdefault(name, {}).update(values)
+        try:
+            tables = json.loads(path.read_text(**TEXT))
+            _add_tables(found, tables, TARGETS[folder.name].aligned)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SystemExit(
+                f"{path}: no tables of a comparison with --budgets on test images ({error!r}); "
+                "keep a finished run again"
+            ) from error
     return dict(sorted(found.items()))
+
+
+def _add_tables(found: dict[float, Figures], tables: list[Any], aligned: bool) -> None:
+    """Add the figures of a run's tables; ``aligned`` tells what ``lite`` means there."""
+    for table in tables:
+        if not table.get("metric", "test/").startswith("test/"):
+            raise ValueError(f"metric {table['metric']}")
+        if table.get("fraction", 1.0) != 1.0:
+            raise ValueError(f"fraction {table['fraction']} of the training images")
+        figures = found.setdefault(float(table["budget"]), {})
+        for row in table["rows"]:
+            if not row["method"].startswith("best single"):
+                values = {int(seed): float(value) for seed, value in row["figures"].items()}
+                name = "lite-aligned" if aligned and row["method"] == "lite" else row["method"]
+                if values:
+                    figures.setdefault(name, {}).update(values)
 
 
 def with_best(figures: Figures, target: Target) -> Figures:
@@ -225,17 +253,23 @@ def with_best(figures: Figures, target: Target) -> Figures:
     best = min(full, key=lambda each: target.error(mean(each.values())))
     seeds = set.intersection(*(set(each) for each in full))
     blind = {seed: mean(each[seed] for each in full) for seed in seeds}
-    return {BEST: best, BLIND: blind, **figures}
+    return {BEST: best, **({BLIND: blind} if blind else {}), **figures}
 
 
 BEST, BLIND = "best single source (hindsight)", "a source taken blindly (mean)"
 
 
-def error_ratio(target: Target, first: Mapping[int, float], second: Mapping[int, float]) -> float:
-    """Mean error of the first method divided by that of the second, over their common seeds."""
-    seeds = set(first) & set(second)
+def error_ratio(
+    target: Target, first: Mapping[int, float], second: Mapping[int, float]
+) -> float | None:
+    """Mean error of the first method divided by that of the second, over their common seeds.
+
+    ``None`` if they have none in common, or one of them makes no errors, which have no logarithm.
+    """
+    if not (seeds := set(first) & set(second)):
+        return None
     errors = [mean(target.error(each[seed]) for seed in seeds) for each in (first, second)]
-    return errors[0] / errors[1]
+    return errors[0] / errors[1] if min(errors) > 0 else None
 
 
 def pooled(
@@ -246,16 +280,58 @@ def pooled(
     The interval is that over targets (Student's t), so it holds the noise of seeds and test images,
     too.
     """
-    ratios = [
-        error_ratio(TARGETS[name], figures[method], figures[reference])
+    all_ratios = [
+        error_ratio(TARGETS[name], figures.get(method, {}), figures.get(reference, {}))
         for name, figures in found.items()
-        if set(figures.get(method, {})) & set(figures.get(reference, {}))
     ]
+    ratios = [ratio for ratio in all_ratios if ratio is not None]
     return interval([log(ratio) for ratio in ratios]), ratios
 
 
+def keep_tables(run_dir: Path, output: Path) -> None:
+    """Copy the tables of a finished run.
+
+    Raises:
+        SystemExit: the run has no ``runs.json``, or the output has that of a run with other
+            methods, which would be lost.
+    """
+    source, kept = run_dir / "runs.json", output / "runs.json"
+    if not source.is_file():
+        raise SystemExit(f"{source} does not exist: give the folder of a finished run or auto")
+    if kept.is_file() and _methods_in(kept) - _methods_in(source):
+        lost = ", ".join(sorted(_methods_in(kept) - _methods_in(source)))
+        raise SystemExit(f"{kept} has {lost}, which {source} has not; give another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    for name in KEPT:
+        if (run_dir / name).is_file():
+            shutil.copy(run_dir / name, output / name)
+
+
+def _is_budget(word: str) -> bool:
+    try:
+        return LEAST_BUDGET <= float(word) < inf
+    except ValueError:
+        return False
+
+
+def _methods_in(path: Path) -> set[str]:
+    tables = json.loads(path.read_text(**TEXT))
+    return {row["method"] for table in tables for row in table["rows"]}
+
+
 def join(folder: Path) -> None:
-    """Write ``joint.md``, ``joint.json`` and ``budgets.png`` of all tables kept in a folder."""
+    """Write ``joint.md``, ``joint.json`` and ``budgets.png`` of all tables kept in a folder.
+
+    Raises:
+        SystemExit: the folder has no tables, or a folder in it is no target's.
+    """
+    folders = [each.name for each in folder.glob("*/") if list(each.glob("*/runs.json"))]
+    if not folders:
+        raise SystemExit(f"{folder} has no TARGET/NAME/runs.json: keep finished runs first")
+    if unknown := sorted(set(folders) - set(TARGETS)):
+        raise SystemExit(
+            f"{folder}: {', '.join(unknown)} is no target; expected some of {', '.join(TARGETS)}"
+        )
     everything = {name: read_figures(folder / name) for name in TARGETS}
     budgets = sorted({budget for each in everything.values() for budget in each})
     text, content = ["# All methods on all targets\n"], {}
@@ -339,9 +415,9 @@ def _pooled_table(found: Mapping[str, Figures]) -> str:
             if len(ratios) < LEAST_TARGETS:
                 low, high = 0.0, inf
             spread = f" ({low:.2f} to {high:.2f})" if high < inf else ""
-            text = f"{exp(over.mean):.2f}{spread}"
+            text = f"{exp(over.mean):.2f}{spread}" if ratios else ""
             ahead = f"{sum(ratio < 1 for ratio in ratios)} of {len(ratios)}"
-            same = method == reference
+            same = method == reference or not ratios
             cells += ["", ""] if same else [f"**{text}**" if high < 1 or low > 1 else text, ahead]
         rows.append(cells)
     heads = ["error / best source's", "ahead", "error / a blind source's", "ahead"]
@@ -406,7 +482,11 @@ def main(words: Sequence[str] | None = None) -> int:
         each.add_argument("target", choices=TARGETS)
         each.add_argument("--data", type=Path, required=True, help="folder of the data sets")
         each.add_argument("--seed", type=int, default=0)
-        each.add_argument("--budgets", default="1,4", help="in trainings of 300 steps")
+        each.add_argument(
+            "--budgets",
+            default="4" if each is auto else "1,4",
+            help="in trainings of 300 steps, separated by commas",
+        )
         each.add_argument("--run_dir", type=Path, required=True)
     keep = commands.add_parser("keep", help="copy the tables of a finished run")
     keep.add_argument("run_dir", type=Path)
@@ -427,10 +507,7 @@ def main(words: Sequence[str] | None = None) -> int:
         run_dir = options.run_dir.resolve()
         run_auto(target, options.data.resolve(), options.seed, options.budgets, run_dir)
     elif options.command == "keep":
-        options.output.mkdir(parents=True, exist_ok=True)
-        for name in KEPT:
-            if (options.run_dir / name).exists() or name == "runs.json":
-                shutil.copy(options.run_dir / name, options.output / name)
+        keep_tables(options.run_dir, options.output)
     else:
         join(options.folder)
     return 0

@@ -351,7 +351,14 @@ def test_options_that_cannot_be_right_are_refused(quick, command, monkeypatch):
     command(*COMPARE, *tiny, "--trainer.limit_val_batches", 0).refused("limit_val_batches")
     command(*COMPARE, *tiny, "--seeds", "a").refused("--seeds 'a'")
     command(*COMPARE, *tiny, "--fractions", "2").refused("--fractions 2", "at most 1")
-    command(*COMPARE, *tiny, "--budgets", "0").refused("--budgets 0: expected numbers above 0")
+    command(*COMPARE, *tiny, "--budgets", "0").refused(
+        "--budgets 0: expected finite numbers above 0"
+    )
+    command(*COMPARE, *tiny, "--budgets", "").refused("--budgets ''", "separated by commas")
+    command(*COMPARE, *tiny, "--budgets", "inf").refused("--budgets inf", "finite")
+    for each in ("soup", "start", "lite", "ensemble"):
+        words = ("--methods", each, "--sources", "[]")
+        command(*COMPARE, *tiny, *words).refused("no sources to compare")
     longer = ("--length", "long", "--trainer.max_steps", 3)
     command(*COMPARE, *tiny, *longer).refused("--length long", "give one of them")
     command(*COMPARE, *tiny, "--budget", "2").refused("--budget is no option of compare")

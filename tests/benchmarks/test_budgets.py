@@ -64,9 +64,9 @@ def test_auto_trains_by_the_same_options_and_its_figures_join_the_table(monkeypa
 
     monkeypatch.setattr(budgets, "program", train)
     run, results = tmp_path / "run", tmp_path / "results"
-    words = ["--data", str(tmp_path), "--seed", "1", "--budgets", "1,4", "--run_dir", str(run)]
+    words = ["--data", str(tmp_path), "--seed", "1", "--budgets", "2,4", "--run_dir", str(run)]
     assert main(["auto", "flowers17", *words]) == 0
-    assert [main_words(words, "--budget") for words in ran] == ["1", "4"]
+    assert [main_words(words, "--budget") for words in ran] == ["2", "4"]
     assert all(main_words(words, "--method") == "auto" for words in ran)
     assert all(main_words(words, "--seed_everything") == "1" for words in ran)
     shared = budgets.options_of(TARGETS["flowers17"], tmp_path)
@@ -137,6 +137,63 @@ def test_an_interval_over_three_targets_is_bold_where_it_leaves_one_out(tmp_path
     lines = (tmp_path / "joint.md").read_text().splitlines()
     [row] = [line for line in lines if line.startswith("| soup |") and " of " in line]
     assert row.startswith("| soup | **0.55 (0.44 to 0.69)** | 3 of 3 | **0.37 (0.29 to 0.46)** |")
+
+
+BROKEN = {
+    "no JSON": "{",
+    "no budget": '[{"rows": []}]',
+    "a comparison without budgets": '[{"budget": null, "rows": []}]',
+    "validation images": '[{"metric": "val/acc", "budget": 4.0, "rows": []}]',
+    "some of the images": '[{"fraction": 0.5, "budget": 4.0, "rows": []}]',
+    "no figures": '[{"budget": 4.0, "rows": [{"method": "soup"}]}]',
+    "an empty figure": '[{"budget": 4.0, "rows": [{"method": "soup", "figures": {"0": null}}]}]',
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_a_table_that_cannot_be_joined_is_named(tmp_path, content):
+    folder = tmp_path / "flowers17" / "seed0"
+    folder.mkdir(parents=True)
+    (folder / "runs.json").write_text(content)
+    with pytest.raises(SystemExit, match=r"seed0.runs\.json: no tables of a comparison"):
+        main(["join", str(tmp_path)])
+    assert not (tmp_path / "joint.md").exists()
+
+
+def test_folders_without_tables_or_with_other_names_are_refused(tmp_path):
+    with pytest.raises(SystemExit, match="keep finished runs first"):
+        main(["join", str(tmp_path / "nowhere")])
+    kept(tmp_path / "flower17" / "seed0", {"soup": {0: 1.0}})
+    with pytest.raises(SystemExit, match="flower17 is no target"):
+        main(["join", str(tmp_path)])
+    with pytest.raises(SystemExit, match="does not exist"):
+        main(["keep", str(tmp_path), "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_kept_table_is_not_replaced_by_one_of_other_methods(tmp_path):
+    kept(tmp_path / "run", {"auto": {0: 1.0}})
+    kept(tmp_path / "old", {"soup": {0: 1.0}})
+    with pytest.raises(SystemExit, match=r"has soup, which .* has not"):
+        main(["keep", str(tmp_path / "run"), "--output", str(tmp_path / "old")])
+
+
+@pytest.mark.parametrize("given", ["4,abc", "", "1,4", "inf"])
+def test_auto_checks_all_budgets_before_it_trains(given, monkeypatch, tmp_path):
+    monkeypatch.setattr(budgets, "program", lambda words: pytest.fail("trained"))
+    words = ["--data", str(tmp_path), "--run_dir", str(tmp_path / "run"), "--budgets", given]
+    with pytest.raises(SystemExit, match="expected numbers of at least 2"):
+        main(["auto", "flowers17", *words])
+
+
+def test_sources_without_errors_or_common_seeds_have_no_ratio(tmp_path):
+    kept(tmp_path / "flowers17" / "seed0", {"single a": {0: 100.0}, "soup": {0: 90.0}})
+    kept(tmp_path / "cifar10_500" / "seed0", {"single a": {0: 50.0}, "single b": {1: 60.0}})
+    kept(tmp_path / "gtsrb600" / "seed0", {"auto": {0: 50.0}})
+    main(["join", str(tmp_path)])
+    text = (tmp_path / "joint.md").read_text()
+    assert "nan" not in text
+    assert "| soup |  |  |  |  |" in text
 
 
 def test_a_later_table_of_the_same_seed_counts(tmp_path):

@@ -51,6 +51,13 @@ def test_a_training_in_parts_is_the_training_in_one(tiny, command, averaged):
     assert ours["optimizer_states"][0]["state"].keys()
     assert ours["lr_schedulers"] == theirs["lr_schedulers"]
     assert summary("run").get("stop_after") is None
+    command("fit", "--ckpt_path", "run", "--stop_after", "0.5").refused(
+        "has ended", "nothing to stop"
+    )
+    command("fit", "--ckpt_path", "run", "--budget", "3").refused(
+        "--budget 3.0", "was begun with None"
+    )
+    assert summary("run").get("stop_after") is None
     if averaged == "true":  # else the best of more validations is kept
         assert summary("run")["test"] == summary("whole")["test"]
     parts, of_whole = (summary(run)["compute"]["parts"] for run in ("run", "whole"))

@@ -30,7 +30,7 @@ def names_of(run):
     return sorted(path.parent.name for path in Path(run).glob("stages/*/summary.json"))
 
 
-RACERS = ["single-random-1", "single-random-2", "soup"]
+RACERS = ["single-random-1", "single-random-2", "start"]
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,20 @@ def test_what_was_stopped_goes_on_and_repeats_nothing(taught, tmp_path, monkeypa
     command(*FIT, "--method", "distillation").refused("budget (4.0, now None)", "resume it")
 
 
+def test_the_result_of_several_trainings_is_not_resumed_as_one(
+    taught, tmp_path, monkeypatch, command, tiny
+):
+    shutil.copytree(taught, tmp_path / "run")
+    before = Path("run/summary.json").read_text()
+    for place in ("run", "run/checkpoints/last.ckpt", "run/checkpoints/best.ckpt"):
+        if Path(place).exists():
+            again = command("fit", "--ckpt_path", place, "--stop_after", "1")
+            again.refused(
+                "is the result of fit --method distillation", "--init_from", "another --run_dir"
+            )
+    assert Path("run/summary.json").read_text() == before
+
+
 def test_a_method_of_one_training_has_no_stages(tiny, command):
     done = command(*FIT, "--method", "single:random-2", "--trainer.max_steps", "2")
     assert done.status == 0, done.err
@@ -105,6 +119,11 @@ def test_what_is_made_without_training_ends_like_any_other(tiny, command):
     ("words", "said"),
     [
         (("--method", "distilation"), ("distilation", "distillation")),
+        (("--method", "lite", "--budget", "inf"), ("budget", "finite number above 0")),
+        *(
+            (("--method", each, "--sources", "[]"), ("needs sources", "--sources A,B"))
+            for each in ("soup", "start", "lite", "ensemble", "auto")
+        ),
         (("--method", "single"), ("single:random-1", "tried-single")),
         (("--method", "lite", "--init_from", "x"), ("--init_from", "leave it out")),
         (("--method", "lite", "--ckpt_path", "last"), ("--ckpt_path", "--run_dir")),

@@ -42,7 +42,7 @@ from zoo_lightning.files.text import TEXT
 from zoo_lightning.methods.checking import check_networks
 from zoo_lightning.methods.ensembles import joint_task
 from zoo_lightning.methods.recipe import Derived, Recipe
-from zoo_lightning.methods.recipes import RECIPES, find_recipes
+from zoo_lightning.methods.recipes import RECIPES, SCRATCH, find_recipes
 from zoo_lightning.pipelines.plan import check_shared
 from zoo_lightning.plotting.figures import save_figure
 from zoo_lightning.reports.writing import leave_report
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     seeds = _numbers(options.seeds, int, "--seeds")
     fractions = _numbers(options.fractions, float, "--fractions", 1.0)
     budgets: list[float | None] = [None]
-    if options.budgets:
+    if options.budgets is not None:
         budgets = [*_numbers(options.budgets, float, "--budgets")]
     execution = execution_of(options)
     if options.join:
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str]) -> int:
             "--fractions and --budgets count training images and steps over them; compare policies "
             "with other values of data.total_steps in other folders"
         )
-    if not comparison.sources and any(recipe.by_source for recipe in recipes):
+    if not comparison.sources and any(recipe.name != SCRATCH for recipe in recipes):
         raise ConfigError("the experiment has no sources to compare; give --sources A,B")
     cells = cells_of(recipes, list(comparison.sources), seeds, fractions, budgets)
     open_comparison(options.run_dir, comparison.options)
@@ -256,9 +256,9 @@ def _numbers(
         found = [kind(word) for word in text.split(",")]
     except ValueError as error:
         raise ConfigError(f"{option} {text!r}: expected numbers separated by commas") from error
-    if kind is float and not all(0 < number <= most for number in found):
+    if kind is float and not all(0 < number <= most and number < math.inf for number in found):
         upper = "" if most == math.inf else f" and at most {most:g}"
-        raise ConfigError(f"{option} {text}: expected numbers above 0{upper}")
+        raise ConfigError(f"{option} {text}: expected finite numbers above 0{upper}")
     return list(dict.fromkeys(found))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -27,6 +26,7 @@ from zoo_lightning.callbacks.training_compute import TrainingCompute
 from zoo_lightning.cli.exit_status import ignore_library_warnings
 from zoo_lightning.cli.first_image import check_first_image, example_images
 from zoo_lightning.cli.given_checkpoints import (
+    check_continued,
     load_weights,
     named_run_dir,
     refuse_results_in_run,
@@ -56,7 +56,6 @@ from zoo_lightning.experiments.refused_options import (
     refusal,
 )
 from zoo_lightning.experiments.short_form import apply_short_form
-from zoo_lightning.files.text import TEXT
 from zoo_lightning.loggers.figures_and_tables import log_table, step_of
 from zoo_lightning.loggers.lineage import log_checkpoint, log_report, log_sources, log_start
 from zoo_lightning.loggers.selection import (
@@ -82,10 +81,10 @@ from zoo_lightning.runs.run_folder import (
     find_checkpoint,
     metric_by_step,
     read_checkpoint,
+    read_summary,
     remove_leftovers,
     write_summary,
 )
-from zoo_lightning.sources.own_runs import SUMMARY
 from zoo_lightning.sources.zoo import without_weights
 from zoo_lightning.tasks import BaseTask
 from zoo_lightning.tasks.compatibility import take_value_range
@@ -206,9 +205,8 @@ class ZooCLI(ExperimentCLI):
         elif "--output" not in given:
             options.run_dir = None  # a test is not to overwrite the training's summary
         options.init_from = None
-        path = run / SUMMARY
-        if path.is_file():
-            self.experiment = json.loads(path.read_text(**TEXT)).get("experiment", self.experiment)
+        summary = read_summary(run) or {}
+        self.experiment = summary.get("experiment", self.experiment)
 
     def _check_folder(self) -> None:
         """Refuse to write over a training, and to evaluate without a checkpoint."""
@@ -240,6 +238,7 @@ class ZooCLI(ExperimentCLI):
         take_value_range(options.data, ours)
         if not self.fits:
             return
+        check_continued(run_to_resume(path), options)
         self.start_cost = start_cost(ours)
         resume_callback_options(options, content, self.callbacks)
         if options.run_dir is None:

@@ -20,6 +20,9 @@ IMAGES = ("ClassificationTask", "LandmarkTask", "MultiLabelTask", "RegressionTas
 AVERAGED = (*IMAGES, "SegmentationTask")
 """Tasks of methods that rank sources on images, or average outputs."""
 
+SCRATCH = "scratch"
+"""The method that needs no source."""
+
 LIKE_LITE = {"gate_init": "greedy", "norm_weights": "gates", "align": "none"}
 """Options of a zoo if the experiment has none, as in ``experiments/methods/lite.yaml``."""
 
@@ -190,7 +193,7 @@ def after_single(
 RECIPES: dict[str, Trained | Derived] = {
     recipe.name: recipe
     for recipe in (
-        Trained("scratch", configure=scratch),
+        Trained(SCRATCH, configure=scratch),
         Trained("single", by_source=True, configure=single),
         after_single("tried-single", tried_single),
         after_single("l2-sp", l2_sp, AVERAGED),

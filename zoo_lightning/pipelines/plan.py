@@ -20,9 +20,7 @@ from zoo_lightning.methods.recipe import Setting, Trained
 from zoo_lightning.pipelines.stage import STAGES, StageRun
 from zoo_lightning.runs.options import differences, sources_of, task_of
 from zoo_lightning.runs.pool import folder_name, rounded_budget, run_label
-from zoo_lightning.runs.run_folder import CONFIG
-
-PLAN = "pipeline.yaml"
+from zoo_lightning.runs.run_folder import CONFIG, PLAN
 
 
 @dataclass(frozen=True)

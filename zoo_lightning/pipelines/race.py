@@ -32,8 +32,8 @@ from zoo_lightning.pipelines.transfer import train
 from zoo_lightning.plotting.figures import new_figure
 from zoo_lightning.runs.pool import Execution
 
-PLAIN, SINGLE = "soup", "single"
-"""Methods that begin at the plain average of the sources and at one source."""
+AVERAGE, SINGLE = "start", "single"
+"""Methods that begin at the informed average of the sources and at one source."""
 
 FIRST, SECOND = 1 / 16, 1 / 8
 """Fractions of the training after which candidates are compared: all, and the finalists."""
@@ -66,7 +66,7 @@ class Beginning:
     """Where a training begins.
 
     Attributes:
-        method: :data:`PLAIN` or :data:`SINGLE`.
+        method: :data:`AVERAGE` or :data:`SINGLE`.
         source: name of the source for :data:`SINGLE`.
     """
 
@@ -80,12 +80,14 @@ class Racer:
 
     Attributes:
         run: the training.
+        steps: number of optimiser steps so far.
         before: validation loss after half of the steps so far, positive.
         after: validation loss after all steps so far, positive.
         fraction: fraction of the training that these steps are, in (0, 1].
     """
 
     run: StageRun
+    steps: int
     before: float
     after: float
     fraction: float
@@ -101,8 +103,8 @@ class Racer:
 
 
 def beginnings(plan: Plan) -> list[Beginning]:
-    """List the candidates of a plan: the plain average, and each source alone."""
-    return [Beginning(PLAIN), *(Beginning(SINGLE, name) for name in plan.sources)]
+    """List the candidates of a plan: the informed average, and each source alone."""
+    return [Beginning(AVERAGE), *(Beginning(SINGLE, name) for name in plan.sources)]
 
 
 def full_budget(budget: float, candidates: int, finished: int = 1) -> float:
@@ -241,7 +243,7 @@ def compare(
             part.write_text(json.dumps(kept, indent=2) + "\n", **TEXT)
     found = [kept[key][each.name] for each in runs]
     racers = [
-        Racer(run, each["half"], each["loss"], fraction)
+        Racer(run, each["steps"], each["half"], each["loss"], fraction)
         for run, each in zip(runs, found, strict=True)
     ]
     for each in racers:

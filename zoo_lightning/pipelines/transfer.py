@@ -15,7 +15,7 @@ from zoo_lightning.experiments.resolving import run_data
 from zoo_lightning.files.atomic import atomic_file
 from zoo_lightning.files.text import TEXT
 from zoo_lightning.methods.recipe import Derived, Recipe, Setting, Trained
-from zoo_lightning.methods.recipes import RECIPES, find_recipes
+from zoo_lightning.methods.recipes import RECIPES, SCRATCH, find_recipes
 from zoo_lightning.pipelines.deriving import copy_records, derive
 from zoo_lightning.pipelines.plan import Plan, sum_known
 from zoo_lightning.pipelines.stage import STAGES, StageRun
@@ -94,7 +94,7 @@ def find_method(plan: Plan) -> tuple[Recipe, str]:
     """
     [recipe] = find_recipes([plan.method], plan.task, needed=False)
     variants = recipe.variants(list(plan.sources))
-    if not variants:
+    if not variants or (not plan.sources and recipe.name != SCRATCH):
         raise ConfigError(f"--method {plan.method} needs sources; give --sources A,B")
     if len(variants) > 1:
         raise ConfigError(

@@ -93,8 +93,8 @@ def check_length_options(options: Any, arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: two options contradict each other; the message names both.
     """
-    if options.budget is not None and not options.budget > 0:
-        raise ConfigError(f"budget must be above 0, got {options.budget}")
+    if options.budget is not None and not 0 < options.budget < math.inf:
+        raise ConfigError(f"budget must be a finite number above 0, got {options.budget}")
     if not 0 < options.stop_after <= 1:
         raise ConfigError(
             "stop_after is the fraction of the steps after which a run ends: expected a number "

@@ -40,6 +40,9 @@ TEST_ERRORS, PREDICTIONS = "test_errors.csv", "predictions.csv"
 CLASSES = "classes.csv"
 """Table with a row for each class: precision, recall and F1 of the last test."""
 
+PLAN = "pipeline.yaml"
+"""Plan of a run that ``fit --method`` makes of several trainings."""
+
 PAGE = "report.html"
 """Report on what a folder holds, also in folders of comparisons, sweeps and gate reports."""
 
