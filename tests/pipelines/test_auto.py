@@ -79,7 +79,7 @@ def test_all_candidates_race_one_is_taught_and_everything_is_counted(made):
     assert 18.5 * unit < spent <= 20.5 * unit
     steps = steps_of(made)
     raced = sorted(steps[name] for name in RACERS)  # a sixteenth, two finalists a quarter
-    assert raced[1:] == [raced[2]] * 2
+    assert raced[1] == pytest.approx(raced[2], abs=4)
     assert raced[2] == pytest.approx(4 * raced[0], abs=4)
     assert all(content(made, "stages", name, "summary.json")["stop_after"] for name in RACERS)
 
@@ -133,8 +133,9 @@ def scored(monkeypatch, *losses):
     monkeypatch.setattr(auto, "joint_scores", lambda _: found)
 
 
-def racer(name, before, after, fraction=1 / 8):
-    return Racer(StageRun(Path(name), "", {"model": {"init_args": {}}}), before, after, fraction)
+def racer(name, before, after, fraction=1 / 8, steps=480):
+    run = StageRun(Path(name), "", {"model": {"init_args": {}}})
+    return Racer(run, steps, before, after, fraction)
 
 
 @pytest.mark.parametrize(("after", "pays"), [(0.75, True), (0.86, False), (1.1, False)])
@@ -142,6 +143,14 @@ def test_longer_training_pays_while_the_loss_falls(after, pays):
     lines = []
     assert auto.longer_pays(racer("a", 1.0, after), Execution(report=lines.append)) == pays
     assert f"take {1 - after**0.5:.1%} off the loss of a" in lines[0]
+
+
+def test_a_short_race_cannot_say_that_longer_training_does_not_pay():
+    lines = []
+    short = racer("a", 1.0, 1.0, steps=auto.JUDGED_AFTER - 1)
+    assert auto.longer_pays(short, Execution(report=lines.append))
+    assert "399 steps, fewer than 400, cannot say that it does not" in lines[0]
+    assert not auto.longer_pays(replace(short, steps=auto.JUDGED_AFTER), Execution())
 
 
 @pytest.mark.parametrize(("joint", "teaches"), [(0.9, True), (1.1, False)])

@@ -53,7 +53,9 @@ def test_the_first_is_the_one_that_will_be_ahead(tmp_path):
     ],
 )  # fmt: skip
 def test_the_best_so_far_goes_on_with_those_that_are_expected_to_be(losses, number, expected):
-    racers = [Racer(StageRun(Path(name), "", {}), *each, 1 / 16) for name, each in losses.items()]
+    racers = [
+        Racer(StageRun(Path(name), "", {}), 480, *each, 1 / 16) for name, each in losses.items()
+    ]
     racers.sort(key=Racer.expected)
     chosen = race.choose_finalists(racers, number)
     assert " ".join(each.run.name for each in chosen) == expected
@@ -113,4 +115,4 @@ def test_a_stage_is_finished_when_it_has_come_as_far_as_it_has_to(tmp_path, reac
     content = {"steps": 4} | ({"stop_after": reached} if reached else {})
     (tmp_path / "summary.json").write_text(json.dumps(content))
     assert up_to(StageRun(tmp_path, "", {}), wanted).is_finished() == done
-    assert isinstance(Racer(StageRun(tmp_path, "", {}), 1.0, 0.5, 0.5).expected(), float)
+    assert isinstance(Racer(StageRun(tmp_path, "", {}), 480, 1.0, 0.5, 0.5).expected(), float)

@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.files.text import TEXT
 from zoo_lightning.runs.folders import is_first_rank
-from zoo_lightning.runs.run_folder import CONFIG, PLAN, last_checkpoint, read_summary
+from zoo_lightning.runs.run_folder import last_checkpoint, read_summary
 from zoo_lightning.sources.own_runs import CHECKPOINTS, run_of
 from zoo_lightning.tasks import BaseTask
 
@@ -44,7 +41,7 @@ def check_continued(run: Path | None, options: Any) -> None:
 
     Raises:
         ConfigError: the folder is the result of several trainings, which resuming one would
-            replace; ``stop_after`` ends before the training did; or ``budget`` is not the run's.
+            replace; or ``stop_after`` ends before the training did.
     """
     summary = {} if run is None else read_summary(run) or {}
     if method := summary.get("pipeline"):
@@ -58,15 +55,6 @@ def check_continued(run: Path | None, options: Any) -> None:
             f"--stop_after {options.stop_after:g}: the training in {run} has ended after all of "
             "its steps; there is nothing to stop"
         )
-    config = None if run is None else run / CONFIG
-    # That of a pipeline has the budget of all its trainings.
-    if config is not None and config.is_file() and not (config.parent / PLAN).is_file():
-        before = (yaml.safe_load(config.read_text(**TEXT)) or {}).get("budget", options.budget)
-        if before != options.budget:
-            raise ConfigError(
-                f"--budget {options.budget}: the run in {run} was begun with {before}, by which "
-                "its length and learning rates were chosen; leave the option out to resume it"
-            )
 
 
 def refuse_used_folder(folder: str | None) -> None:

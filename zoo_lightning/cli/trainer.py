@@ -200,6 +200,11 @@ class ZooCLI(ExperimentCLI):
         """Take a run's name, and remove from its configuration what belongs to its training."""
         options = self.options
         given = {word.partition("=")[0] for word in self.arguments}
+        if self.fits and "--budget" in given:
+            raise ConfigError(
+                f"--budget is no option of a run that is resumed: the length of {run} was chosen "
+                "when it began; leave the option out"
+            )
         if self.fits:
             options.run_dir = str(run)
         elif "--output" not in given:

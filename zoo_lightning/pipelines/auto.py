@@ -48,7 +48,6 @@ from zoo_lightning.pipelines.race import (
     beginning,
     beginnings,
     check_steps,
-    full_budget,
     plot_race,
     race,
     raced,
@@ -143,8 +142,8 @@ def run_auto(plan: Plan, folder: Path, execution: Execution) -> None:
         return
     relate_sources(plan, folder, execution)
     candidates, finished = len(beginnings(plan)), plan.inference
-    whole = full_budget(budget_of(plan), candidates, finished)
-    racers = race(plan, folder, whole, execution)
+    found = race(plan, folder, budget_of(plan), execution)
+    racers = found.racers
     winner, second = racers[:FINALISTS]
     pays = finished > 1 or longer_pays(winner, execution)
     if pays or not teach(folder, winner, second, execution):
@@ -153,8 +152,8 @@ def run_auto(plan: Plan, folder: Path, execution: Execution) -> None:
     else:
         finalists = [up_to(each.run, TEACHERS_AFTER) for each in (winner, second)]
         train(finalists, "the teachers", execution)
-        spent = whole * (raced(candidates) + FINALISTS * (TEACHERS_AFTER - SECOND))
-        taught = student(plan, folder, finalists, budget_of(plan) - spent)
+        spent = found.whole * (raced(candidates) + FINALISTS * (TEACHERS_AFTER - SECOND))
+        taught = student(plan, folder, finalists, budget_of(plan) - found.informed - spent)
         train([taught], "the winner, taught", execution)
         results = [taught, *finalists]
     folders = {each.folder for each in results}

@@ -173,31 +173,58 @@ def up_to(run: StageRun, fraction: float) -> StageRun:
     )
 
 
-def race(plan: Plan, folder: Path, budget: float, execution: Execution) -> list[Racer]:
+@dataclass(frozen=True)
+class Race:
+    """Outcome of a race.
+
+    Attributes:
+        racers: all candidates, the finalists first, each after the last fraction it was trained
+            for; the one with the lowest expected loss is the first.
+        whole: budget of a source's full training.
+        informed: cost of the informed average's shares, in trainings of one ordinary network.
+    """
+
+    racers: list[Racer]
+    whole: float
+    informed: float
+
+
+def race(plan: Plan, folder: Path, budget: float, execution: Execution) -> Race:
     """Train and compare all candidates of a plan, up to the second comparison.
+
+    The average is the first to be trained, since the cost of its shares is known only then; the
+    sources' trainings are as much shorter.
 
     Args:
         plan: plan of the pipeline.
         folder: folder of the pipeline.
-        budget: budget of a full training.
+        budget: budget of all trainings.
         execution: receives a line for each candidate.
-
-    Returns:
-        All candidates, the finalists first, each after the last fraction it was trained for; the
-        one with the lowest expected loss is the first.
 
     Raises:
         ZooError: a training failed.
         WorkStopped: a signal was received; the trainings have saved their state.
     """
-    runs = [beginning(plan, folder, place, budget) for place in beginnings(plan)]
+    average, *singles = beginnings(plan)
+    number = len(singles) + 1
+    begun = beginning(plan, folder, average, full_budget(budget, number, plan.inference))
+    train([up_to(begun, FIRST)], f"race, {FIRST:.1%} of the training", execution)
+    informed = informed_cost(begun)
+    whole = full_budget(budget - informed, number, plan.inference)
+    runs = [begun, *(beginning(plan, folder, place, whole) for place in singles)]
     first = compare(folder, runs, FIRST, execution)
     finalists = choose_finalists(first, max(FINALISTS, plan.inference))
     second = compare(folder, [each.run for each in finalists], SECOND, execution)
     others = [each for each in first if each not in finalists]
     winners = ", ".join(each.run.name for each in second[: plan.inference])
     execution.report(f"winner        {winners}")
-    return [*second, *others]
+    return Race([*second, *others], whole, informed)
+
+
+def informed_cost(run: StageRun) -> float:
+    """Cost of the shares of an informed average, in trainings of one ordinary network."""
+    compute = run.summary()["compute"]
+    return float(compute["parts"].get("start", 0) / compute["unit"])
 
 
 def choose_finalists(racers: Sequence[Racer], number: int) -> list[Racer]:
