@@ -465,9 +465,7 @@ def _plot(everything: Mapping[str, Mapping[float, Figures]]) -> Figure:
     return figure
 
 
-PLOTTED = (
-    BEST, "scratch", "tried-single", "start", "soup", "lite", "lite-released", "ensemble", "auto",
-)  # fmt: skip
+PLOTTED = (BEST, "scratch", "tried-single", "start", "soup", "lite", "lite-released", "ensemble")
 """Methods in the picture."""
 
 
