@@ -57,8 +57,9 @@ STEPS = 100
 """Number of optimiser steps before the first comparison below which it says little, and a line is
 printed."""
 
-RACE = "race.json"
-"""Name of the file of the race's losses, in ``stages``: the trainings go on, and lose them."""
+RACE, INFORMED = "race.json", "informed"
+"""Name of the file of the race's losses, in ``stages``: the trainings go on, and lose them; and its
+key for the cost of the informed average's shares."""
 
 
 @dataclass(frozen=True)
@@ -208,8 +209,11 @@ def race(plan: Plan, folder: Path, budget: float, execution: Execution) -> Race:
     average, *singles = beginnings(plan)
     number = len(singles) + 1
     begun = beginning(plan, folder, average, full_budget(budget, number, plan.inference))
-    train([up_to(begun, FIRST)], f"race, {FIRST:.1%} of the training", execution)
-    informed = informed_cost(begun)
+    kept = _kept(folder)
+    if INFORMED not in kept:
+        train([up_to(begun, FIRST)], f"race, {FIRST:.1%} of the training", execution)
+        _keep(folder, kept | {INFORMED: informed_cost(begun)})
+    informed = _kept(folder)[INFORMED]
     whole = full_budget(budget - informed, number, plan.inference)
     runs = [begun, *(beginning(plan, folder, place, whole) for place in singles)]
     first = compare(folder, runs, FIRST, execution)
@@ -259,15 +263,12 @@ def compare(
     Returns:
         The candidates, the one with the lowest expected loss first.
     """
-    path = folder / STAGES / RACE
-    kept = json.loads(path.read_text(**TEXT)) if path.is_file() else {}
-    key = f"{fraction:g}"
+    kept, key = _kept(folder), f"{fraction:g}"
     runs = [up_to(each, fraction) for each in runs]
     if key not in kept:
         train(runs, f"race, {fraction:.1%} of the training", execution)
         kept[key] = {each.name: _losses(each) for each in runs}
-        with atomic_file(path) as part:
-            part.write_text(json.dumps(kept, indent=2) + "\n", **TEXT)
+        _keep(folder, kept)
     found = [kept[key][each.name] for each in runs]
     racers = [
         Racer(run, each["steps"], each["half"], each["loss"], fraction)
@@ -285,6 +286,18 @@ def compare(
             "the candidates more"
         )
     return sorted(racers, key=Racer.expected)
+
+
+def _kept(folder: Path) -> dict[str, Any]:
+    """What a pipeline's race has found so far, by fraction and name."""
+    path = folder / STAGES / RACE
+    found: dict[str, Any] = json.loads(path.read_text(**TEXT)) if path.is_file() else {}
+    return found
+
+
+def _keep(folder: Path, found: dict[str, Any]) -> None:
+    with atomic_file(folder / STAGES / RACE) as part:
+        part.write_text(json.dumps(found, indent=2) + "\n", **TEXT)
 
 
 def _losses(run: StageRun) -> dict[str, float]:

@@ -27,7 +27,7 @@ from zoo_lightning.reports.finished_run import Figure, RunFiles
 from zoo_lightning.reports.folder import finite, within
 from zoo_lightning.reports.gate_sections import gate_sections
 from zoo_lightning.reports.pictures import pictures_in
-from zoo_lightning.runs.run_folder import CLASSES, CONFIG, PAGE, PICTURES
+from zoo_lightning.runs.run_folder import CLASSES, CONFIG, PAGE, PICTURES, PLAN
 from zoo_lightning.sources.own_runs import SUMMARY
 
 GATE_PICTURES = ("gates", "gates_over_time")
@@ -36,8 +36,8 @@ GATE_PICTURES = ("gates", "gates_over_time")
 GATES = "gates/gates.json"
 """Report of the command ``gates`` in a run folder, at its usual place."""
 
-PIPELINE, DECISIONS, STAGES = "pipeline.yaml", "decisions.json", "stages"
-"""Files and folder of ``fit --method``; ``zoo_lightning.pipelines`` writes them."""
+DECISIONS, STAGES = "decisions.json", "stages"
+"""File and folder of ``fit --method``; ``zoo_lightning.pipelines`` writes them."""
 
 MODEL_OPTIONS = ("mode", "align", "gate_init", "norm_weights", "gating", "weights", "output")
 """Options of the backbone that are shown with the run."""
@@ -263,7 +263,7 @@ def _costs(run: RunFiles) -> list[Any]:
 def _again(run: RunFiles) -> list[Any]:
     """Commands that repeat the run, and its configuration."""
     path = run.folder.path
-    if plan := run.folder.yaml(PIPELINE):
+    if plan := run.folder.yaml(PLAN):
         words = ["fit", "--config", "options.yaml", "--method", str(plan.get("method"))]
         for name in ("budget", "inference"):
             if (limit := finite(plan.get(name))) not in (None, 1.0):
