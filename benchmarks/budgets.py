@@ -138,6 +138,8 @@ TARGETS = {
         "faces, MobileNets", "faces68", (*FACES, *MOBILENETS), lower=True, aligned=True
     ),
 }
+"""Targets by name. ``flowers17_mobilenet025_own`` is to be kept in a folder of its own: joined with
+the flowers that it repeats it would count them twice."""
 
 LEAST_TARGETS = 3
 """Number of targets from which an interval over them says anything."""

@@ -203,17 +203,19 @@ def budget_of(plan: Plan) -> float:
 def longer_pays(winner: Racer, execution: Execution) -> bool:
     """Whether the second half of the winner's training is expected to gain enough.
 
+    After fewer than :data:`JUDGED_AFTER` steps it is assumed to.
+
     Args:
         winner: winner of the race.
         execution: receives a line with the decision.
     """
-    share = 1 - winner.expected() / winner.expected(0.5)
     if winner.steps < JUDGED_AFTER:
         execution.report(
             f"longer        pays, as is assumed: {winner.steps} steps, fewer than {JUDGED_AFTER}, "
             "cannot say that it does not"
         )
         return True
+    share = 1 - winner.expected() / winner.expected(0.5)
     pays = share > PAYS
     execution.report(
         f"longer        {'pays' if pays else 'does not pay'}: the second half of its training is "

@@ -212,8 +212,9 @@ def race(plan: Plan, folder: Path, budget: float, execution: Execution) -> Race:
     kept = _kept(folder)
     if INFORMED not in kept:
         train([up_to(begun, FIRST)], f"race, {FIRST:.1%} of the training", execution)
-        _keep(folder, kept | {INFORMED: informed_cost(begun)})
-    informed = _kept(folder)[INFORMED]
+        kept[INFORMED] = informed_cost(begun)
+        _keep(folder, kept)
+    informed = kept[INFORMED]
     whole = full_budget(budget - informed, number, plan.inference)
     runs = [begun, *(beginning(plan, folder, place, whole) for place in singles)]
     first = compare(folder, runs, FIRST, execution)
@@ -289,7 +290,7 @@ def compare(
 
 
 def _kept(folder: Path) -> dict[str, Any]:
-    """What a pipeline's race has found so far, by fraction and name."""
+    """Losses of a race so far by fraction and name, and the cost of the informed shares."""
     path = folder / STAGES / RACE
     found: dict[str, Any] = json.loads(path.read_text(**TEXT)) if path.is_file() else {}
     return found
