@@ -162,6 +162,13 @@ def test_what_is_finished_is_not_repeated_and_a_failure_stops_nothing_else(quick
     table = Path("out/table.md").read_text()
     assert "| scratch | 5.50 ± 6.35 | 2 |" in table
     assert "| lite | 5.00 | 1 |" in table
+    said = "without runs that failed or have not ended: lite (seed 1)"
+    assert f"- {said}\n" in table
+    assert said in Path("out/report.html").read_text()
+    assert json.loads(Path("out/runs.json").read_text())[0]["unfinished"] == {"lite": [1]}
+    joined = command("compare", "--run_dir", "joint", "--join", "out")
+    assert joined.status == 0, joined.err
+    assert "as in the last command in the comparisons: --methods scratch,lite" in joined.out
 
 
 def test_a_cell_that_another_process_works_on_is_left_to_it(tiny, command):
@@ -366,6 +373,44 @@ def test_options_that_cannot_be_right_are_refused(quick, command, monkeypatch):
     command(*COMPARE, *tiny, "--trainer.max_stepz", 3).refused("unknown option")
     monkeypatch.setitem(sys.modules, "submitit", None)
     command(*COMPARE, *tiny, "--methods", "scratch", "--slurm", "").refused("submitit")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "said"),
+    [
+        ({"class_path": "ImageFolders", "init_args": {"root": "no"}}, (), ("no/train does not",)),
+        (
+            {"class_path": "LandmarkCSV", "init_args": {"root": "no"}},
+            (),
+            ("The folder no does not exist",),
+        ),
+        ({}, ("--sources", "random:1,no.pth"), ("Source 'no'", "no.pth does not exist")),
+        ({}, ("--sources", "random:1,bad.pth"), ("Source 'bad'", "bad.pth")),
+        ({}, ("--budgets", "4,0.001"), ("budget 0.001", "single random-", "at least 0.25")),
+    ],
+)
+def test_what_no_run_could_begin_with_is_refused_once_and_leaves_no_folder(
+    tiny, command, changes, words, said
+):
+    tiny(**SMALL | {"trainer.max_steps": 8}, **({"data": changes} if changes else {}))
+    Path("bad.pth").write_bytes(b"no weights")
+    methods = ("--experiment", "tiny", "--methods", "scratch,single,ensemble")
+    command(*COMPARE, *methods, *words).refused(*said)
+    assert not Path("out").exists()
+
+
+def test_an_estimate_counts_what_is_not_trained_yet(quick, command):
+    words = ("--experiment", "tiny", "--methods", "scratch,ensemble", "--no_costs")
+    done = command(*COMPARE, *words, "--seeds", "0", "--budgets", "3")
+    assert "6 times 2 steps of one network" in done.out
+    more = command(*COMPARE, *words, "--seeds", "0,1", "--budgets", "3")
+    assert "6 times 2 steps of one network" in more.out
+    assert "estimate" not in command(*COMPARE, "--no_costs").out
+
+
+def test_a_comparison_without_sources_reads_none(quick, command):
+    words = ("--experiment", "tiny", "--methods", "scratch", "--seeds", "0", "--no_costs")
+    assert command(*COMPARE, *words, "--sources", "no.pth").status == 0
 
 
 def test_a_cell_of_a_stopped_run_goes_on(tiny, command, monkeypatch):

@@ -130,6 +130,12 @@ def test_what_is_made_without_training_ends_like_any_other(tiny, command):
         (("--method", "lite", "--workers", "0"), ("--workers", "at least 1")),
         (("--method", "lite", "--trainer.fast_dev_run", "true"), ("fast_dev_run",)),
         (("--method", "lite", "--budget", "-1"), ("budget", "> 0")),
+        (("--method", "lite", "--budget", "0.001"), ("leaves", "to lite", "at least 0.13")),
+        (("--method", "ensemble", "--budget", "0.001"), ("leaves", "to single", "at least 0.25")),
+        *(
+            (("--method", each, "--sources", "random:1,no.pth"), ("Source 'no'", "does not exist"))
+            for each in ("soup", "ensemble", "tried-single", "auto")
+        ),
     ],
 )
 def test_options_that_cannot_be_right_are_refused(tiny, command, words, said):

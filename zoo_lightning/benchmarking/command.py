@@ -14,6 +14,7 @@ from zoo_lightning.benchmarking.cell import has_failed, run_cells, run_on_cluste
 from zoo_lightning.benchmarking.costs import measure_costs
 from zoo_lightning.benchmarking.diagnosis import diagnose
 from zoo_lightning.benchmarking.grid import (
+    EXPERIMENT,
     Cell,
     Comparison,
     cells_of,
@@ -39,10 +40,11 @@ from zoo_lightning.experiments.option_names import OF_RUNS, CommandParser
 from zoo_lightning.experiments.resolving import resolve
 from zoo_lightning.files.atomic import atomic_file
 from zoo_lightning.files.text import TEXT
-from zoo_lightning.methods.checking import check_networks
+from zoo_lightning.methods.checking import check_networks, check_sources
 from zoo_lightning.methods.ensembles import joint_task
-from zoo_lightning.methods.recipe import Derived, Recipe
+from zoo_lightning.methods.recipe import Derived, Recipe, Trained
 from zoo_lightning.methods.recipes import RECIPES, SCRATCH, find_recipes
+from zoo_lightning.pipelines.estimate import estimate
 from zoo_lightning.pipelines.plan import check_shared
 from zoo_lightning.plotting.figures import save_figure
 from zoo_lightning.reports.writing import leave_report
@@ -91,6 +93,7 @@ def main(arguments: Sequence[str]) -> int:
         files = ["joint.md", JOINT, *([PAGE] if leave_report(options.run_dir) else [])]
         print(f"wrote {', '.join(files)} to {options.run_dir}")
         return 0
+    resolved = None
     if rest:
         resolved = resolve(overrides=rest, command_options=parser.option_names())
         check_shared(resolved.options, rest, "compare", REFUSED)
@@ -109,9 +112,11 @@ def main(arguments: Sequence[str]) -> int:
     if not comparison.sources and any(recipe.name != SCRATCH for recipe in recipes):
         raise ConfigError("the experiment has no sources to compare; give --sources A,B")
     cells = cells_of(recipes, list(comparison.sources), seeds, fractions, budgets)
-    open_comparison(options.run_dir, comparison.options)
     if not options.report:
         check_networks(recipes, comparison.options, comparison.sources)
+        check_inputs(comparison, cells, None if resolved is None else resolved.options)
+    open_comparison(options.run_dir, comparison.options)
+    if not options.report:
         keep_request(options.run_dir, {name: getattr(options, name) for name in REQUEST})
     failed: list[Cell] = []
     try:
@@ -131,6 +136,51 @@ def main(arguments: Sequence[str]) -> int:
     for cell in failed:
         print(f"failed: {cell.path}, see {comparison.run(cell) / LOG}", file=sys.stderr)
     return int(bool(failed))
+
+
+def check_inputs(comparison: Comparison, cells: Sequence[Cell], options: Any | None) -> None:
+    """Read the sources and the data once, before all cells read them, and print an estimate.
+
+    Args:
+        comparison: comparison of the cells.
+        cells: cells, finished or not.
+        options: resolved options of ``fit``; ``None`` reads those of the comparison's folder.
+
+    Raises:
+        ConfigError: the experiment has no length, or a budget is less than a step.
+        DataError: the data cannot be read.
+        SourceError: a source cannot be read, or does not fit the network.
+    """
+    unfinished = [
+        cell for cell in with_needed(comparison, cells) if comparison.summary(cell) is None
+    ]
+    if any(cell.method != SCRATCH for cell in unfinished):
+        check_sources(comparison.options, comparison.sources)
+    if not unfinished or comparison.task == PPOTask.__name__:  # whose steps are those of a game
+        return
+    if options is None:
+        options = resolve(comparison.folder / EXPERIMENT).options
+    expected = estimate(options)
+    if expected is not None:
+        untrained = [cell for cell in unfinished if comparison.trained(cell) is None]
+        shares = [
+            (length, cell.budget, each.label)
+            for cell in cells
+            for each in comparison.closure(cell)
+            if cell.budget is not None and (length := _length(each))
+        ]
+        if shares:
+            length, budget, label = min(shares)
+            expected.check(length / budget, budget, label)
+        print(expected.line(sum(map(_length, untrained))), flush=True)
+
+
+def _length(cell: Cell) -> float:
+    """Length of a cell's own training, in trainings of one ordinary network."""
+    recipe = RECIPES[cell.method]
+    if not isinstance(recipe, Trained):
+        return 0.0
+    return 1.0 if cell.budget is None else cell.budget * (1 - recipe.needs_share)
 
 
 def _parser() -> CommandParser:
@@ -215,8 +265,12 @@ REQUEST: dict[str, Any] = {
 
 
 def _complete(options: argparse.Namespace) -> None:
-    """Fill in options that were left out: those of the last command in the folder, or defaults."""
-    before = {} if options.join else requested_before(options.run_dir)
+    """Fill in options that were left out: those of the last command in the folder, or defaults.
+
+    A joint table has all that the last commands in its comparisons' folders asked for.
+    """
+    before = requested_in(options.join) if options.join else requested_before(options.run_dir)
+    where = "the comparisons" if options.join else options.run_dir
     filled = []
     for name, default in REQUEST.items():
         if getattr(options, name) is None:
@@ -224,7 +278,24 @@ def _complete(options: argparse.Namespace) -> None:
             if name in before and before[name] != default:
                 filled.append(f"--{name} {before[name]}")
     if filled:
-        print(f"as in the last command in {options.run_dir}: {' '.join(filled)}")
+        print(f"as in the last command in {where}: {' '.join(filled)}")
+
+
+def requested_in(folders: Sequence[Path]) -> dict[str, str]:
+    """Collect what the last commands in comparisons' folders asked for, by option.
+
+    Args:
+        folders: folders of comparisons.
+
+    Returns:
+        The words of each option with a list, each word once, separated by commas.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for folder in folders:
+        for name, given in requested_before(folder).items():
+            if isinstance(given, str):
+                found.setdefault(name, {}).update(dict.fromkeys(given.split(",")))
+    return {name: ",".join(words) for name, words in found.items()}
 
 
 REFUSED = {

@@ -137,6 +137,7 @@ class Table:
         metric: metric that the methods are compared by.
         rows: the two choices among single sources, then the methods in their order.
         reference: label of the baseline with the best mean; ``None`` without a baseline.
+        unfinished: seeds of runs that have failed or not ended, by label.
     """
 
     fraction: float
@@ -144,6 +145,7 @@ class Table:
     metric: ComparedMetric
     rows: list[Row]
     reference: str | None
+    unfinished: dict[str, list[int]] = field(default_factory=dict)
 
     def holds(self, cell: Cell) -> bool:
         """Whether a cell is one of the table's runs."""
@@ -196,11 +198,15 @@ def make_tables(comparison: Comparison, cells: Sequence[Cell]) -> list[Table]:
     for fraction, budget in dict.fromkeys((cell.fraction, cell.budget) for cell in cells):
         rows: dict[str, Row] = {}
         validation: dict[str, dict[int, float]] = {}
+        unfinished: dict[str, list[int]] = {}
         for cell in cells:
-            summary = comparison.summary(cell)
-            if (cell.fraction, cell.budget) != (fraction, budget) or summary is None:
+            if (cell.fraction, cell.budget) != (fraction, budget):
                 continue
-            label, spent = cell.label, comparison.cost(cell)
+            label, summary = cell.label, comparison.summary(cell)
+            if summary is None:
+                unfinished.setdefault(label, []).append(cell.seed)
+                continue
+            spent = comparison.cost(cell)
             units = spent.multiply_adds / spent.unit if spent.multiply_adds and spent.unit else None
             found = {
                 "figures": metric.of(summary),
@@ -218,7 +224,7 @@ def make_tables(comparison: Comparison, cells: Sequence[Cell]) -> list[Table]:
         chosen = choices_among(rows, validation, metric)
         everything = [*chosen, *rows.values()]
         reference = best_baseline(everything, metric)
-        tables.append(Table(fraction, budget, metric, everything, reference))
+        tables.append(Table(fraction, budget, metric, everything, reference, unfinished))
     return tables
 
 
@@ -368,6 +374,21 @@ def tuning_line(table: Table) -> list[str]:
     return [f"choosing learning rates took seconds that the totals leave out: {words}"]
 
 
+def unfinished_line(unfinished: Mapping[str, Sequence[int]]) -> list[str]:
+    """Format a line on runs that a table lacks; no line if it has all.
+
+    Args:
+        unfinished: seeds by the method's label.
+    """
+    if not unfinished:
+        return []
+    words = ", ".join(
+        f"{label} (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))})"
+        for label, seeds in unfinished.items()
+    )
+    return [f"without runs that failed or have not ended: {words}"]
+
+
 def outcome(metric: ComparedMetric, found: Difference) -> int:
     """Whether the first of two methods wins (1), ties (0) or loses (-1).
 
@@ -382,7 +403,7 @@ def write_tables(comparison: Comparison, tables: Sequence[Table]) -> None:
     """Write ``table.md``, ``table.csv`` and ``runs.json`` to the comparison's folder."""
     parts = []
     for table in tables:
-        lines = verdict(table) + tuning_line(table)
+        lines = verdict(table) + tuning_line(table) + unfinished_line(table.unfinished)
         words = "\n".join(f"- {line}" for line in lines)
         names_fraction = table.fraction != 1 or len({each.fraction for each in tables}) > 1
         titles = [f"{table.fraction:g} of the training data"] if names_fraction else []
@@ -430,6 +451,7 @@ def write_tables(comparison: Comparison, tables: Sequence[Table]) -> None:
             "budget": table.budget,
             "metric": table.metric.name,
             "reference": table.reference,
+            "unfinished": table.unfinished,
             "rows": [_plain(table, row) for row in table.rows],
         }
         for table in tables

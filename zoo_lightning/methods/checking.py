@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from zoo_lightning.errors import ConfigError, ZooError
+from zoo_lightning.experiments.parts import architecture_of, resolve_bands
 from zoo_lightning.methods.recipe import FinishedRun, Recipe, Setting, Trained
 from zoo_lightning.methods.recipes import RECIPES
+from zoo_lightning.models.backbone import load_architecture
 from zoo_lightning.models.initialization import INFORMED
+from zoo_lightning.sources.spec import parse_sources
 from zoo_lightning.sources.zoo import without_weights
 from zoo_lightning.tasks.building import BACKBONES
 
@@ -45,6 +48,27 @@ def check_networks(
             except ZooError as error:
                 raise ConfigError(f"method {recipe.name!r}: {error}") from error
             built.append(described)
+
+
+def check_sources(options: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
+    """Read the weights of every source and fit them to the experiment's network.
+
+    A source that no network can begin from would fail one training after another.
+
+    Args:
+        options: options of ``fit`` that all methods share, in plain types.
+        sources: the experiment's sources by name.
+
+    Raises:
+        ConfigError: a source's description is invalid.
+        DataError: the data decide the network's channels, and cannot be read.
+        SourceError: a source cannot be read, or does not fit.
+    """
+    described = copy.deepcopy(dict(options))
+    resolve_bands(described)
+    init_args = described["model"]["init_args"]["backbone"]["init_args"]
+    architecture = architecture_of(init_args, described["data"])
+    load_architecture(architecture, parse_sources(list(sources.values())))
 
 
 def _network(

@@ -13,7 +13,7 @@ from zoo_lightning.cli.run_summary import describe_result
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiments.option_names import OF_RUNS, CommandParser
 from zoo_lightning.experiments.resolving import resolve
-from zoo_lightning.methods.checking import check_networks
+from zoo_lightning.methods.checking import check_networks, check_sources
 from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.pipelines.auto import (
     AUTO,
@@ -26,7 +26,7 @@ from zoo_lightning.pipelines.auto import (
 from zoo_lightning.pipelines.estimate import estimate
 from zoo_lightning.pipelines.plan import Plan, begin, check_shared
 from zoo_lightning.pipelines.stage import STAGES
-from zoo_lightning.pipelines.transfer import FINAL, find_method, run_method, trainings
+from zoo_lightning.pipelines.transfer import FINAL, find_method, run_method, shares, trainings
 from zoo_lightning.reports.writing import leave_report
 from zoo_lightning.runs.faults import raise_on_sigterm
 from zoo_lightning.runs.folders import shared_run_folder
@@ -81,10 +81,16 @@ def main(arguments: Sequence[str]) -> int:
         check_networks([recipe], plan.options, plan.sources)
     folder = Path(given.run_dir or shared_run_folder(f"{resolved.name}-{words.method}"))
     finished = _is_finished(folder)
+    if not finished:
+        check_sources(plan.options, plan.sources)
     # The steps of a policy are those of a game.
     expected = None if finished or plan.task == PPOTask.__name__ else estimate(given)
-    if words.method == AUTO and expected is not None:
-        check_race(plan, expected.steps)
+    if expected is not None:
+        if words.method == AUTO:
+            check_race(plan, expected.steps)
+        elif plan.budget is not None:
+            share, name = min((share, name) for name, share in shares(plan).items())
+            expected.check(share, plan.budget, name)
     begin(folder, plan)
     if finished:
         print(f"finished      {folder}; give another --run_dir for another run")

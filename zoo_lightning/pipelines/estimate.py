@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sized
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from zoo_lightning.data.loading import ImageDataModule
+from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiments.parts import architecture_of, plain_data, resolve_bands
 from zoo_lightning.runs.length import experiment_steps
 
@@ -28,6 +30,23 @@ class TimeEstimate:
 
     steps: int
     step_seconds: float
+
+    def check(self, share: float, budget: float, name: str) -> None:
+        """Check that a training has at least one step of the ordinary network.
+
+        Args:
+            share: its fraction of the budget, above 0.
+            budget: budget of the method, in trainings of the experiment's length.
+            name: name of the training, for the message.
+
+        Raises:
+            ConfigError: it has not.
+        """
+        if share * budget * self.steps < 1:
+            raise ConfigError(
+                f"budget {budget:g} leaves {share * budget * self.steps:.2g} steps of one network "
+                f"to {name}; give at least {math.ceil(100 / share / self.steps) / 100:g}"
+            )
 
     def line(self, trainings: float) -> str:
         """Format a line with the estimated duration of a number of trainings."""

@@ -85,6 +85,18 @@ def trainings(plan: Plan) -> float:
     return needed + isinstance(recipe, Trained)
 
 
+def shares(plan: Plan) -> dict[str, float]:
+    """Fractions of a plan's budget that its trainings have, by the name of the method."""
+    recipe, _ = find_method(plan)
+    names, number = list(plan.sources), len(recipe.needs)
+    found = {
+        name: recipe.needs_share / number / len(RECIPES[name].variants(names))
+        for name in recipe.needs
+    }
+    own = {recipe.name: 1 - recipe.needs_share} if isinstance(recipe, Trained) else {}
+    return found | own
+
+
 def find_method(plan: Plan) -> tuple[Recipe, str]:
     """Find the recipe of a plan's method, and the variant to train.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo_lightning.benchmarking.grid import EXPERIMENT, REQUESTED, target_name
-from zoo_lightning.benchmarking.report import METRICS_OF, ComparedMetric
+from zoo_lightning.benchmarking.report import METRICS_OF, ComparedMetric, unfinished_line
 from zoo_lightning.reports import charts
 from zoo_lightning.reports.contents import (
     MINUS,
@@ -120,6 +120,8 @@ def _results(folder: Folder, table: dict[str, Any], several: bool) -> Section:
     titled = words or (["all training data"] if several else [])
     section = Section(f"Results: {', '.join(titled)}" if titled else "Results")
     section.add(Text(_verdict(table)) if _verdict(table) else None)
+    if lacking := unfinished_line(_unfinished(table)):
+        section.add(Text(lacking, warning=True))
     reference = table.get("reference")
     means = [(label, mean, mean - half, mean + half) for label, mean, half in map(_mean, rows)]
     better = [(row, found) for row in rows if (found := _difference(row)) is not None]
@@ -141,6 +143,13 @@ def _results(folder: Folder, table: dict[str, Any], several: bool) -> Section:
         without_gaps(_table(folder.path, place, rows, metric, reference)),
     )
     return section
+
+
+def _unfinished(table: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Seeds of the runs that a table of ``runs.json`` lacks, by label."""
+    found = table.get("unfinished")
+    known = found if isinstance(found, dict) else {}
+    return {label: seeds for label, seeds in known.items() if isinstance(seeds, list) and seeds}
 
 
 def _mean(row: Mapping[str, Any]) -> tuple[str, float, float]:
