@@ -47,6 +47,7 @@ def made(tmp_path_factory, tiny_in):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr("zoo_lightning.pipelines.auto.RACED_FROM", 0)
         # Whatever the images say, so that all of it is seen.
         patch.setattr("zoo_lightning.pipelines.auto.SURE", 0.0)
         patch.setattr("zoo_lightning.pipelines.auto.longer_pays", lambda *_: False)
@@ -166,7 +167,39 @@ def test_networks_that_are_no_better_together_do_not_teach(tmp_path, monkeypatch
     assert ("so they teach" in lines[0]) == teaches
 
 
+def test_a_race_that_would_be_too_short_is_not_run(tiny, command):
+    done = command(*WORDS)
+    assert done.status == 0, done.err
+    assert "race          none: its first comparison would come after 8 steps" in done.out
+    assert names_of("run") == ["start"]
+    assert content("run", "decisions.json")["result"] == ["start"]
+    assert content("run", "decisions.json")["race"] == []
+    summary = content("run", "stages", "start", "summary.json")
+    unit = summary["compute"]["unit"]
+    assert 19.5 * unit < costs_of("run")[1] <= 20 * unit
+    same = command(*WORDS[:3], "--method", "start", "--budget", "20", "--average_weights", "true",
+                   "--run_dir", "same")  # fmt: skip
+    assert same.status == 0, same.err
+    mine, its = (load_task(run).state_dict() for run in ("run", "same"))
+    assert all(torch.equal(mine[key], value) for key, value in its.items())
+
+
+def test_a_race_needs_enough_steps_for_its_first_comparison():
+    lines = []
+    sources = {name: f"random:{name}" for name in "123"}
+    plan = SimpleNamespace(sources=sources, budget=4.0, inference=1)
+    assert auto.races(plan, 1200, Execution(report=lines.append))
+    assert not auto.races(plan, 300, Execution(report=lines.append))
+    assert "after 60 steps, fewer than 200" in lines[0]
+    assert "(--budget 13.3 is the least)" in lines[0]
+    assert auto.races(plan, None, Execution())
+    plan.inference = 2
+    assert auto.races(plan, 300, Execution())
+    assert len(lines) == 1
+
+
 def test_the_winner_is_trained_to_its_end_if_that_pays(tiny, command, monkeypatch):
+    monkeypatch.setattr(auto, "RACED_FROM", 0)
     monkeypatch.setattr(auto, "longer_pays", lambda *_: True)
     done = command(*WORDS)
     assert done.status == 0, done.err
@@ -193,6 +226,7 @@ def test_what_was_stopped_goes_on(made, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path / "again")
     Path("run/summary.json").unlink()
     before = Path("run/stages/student/metrics.csv").stat().st_mtime_ns
+    monkeypatch.setattr("zoo_lightning.pipelines.auto.RACED_FROM", 0)
     monkeypatch.setattr("zoo_lightning.pipelines.auto.SURE", 2.0)  # nothing is as sure
     monkeypatch.setattr("zoo_lightning.pipelines.auto.longer_pays", lambda *_: False)  # as before
     done = command(*WORDS)
@@ -206,8 +240,9 @@ def test_what_was_stopped_goes_on(made, tmp_path, monkeypatch, command):
 
 
 def test_what_cannot_be_is_refused(tiny, command):
-    command(*WORDS[:-1], "1").refused("--budget 1", "at least 2")
-    command(*WORDS[:-1], "3").refused("--budget 3", "compares 3 candidates", "at least --budget")
+    command(*WORDS[:-1], "0.01").refused("budget 0.01", "at least 0.13")
+    several = command(*WORDS[:-1], "3", "--inference", "2")
+    several.refused("--budget 3", "compares 3 candidates", "at least --budget")
     command(*WORDS, "--inference", "0").refused("--inference", "at least 1")
     command(*WORDS[:-3], "lite", "--inference", "2").refused("--inference 2", "leave it out")
     assert not Path("run").exists()

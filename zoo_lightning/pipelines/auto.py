@@ -3,7 +3,8 @@
 1. The informed average of the sources (method ``start``) and every source alone are candidates.
    All begin a full training; after a small fraction of it the one that is expected to end best and
    the one that is best so far go on, and soon after one of them
-   (:mod:`zoo_lightning.pipelines.race`).
+   (:mod:`zoo_lightning.pipelines.race`). If that fraction is too short to tell them apart, the
+   informed average is trained with the whole budget.
 2. The winner is trained to its end. If longer training is expected to gain hardly anything, it is
    taught instead by itself and by the other finalist, provided that the two are better together.
 3. The result is selected among all of these by validation.
@@ -40,7 +41,9 @@ from zoo_lightning.nn.multiply_adds import counting
 from zoo_lightning.pipelines.deriving import publish
 from zoo_lightning.pipelines.plan import Plan
 from zoo_lightning.pipelines.race import (
+    AVERAGE,
     FINALISTS,
+    RACED_FROM,
     SECOND,
     SINGLE,
     Beginning,
@@ -48,6 +51,7 @@ from zoo_lightning.pipelines.race import (
     beginning,
     beginnings,
     check_steps,
+    first_steps,
     plot_race,
     race,
     raced,
@@ -68,9 +72,6 @@ AUTO = "auto"
 
 BUDGET = 4.0
 """Default budget, in trainings of one ordinary network for the experiment's length."""
-
-LEAST_BUDGET = 2.0
-"""Least budget, below which the candidates are compared after too few steps."""
 
 TASKS = ("ClassificationTask", "LandmarkTask", "MultiLabelTask", "RegressionTask")
 
@@ -115,7 +116,7 @@ TEACHING: dict[str, dict[str, Any]] = {
 """Task options of the student's training, by task."""
 
 
-def run_auto(plan: Plan, folder: Path, execution: Execution) -> None:
+def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) -> None:
     """Run or resume the pipeline of ``auto``; finished stages are not repeated.
 
     Args:
@@ -123,6 +124,8 @@ def run_auto(plan: Plan, folder: Path, execution: Execution) -> None:
             validation are additional, and are recorded.
         folder: folder of the pipeline.
         execution: processes for the stages.
+        steps: number of optimiser steps of one training of the experiment's length; ``None`` if it
+            is unknown, and the candidates race.
 
     Raises:
         ZooError: a training failed.
@@ -141,6 +144,11 @@ def run_auto(plan: Plan, folder: Path, execution: Execution) -> None:
         decide(plan, folder, members, [], execution)
         return
     relate_sources(plan, folder, execution)
+    if not races(plan, steps, execution):
+        average = beginning(plan, folder, Beginning(AVERAGE), budget_of(plan))
+        train([average], "the informed average, with the whole budget", execution)
+        decide(plan, folder, [average], [], execution)
+        return
     candidates, finished = len(beginnings(plan)), plan.inference
     found = race(plan, folder, budget_of(plan), execution)
     racers = found.racers
@@ -174,15 +182,10 @@ def check_auto(plan: Plan) -> None:
         )
     if not plan.sources:
         raise ConfigError(f"--method {AUTO} needs sources; give --sources A,B")
-    if budget_of(plan) < LEAST_BUDGET:
-        raise ConfigError(
-            f"--method {AUTO} trains several networks, for which --budget {plan.budget:g} is too "
-            f"small: give at least {LEAST_BUDGET:g}, or --method start"
-        )
 
 
 def check_race(plan: Plan, steps: int) -> None:
-    """Check that the race has at least a few optimiser steps for each candidate.
+    """Check that a race for several networks has a few optimiser steps for each candidate.
 
     Args:
         plan: plan of the pipeline.
@@ -191,8 +194,29 @@ def check_race(plan: Plan, steps: int) -> None:
     Raises:
         ConfigError: there are too few steps before the first comparison.
     """
-    if len(plan.sources) > 1:
+    if len(plan.sources) > 1 and plan.inference > 1:
         check_steps(plan, budget_of(plan), steps)
+
+
+def races(plan: Plan, steps: int | None, execution: Execution) -> bool:
+    """Whether the candidates race: their first comparison can tell them apart, or several win.
+
+    Args:
+        plan: plan of the pipeline.
+        steps: number of optimiser steps of one training of the experiment's length, if known.
+        execution: receives a line if they do not.
+    """
+    if steps is None or plan.inference > 1:
+        return True
+    found = first_steps(plan, budget_of(plan), steps)
+    if found >= RACED_FROM:
+        return True
+    least = budget_of(plan) * RACED_FROM / found
+    execution.report(
+        f"race          none: its first comparison would come after {found:.0f} steps, fewer than "
+        f"{RACED_FROM}, and could not tell the sources apart (--budget {least:.3g} is the least)"
+    )
+    return False
 
 
 def budget_of(plan: Plan) -> float:

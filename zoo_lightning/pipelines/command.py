@@ -88,6 +88,7 @@ def main(arguments: Sequence[str]) -> int:
     if expected is not None:
         if words.method == AUTO:
             check_race(plan, expected.steps)
+            expected.check(1.0, budget_of(plan), AUTO)
         elif plan.budget is not None:
             share, name = min((share, name) for name, share in shares(plan).items())
             expected.check(share, plan.budget, name)
@@ -99,10 +100,12 @@ def main(arguments: Sequence[str]) -> int:
     if expected is not None:
         cost = budget_of(plan) if words.method == AUTO else trainings(plan)
         print(expected.line(cost), flush=True)
-    run_plan = run_auto if words.method == AUTO else run_method
     try:
         with raise_on_sigterm():
-            run_plan(plan, folder, execution)
+            if words.method == AUTO:
+                run_auto(plan, folder, execution, None if expected is None else expected.steps)
+            else:
+                run_method(plan, folder, execution)
             rank_zero_only(leave_report)(folder)
             rank_zero_only(_say_result)(folder)
     except (WorkStopped, TrainingInterrupted) as stop:
