@@ -1,13 +1,13 @@
 """``fit --method auto``: train the best network from several sources within a budget.
 
-1. The informed average of the sources (method ``start``) and every source alone are candidates.
-   All begin a full training; after a small fraction of it the one that is expected to end best and
-   the one that is best so far go on, and soon after one of them
-   (:mod:`zoo_lightning.pipelines.race`). If that fraction is too short to tell them apart, the
-   informed average is trained with the whole budget.
-2. The winner is trained to its end. If longer training is expected to gain hardly anything, it is
-   taught instead by itself and by the other finalist, provided that the two are better together.
+1. The informed average of the sources (method ``start``) begins a training with the whole budget.
+   After an eighth of it, its learning curve tells whether the rest is expected to gain anything; if
+   so, or if that is too early to say, it is trained to its end.
+2. Otherwise the sources race with it (:mod:`zoo_lightning.pipelines.race`), and the winner is
+   taught by itself and by the other finalist, provided that the two are better together.
 3. The result is selected among all of these by validation.
+
+With ``inference`` above 1 several networks are trained to their ends, those that win a race of all.
 
 Scores of frozen features do not choose: on CIFAR-10 and on flowers the source whose features
 explained least was the best one after training, by 2 to 3 points (``results/auto``). The folder's
@@ -43,18 +43,17 @@ from zoo_lightning.pipelines.plan import Plan
 from zoo_lightning.pipelines.race import (
     AVERAGE,
     FINALISTS,
-    RACED_FROM,
     SECOND,
     SINGLE,
     Beginning,
+    Race,
     Racer,
     beginning,
-    beginnings,
     check_steps,
-    first_steps,
+    judge_average,
     plot_race,
-    race,
-    raced,
+    race_all,
+    race_sources,
     up_to,
 )
 from zoo_lightning.pipelines.stage import STAGES, StageRun
@@ -84,11 +83,11 @@ RELATIONS, TEACH = "look.json", "teach.json"
 SAMPLES = 1000
 """Largest number of training images for computing the sources' relations."""
 
-PAYS = 0.1
-"""Expected reduction of the loss by the second half of the training, as a fraction, from which
-longer training pays. After 480 of 3,840 steps it was 14 to 21 % on three targets and 10 % on faces,
-where four times the default length gains much, and 2 to 8 % on CIFAR-10, where it gains little and
-a taught network had 9 % less validation loss than one trained on (``results/auto``)."""
+PAYS = 0.05
+"""Expected reduction of the average's loss by the second half of the training, as a fraction, from
+which longer training pays. After an eighth of 3,840 to 4,800 steps it was 10 to 19 % on four
+targets where four times the default length gains much, and 2 to 3 % on CIFAR-10, where it gains
+little and a taught network had 9 % less validation loss than one trained on (``results/auto``)."""
 
 JUDGED_AFTER = 400
 """Optimiser steps of the winner before which its curve cannot say that longer training gains
@@ -125,7 +124,7 @@ def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) 
         folder: folder of the pipeline.
         execution: processes for the stages.
         steps: number of optimiser steps of one training of the experiment's length; ``None`` if it
-            is unknown, and the candidates race.
+            is unknown.
 
     Raises:
         ZooError: a training failed.
@@ -138,35 +137,91 @@ def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) 
         )
     plan = replace(plan, options=plan.options | {"average_weights": True})
     if len(plan.sources) == 1:
-        alone = Beginning(SINGLE, next(iter(plan.sources)))
-        members = [beginning(plan, folder, alone, budget_of(plan))]
-        train(members, "one source", execution)
-        decide(plan, folder, members, [], execution)
+        place = Beginning(SINGLE, next(iter(plan.sources)))
+        alone = [beginning(plan, folder, place, budget_of(plan))]
+        train(alone, "one source", execution)
+        conclude(plan, folder, alone, [], execution)
         return
     relate_sources(plan, folder, execution)
-    if not races(plan, steps, execution):
-        average = beginning(plan, folder, Beginning(AVERAGE), budget_of(plan))
-        train([average], "the informed average, with the whole budget", execution)
-        decide(plan, folder, [average], [], execution)
-        return
-    candidates, finished = len(beginnings(plan)), plan.inference
-    found = race(plan, folder, budget_of(plan), execution)
-    racers = found.racers
-    winner, second = racers[:FINALISTS]
-    pays = finished > 1 or longer_pays(winner, execution)
-    if pays or not teach(folder, winner, second, execution):
-        results = [up_to(each.run, 1.0) for each in racers[:finished]]
+    if plan.inference > 1:
+        racers = race_all(plan, folder, budget_of(plan), execution).racers
+        results = [up_to(each.run, 1.0) for each in racers[: plan.inference]]
         train(results, "to the end", execution)
+        conclude(plan, folder, results, racers, execution)
+        return
+    if steps is not None and (judged_at := steps * budget_of(plan) * SECOND) < JUDGED_AFTER:
+        execution.report(
+            f"longer        pays, as is assumed: an eighth of the training, {judged_at:.0f} steps, "
+            f"fewer than {JUDGED_AFTER}, cannot say that it does not"
+        )
+        alone = [beginning(plan, folder, Beginning(AVERAGE), budget_of(plan))]
+        train(alone, "the informed average", execution)
+        conclude(plan, folder, alone, [], execution)
+        return
+    average, informed = judge_average(plan, folder, budget_of(plan), execution)
+    if longer_pays(average, execution):
+        results = [average.run]
+        train(results, "to the end", execution)
+        conclude(plan, folder, results, [average], execution)
+        return
+    whole = budget_of(plan) - informed
+    found = race_sources(plan, folder, average, whole * (1 - SECOND), execution)
+    found.wholes[average.run.name] = whole
+    winner, second = found.racers[:FINALISTS]
+    if teach(folder, winner, second, execution):
+        results = taught(plan, folder, found, whole, execution)
     else:
-        finalists = [up_to(each.run, TEACHERS_AFTER) for each in (winner, second)]
-        train(finalists, "the teachers", execution)
-        spent = found.whole * (raced(candidates) + FINALISTS * (TEACHERS_AFTER - SECOND))
-        taught = student(plan, folder, finalists, budget_of(plan) - found.informed - spent)
-        train([taught], "the winner, taught", execution)
-        results = [taught, *finalists]
+        end = 1.0
+        if winner is average:  # whose training was to have all of the budget
+            end = winner.fraction + (whole - found.spent()) / whole
+        results = [up_to(winner.run, end)]
+        train(results, "to the end", execution)
+    conclude(plan, folder, results, found.racers, execution)
+
+
+def taught(
+    plan: Plan, folder: Path, found: Race, budget: float, execution: Execution
+) -> list[StageRun]:
+    """Train the two finalists of a race on, and then a student that both teach.
+
+    Args:
+        plan: plan of the pipeline.
+        folder: folder of the pipeline.
+        found: outcome of the race.
+        budget: budget of all trainings, without informed starts.
+        execution: processes for the stages.
+
+    Returns:
+        The student and its teachers.
+    """
+    finalists = found.racers[:FINALISTS]
+    teachers = [up_to(each.run, TEACHERS_AFTER) for each in finalists]
+    train(teachers, "the teachers", execution)
+    more = sum(found.wholes[each.run.name] * (TEACHERS_AFTER - each.fraction) for each in finalists)
+    pupil = student(plan, folder, teachers, budget - found.spent() - more)
+    train([pupil], "the winner, taught", execution)
+    return [pupil, *teachers]
+
+
+def conclude(
+    plan: Plan,
+    folder: Path,
+    results: Sequence[StageRun],
+    racers: Sequence[Racer],
+    execution: Execution,
+) -> None:
+    """Decide among finished stages, and count the other candidates of the race.
+
+    Args:
+        plan: plan of the pipeline.
+        folder: folder of the pipeline.
+        results: finished stages to decide among.
+        racers: all candidates of the race, the winner first; empty without a race.
+        execution: receives lines with the decision.
+    """
     folders = {each.folder for each in results}
-    rest = [each.run for each in racers if each.run.folder not in folders]
-    decide(plan, folder, results, rest, execution, racers)
+    others = [each.run for each in racers if each.run.folder not in folders]
+    decide(plan, folder, results, others, execution, racers)
 
 
 def check_auto(plan: Plan) -> None:
@@ -198,53 +253,29 @@ def check_race(plan: Plan, steps: int) -> None:
         check_steps(plan, budget_of(plan), steps)
 
 
-def races(plan: Plan, steps: int | None, execution: Execution) -> bool:
-    """Whether the candidates race: their first comparison can tell them apart, or several win.
-
-    Args:
-        plan: plan of the pipeline.
-        steps: number of optimiser steps of one training of the experiment's length, if known.
-        execution: receives a line if they do not.
-    """
-    if steps is None or plan.inference > 1:
-        return True
-    found = first_steps(plan, budget_of(plan), steps)
-    if found >= RACED_FROM:
-        return True
-    least = budget_of(plan) * RACED_FROM / found
-    execution.report(
-        f"race          none: its first comparison would come after {found:.0f} steps, fewer than "
-        f"{RACED_FROM}, and could not tell the sources apart (--budget {least:.3g} is the least)"
-    )
-    return False
-
-
 def budget_of(plan: Plan) -> float:
     """Budget of a plan; without one, :data:`BUDGET`."""
     return BUDGET if plan.budget is None else plan.budget
 
 
-def longer_pays(winner: Racer, execution: Execution) -> bool:
-    """Whether the second half of the winner's training is expected to gain enough.
+def longer_pays(average: Racer, execution: Execution) -> bool:
+    """Whether the second half of a training is expected to gain enough.
 
     After fewer than :data:`JUDGED_AFTER` steps it is assumed to.
 
     Args:
-        winner: winner of the race.
+        average: informed average after a fraction of its training.
         execution: receives a line with the decision.
     """
-    if winner.steps < JUDGED_AFTER:
-        execution.report(
-            f"longer        pays, as is assumed: {winner.steps} steps, fewer than {JUDGED_AFTER}, "
-            "cannot say that it does not"
-        )
-        return True
-    share = 1 - winner.expected() / winner.expected(0.5)
-    pays = share > PAYS
-    execution.report(
-        f"longer        {'pays' if pays else 'does not pay'}: the second half of its training is "
-        f"expected to take {share:.1%} off the loss of {winner.run.name}; more than {PAYS:.0%} pays"
+    share = 1 - average.expected() / average.expected(0.5)
+    pays = share > PAYS or average.steps < JUDGED_AFTER
+    reason = (
+        f"the second half of the training is expected to take {share:.1%} off its loss; more than "
+        f"{PAYS:.0%} pays"
     )
+    if average.steps < JUDGED_AFTER:
+        reason = f"{average.steps} steps, fewer than {JUDGED_AFTER}, cannot say that it does not"
+    execution.report(f"longer        {'pays' if pays else 'does not pay'}: {reason}")
     return pays
 
 

@@ -53,15 +53,10 @@ NOTHING = 1e-12
 LEAST_STEPS = 4
 """Least number of optimiser steps before the first comparison, whose half is validated, too."""
 
-RACED_FROM = 200
-"""Optimiser steps before the first comparison from which a race pays. After 54 to 75 steps it found
-nothing that the informed average is not, which it cost a quarter of the training: 1.03 times the
-errors over six targets and three seeds (``results/auto``). After 240 steps it found the source that
-was worth 2 points more on CIFAR-10, after 60 another one."""
-
-RACE, INFORMED = "race.json", "informed"
+RACE, INFORMED, OPENING = "race.json", "informed", "opening"
 """Name of the file of the race's losses, in ``stages``: the trainings go on, and lose them; and its
-key for the cost of the informed average's shares."""
+keys for the cost of the informed average's shares and for the average's losses when it is judged
+alone."""
 
 
 @dataclass(frozen=True)
@@ -128,17 +123,6 @@ def raced(candidates: int, finished: int = 1) -> float:
     return candidates * FIRST + finalists * (SECOND - FIRST)
 
 
-def first_steps(plan: Plan, budget: float, steps: int) -> float:
-    """Number of optimiser steps of each candidate before the first comparison.
-
-    Args:
-        plan: plan of the pipeline; ``inference`` candidates are trained to the end.
-        budget: budget of all trainings.
-        steps: number of optimiser steps of one training of the experiment's length.
-    """
-    return steps * full_budget(budget, len(beginnings(plan)), plan.inference) * FIRST
-
-
 def check_steps(plan: Plan, budget: float, steps: int) -> None:
     """Check that the first comparison comes after at least a few optimiser steps.
 
@@ -150,13 +134,14 @@ def check_steps(plan: Plan, budget: float, steps: int) -> None:
     Raises:
         ConfigError: there would be fewer than :data:`LEAST_STEPS` steps.
     """
-    found = first_steps(plan, budget, steps)
-    if found < LEAST_STEPS:
+    candidates = len(beginnings(plan))
+    share = full_budget(1.0, candidates, plan.inference) * FIRST
+    if steps * budget * share < LEAST_STEPS:
         raise ConfigError(
-            f"--method {plan.method} with --budget {budget:g} compares {len(beginnings(plan))} "
-            f"candidates, the average and every source, after {found:.1f} steps; give at least "
-            f"--budget {math.ceil(budget * LEAST_STEPS / found)}, a longer training, or fewer "
-            "--sources"
+            f"--method {plan.method} with --budget {budget:g} compares {candidates} candidates, "
+            f"the average and every source, after {steps * budget * share:.1f} steps; give at "
+            f"least --budget {math.ceil(LEAST_STEPS / (steps * share))}, a longer training, or "
+            "fewer --sources"
         )
 
 
@@ -193,17 +178,85 @@ class Race:
     Attributes:
         racers: all candidates, the finalists first, each after the last fraction it was trained
             for; the one with the lowest expected loss is the first.
-        whole: budget of a source's full training.
-        informed: cost of the informed average's shares, in trainings of one ordinary network.
+        wholes: cost of each candidate's full training without an informed start, by name.
     """
 
     racers: list[Racer]
-    whole: float
-    informed: float
+    wholes: dict[str, float]
+
+    def spent(self) -> float:
+        """Cost of all trainings so far, without informed starts."""
+        return sum(self.wholes[each.run.name] * each.fraction for each in self.racers)
 
 
-def race(plan: Plan, folder: Path, budget: float, execution: Execution) -> Race:
-    """Train and compare all candidates of a plan, up to the second comparison.
+def open_with_average(
+    plan: Plan, folder: Path, budget: float, fraction: float, execution: Execution
+) -> tuple[StageRun, float]:
+    """Train the informed average for a fraction of its training, and find the cost of its shares.
+
+    Args:
+        plan: plan of the pipeline.
+        folder: folder of the pipeline.
+        budget: budget of its full training, with the cost of the shares.
+        fraction: fraction of the training.
+        execution: receives a line.
+
+    Returns:
+        The full training, and the cost of the shares in trainings of one ordinary network.
+    """
+    begun = beginning(plan, folder, Beginning(AVERAGE), budget)
+    kept = _kept(folder)
+    if INFORMED not in kept:
+        train([up_to(begun, fraction)], f"{fraction:.1%} of the training", execution)
+        kept |= {INFORMED: informed_cost(begun), OPENING: _losses(begun)}
+        _keep(folder, kept)
+    return begun, kept[INFORMED]
+
+
+def judge_average(
+    plan: Plan, folder: Path, budget: float, execution: Execution
+) -> tuple[Racer, float]:
+    """Train the informed average alone, as far as the second comparison of a race.
+
+    Args:
+        plan: plan of the pipeline.
+        folder: folder of the pipeline.
+        budget: budget of its full training, which may use all of it.
+        execution: receives a line.
+
+    Returns:
+        The average, and the cost of its shares.
+    """
+    begun, informed = open_with_average(plan, folder, budget, SECOND, execution)
+    found = _kept(folder)[OPENING]
+    return Racer(begun, found["steps"], found["half"], found["loss"], SECOND), informed
+
+
+def race_sources(
+    plan: Plan, folder: Path, average: Racer, left: float, execution: Execution
+) -> Race:
+    """Race all sources alone, with the informed average as it is so far.
+
+    Args:
+        plan: plan of the pipeline.
+        folder: folder of the pipeline.
+        average: informed average, which is not trained further.
+        left: budget of the sources' trainings.
+        execution: receives lines.
+
+    Raises:
+        ZooError: a training failed.
+        WorkStopped: a signal was received; the trainings have saved their state.
+    """
+    whole = full_budget(left, len(plan.sources))
+    runs = [beginning(plan, folder, Beginning(SINGLE, name), whole) for name in plan.sources]
+    racers = _knock_out(folder, runs, FINALISTS, execution, [average])
+    wholes = {each.name: whole for each in runs}
+    return Race(racers, wholes)
+
+
+def race_all(plan: Plan, folder: Path, budget: float, execution: Execution) -> Race:
+    """Race all candidates of a plan of which several are trained to the end.
 
     The average is the first to be trained, since the cost of its shares is known only then; the
     sources' trainings are as much shorter.
@@ -212,30 +265,41 @@ def race(plan: Plan, folder: Path, budget: float, execution: Execution) -> Race:
         plan: plan of the pipeline.
         folder: folder of the pipeline.
         budget: budget of all trainings.
-        execution: receives a line for each candidate.
+        execution: receives lines.
 
     Raises:
         ZooError: a training failed.
         WorkStopped: a signal was received; the trainings have saved their state.
     """
-    average, *singles = beginnings(plan)
-    number = len(singles) + 1
-    begun = beginning(plan, folder, average, full_budget(budget, number, plan.inference))
-    kept = _kept(folder)
-    if INFORMED not in kept:
-        train([up_to(begun, FIRST)], f"race, {FIRST:.1%} of the training", execution)
-        kept[INFORMED] = informed_cost(begun)
-        _keep(folder, kept)
-    informed = kept[INFORMED]
+    number = len(plan.sources) + 1
+    average = full_budget(budget, number, plan.inference)
+    begun, informed = open_with_average(plan, folder, average, FIRST, execution)
     whole = full_budget(budget - informed, number, plan.inference)
-    runs = [begun, *(beginning(plan, folder, place, whole) for place in singles)]
-    first = compare(folder, runs, FIRST, execution)
-    finalists = choose_finalists(first, max(FINALISTS, plan.inference))
-    second = compare(folder, [each.run for each in finalists], SECOND, execution)
-    others = [each for each in first if each not in finalists]
-    winners = ", ".join(each.run.name for each in second[: plan.inference])
-    execution.report(f"winner        {winners}")
-    return Race([*second, *others], whole, informed)
+    singles = [beginning(plan, folder, Beginning(SINGLE, name), whole) for name in plan.sources]
+    finalists = max(FINALISTS, plan.inference)
+    racers = _knock_out(folder, [begun, *singles], finalists, execution)
+    return Race(racers, {each.run.name: whole for each in racers})
+
+
+def _knock_out(
+    folder: Path,
+    runs: Sequence[StageRun],
+    number: int,
+    execution: Execution,
+    ready: Sequence[Racer] = (),
+) -> list[Racer]:
+    """Compare candidates twice; ``ready`` ones take part without being trained.
+
+    Returns:
+        The ``number`` finalists, the one with the lowest expected loss first, then the others.
+    """
+    first = sorted([*ready, *compare(folder, runs, FIRST, execution)], key=Racer.expected)
+    finalists = choose_finalists(first, number)
+    going = [each.run for each in finalists if each not in ready]
+    again = [each for each in finalists if each in ready]
+    second = sorted([*again, *compare(folder, going, SECOND, execution)], key=Racer.expected)
+    execution.report(f"winner        {second[0].run.name}")
+    return [*second, *(each for each in first if each not in finalists)]
 
 
 def informed_cost(run: StageRun) -> float:
