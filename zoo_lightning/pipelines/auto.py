@@ -95,7 +95,8 @@ little: after 120 steps 6 and 8 % were expected of the second half on faces and 
 it gains much, and taught networks were far behind. At 480 the limit of :data:`PAYS` was found."""
 
 TEACHERS_AFTER = 1 / 4
-"""Fraction of their training after which the two finalists teach."""
+"""Fraction of their training after which finalists teach; the informed average teaches as it is,
+since its curve is flat."""
 
 MEMBERS = 5
 """Number of the best networks among which an ensemble is searched."""
@@ -195,9 +196,13 @@ def taught(
         The student and its teachers.
     """
     finalists = found.racers[:FINALISTS]
-    teachers = [up_to(each.run, TEACHERS_AFTER) for each in finalists]
+    ends = [each.fraction if each.run.name == AVERAGE else TEACHERS_AFTER for each in finalists]
+    teachers = [up_to(each.run, end) for each, end in zip(finalists, ends, strict=True)]
     train(teachers, "the teachers", execution)
-    more = sum(found.wholes[each.run.name] * (TEACHERS_AFTER - each.fraction) for each in finalists)
+    more = sum(
+        found.wholes[each.run.name] * (end - each.fraction)
+        for each, end in zip(finalists, ends, strict=True)
+    )
     pupil = student(plan, folder, teachers, budget - found.spent() - more)
     train([pupil], "the winner, taught", execution)
     return [pupil, *teachers]
