@@ -185,6 +185,16 @@ def test_a_run_is_left_as_it_was_by_what_it_refuses_to_be_resumed_with(finished,
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("experiment", [["--experiment", "tiny"], []])
+@pytest.mark.parametrize("words", [["--run_dir", "new"], ["--run_dir=new"]])
+def test_a_run_may_be_resumed_into_another_folder(finished, command, experiment, words):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    resumed = command("fit", *experiment, "--ckpt_path", "done", *words)
+    assert resumed.status == 0, resumed.err
+    assert Path("new/summary.json").is_file()
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("words", [[], ["--init_from", "done"], ["--model.lr", "0.5"]])
 def test_no_training_begins_in_the_folder_of_another_one(finished, command, words):
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}

@@ -206,7 +206,7 @@ class ZooCLI(ExperimentCLI):
                 "when it began; leave the option out"
             )
         if self.fits:
-            options.run_dir = str(run)
+            options.run_dir = options.run_dir if "--run_dir" in given else str(run)
         elif "--output" not in given:
             options.run_dir = None  # a test is not to overwrite the training's summary
         options.init_from = None
