@@ -110,7 +110,14 @@ def test_the_result_is_a_run_that_predicts_and_is_tested(made):
     assert [each["fraction"] for each in raced[:2]] == [1 / 8, 1 / 8]
     assert raced[0]["expected"] <= raced[1]["expected"]
     assert names == {"student", raced[0]["name"], raced[1]["name"]}
-    assert content(made, "stages", "look.json")["relations"]["conclusion"]
+    told = [
+        f"sources: {x}" for x in content(made, "stages", "look.json")["relations"]["conclusion"]
+    ]
+    course = decisions["course"]
+    assert course[: len(told)] == told
+    heads = [line.partition(":")[0] for line in course[len(told) :]]
+    assert heads == ["winner", "teachers", "validation"]
+    assert (made / "pictures" / "sources.png").is_file()
 
 
 def test_two_networks_are_finished_where_two_may_be_used(tiny, command, monkeypatch):

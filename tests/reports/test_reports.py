@@ -228,7 +228,17 @@ def test_entries_of_other_types_do_not_stop_a_report(tmp_path, kept):
             (run / "config.yaml").write_text(json.dumps({"model": each, "data": each}))
             (run / "pipeline.yaml").write_text(json.dumps({"options": each, "budget": each}))
             (run / "decisions.json").write_text(json.dumps({"candidates": [{"name": each}],
-                                                            "gains": {"a": each}}))  # fmt: skip
+                                                            "gains": {"a": each}, "race": each,
+                                                            "course": each}))  # fmt: skip
+            (run / "stages").mkdir()
+            relations = [
+                {"sources": each},
+                {"sources": [{"name": each}], "pairs": [each, {}]},
+                each,
+            ]
+            (run / "stages" / "look.json").write_text(
+                json.dumps({"relations": relations[wrong.index(each) % 3]})
+            )
         rendered(make_report([run]))
 
 
@@ -368,7 +378,15 @@ def test_a_pipeline_is_reported_with_its_stages_and_its_decision(tmp_path):
         "gains": {"student": {"mean": 0.5, "low": 0.1, "high": 0.9, "share": 0.99}},
         "race": [{"name": "a", "fraction": 0.125, "half": 2.0, "loss": 1.0, "expected": 0.71},
                  {"name": "b", "fraction": 0.0625, "half": 1.0, "loss": 0.9, "expected": 0.85}],
+        "course": ["longer: does not pay", "winner: a"],
     }  # fmt: skip
+    found = {"value": 0.25, "error": 0.5}
+    pair = {"first": "a", "second": "b", "cosine": 0.75, "relation": "relatives", "kept": None,
+            "complementarity": found}  # fmt: skip
+    sources = [{"name": name, "score": 0.5, "over_random": found} for name in "ab"]
+    (run / "stages" / "look.json").write_text(
+        json.dumps({"relations": {"sources": sources, "pairs": [pair]}})
+    )
     (run / "decisions.json").write_text(json.dumps(chosen))
     report = make_report([run])
     assert table(report, "Decision").marked == 1
@@ -376,6 +394,11 @@ def test_a_pipeline_is_reported_with_its_stages_and_its_decision(tmp_path):
     assert texts(table(report, "Race")) == rows
     assert table(report, "Race").marked == 0
     assert texts(table(report, "Stages"))[0][:2] == ["student", "val/acc"]
+    alone, related = section(report, "Sources").blocks
+    assert texts(alone) == [[name, "0.5", "0.25", "0.5"] for name in "ab"]
+    assert texts(related) == [["a, b", "0.75", "relatives", "", "0.25", "0.5"]]
+    said = section(report, "How it was decided").blocks[0].lines
+    assert said == ["longer: does not pay", "winner: a"]
     assert table(report, "Stages").rows[0][0].link == "stages/student/report.html"
     content = rendered(report)
     assert "--config options.yaml --method auto --budget 4 --run_dir runs/again" in content

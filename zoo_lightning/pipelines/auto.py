@@ -20,7 +20,7 @@ import copy
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from zoo_lightning.analysis.measuring import Scores, measure_of, validation_scores
+from zoo_lightning.analysis.relation_report import plot_relations
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiments.parts import architecture_of, plain_data, resolve_bands
 from zoo_lightning.experiments.resolving import run_data
@@ -59,7 +60,7 @@ from zoo_lightning.pipelines.race import (
 from zoo_lightning.pipelines.stage import STAGES, StageRun
 from zoo_lightning.pipelines.transfer import add_costs, train
 from zoo_lightning.plotting.figures import new_figure, save_figure
-from zoo_lightning.runs.pool import Execution, rounded_budget
+from zoo_lightning.runs.pool import Execution, Report, rounded_budget
 from zoo_lightning.runs.run_folder import PICTURES, find_checkpoint
 from zoo_lightning.sources.spec import parse_sources
 from zoo_lightning.tasks.base import BaseTask
@@ -131,6 +132,7 @@ def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) 
         ZooError: a training failed.
         WorkStopped: a signal was received while stages were trained; they have saved their state.
     """
+    execution = replace(execution, report=Course(execution.report))
     if plan.options.get("average_weights") is False:
         execution.report(
             "averages      weights are averaged all the same: the candidates are compared by "
@@ -178,6 +180,28 @@ def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) 
         results = [up_to(winner.run, end)]
         train(results, "to the end", execution)
     conclude(plan, folder, results, found.racers, execution)
+
+
+@dataclass
+class Course:
+    """Passes progress lines on, and keeps those that are decisions for ``decisions.json``.
+
+    Args:
+        report: function that receives the lines.
+
+    Attributes:
+        lines: decisions so far. A resumed pipeline reports those of its finished stages again.
+    """
+
+    report: Report
+    lines: list[str] = field(default_factory=list)
+
+    def __call__(self, line: str) -> None:
+        """Receive a line; those of trainings begin with a space or with ``stage``."""
+        self.report(line)
+        if not line.startswith((" ", "stage")):
+            head, _, rest = line.partition(" ")
+            self.lines.append(f"{head}: {rest.strip()}")
 
 
 def taught(
@@ -364,6 +388,7 @@ def relate_sources(plan: Plan, folder: Path, execution: Execution) -> None:
             "multiply_adds": spent.multiply_adds,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
+        save_figure(plot_relations(found), folder / PICTURES / "sources.png")
         with atomic_file(path) as part:
             part.write_text(json.dumps(content, indent=2) + "\n", **TEXT)
     for line in json.loads(path.read_text(**TEXT))["relations"]["conclusion"]:
@@ -517,6 +542,7 @@ def decide(
         choice = best if replaces else choice
     content = {
         "result": [each.name for each in choice.runs],
+        "course": execution.report.lines if isinstance(execution.report, Course) else [],
         "measure": measure.label,
         "loss": measure.loss,
         "candidates": [

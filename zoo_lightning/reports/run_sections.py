@@ -39,6 +39,9 @@ GATES = "gates/gates.json"
 DECISIONS, STAGES = "decisions.json", "stages"
 """File and folder of ``fit --method``; ``zoo_lightning.pipelines`` writes them."""
 
+RELATIONS = f"{STAGES}/look.json"
+"""File of the relations of the sources of ``fit --method auto``."""
+
 MODEL_OPTIONS = ("mode", "align", "gate_init", "norm_weights", "gating", "weights", "output")
 """Options of the backbone that are shown with the run."""
 
@@ -297,14 +300,18 @@ def _yaml(options: dict[str, Any]) -> str:
 def _pipeline(run: RunFiles) -> list[Section]:
     """Sections on the stages of ``fit --method`` and on what ``auto`` decided."""
     sections = [Section("Stages", _stages(run.folder.path / STAGES))]
+    sections += _sources(run.folder.mapping(RELATIONS).get("relations"))
     found = run.folder.mapping(DECISIONS)
-    candidates = [each for each in found.get("candidates", []) if isinstance(each, dict)]
+    course = found.get("course")
+    if isinstance(course, list) and course:
+        sections.append(Section("How it was decided", [Text([str(line) for line in course])]))
+    candidates = _rows(found.get("candidates"))
     if candidates:
         rows = [
             [Value(str(each.get("name"))), value(each.get("value")), value(each.get("loss"))]
             for each in candidates
         ]
-        raced = [each for each in found.get("race") or [] if isinstance(each, dict)]
+        raced = _rows(found.get("race"))
         if raced:
             loss = str(found.get("loss"))
             columns = ["of its training", f"{loss} after half of that", "after it", "expected"]
@@ -336,6 +343,61 @@ def _pipeline(run: RunFiles) -> list[Section]:
         )
         sections.append(Section("Decision", [Text([f"The result is {chosen}.", *lines]), table]))
     return sections
+
+
+def _sources(relations: Any) -> list[Section]:
+    """Section on what the sources explain as frozen features, and on every pair of them."""
+    alone, pairs = (_rows(within(relations, name)) for name in ("sources", "pairs"))
+    if not alone:
+        return []
+    section = Section("Sources")
+    section.add(
+        Table(
+            ["source", "score", "over random weights", "±"],
+            [
+                [
+                    Value(str(each.get("name"))),
+                    value(each.get("score")),
+                    *_with_error(each, "over_random"),
+                ]
+                for each in alone
+            ],
+            note="Score: share of the targets that a linear probe of the frozen features explains, "
+            "before any training.",
+        )
+    )
+    rows = [
+        [
+            Value(f"{each.get('first')}, {each.get('second')}"),
+            value(each.get("cosine")),
+            Value(str(each.get("relation"))),
+            value(each.get("kept")),
+            *_with_error(each, "complementarity"),
+        ]
+        for each in pairs
+    ]
+    if rows:
+        heads = ["pair", "cosine", "are", "kept by their average", "complementarity D", "±"]
+        section.add(
+            Table(
+                heads,
+                rows,
+                note="Cosine of the kernels, median over the layers; share of the better one's "
+                "score above random weights that their average keeps; score of the concatenated "
+                "features minus the better one's.",
+            )
+        )
+    return [section]
+
+
+def _rows(content: Any) -> list[dict[str, Any]]:
+    """Objects in a list that is expected to have only those."""
+    return [each for each in content if isinstance(each, dict)] if isinstance(content, list) else []
+
+
+def _with_error(row: dict[str, Any], name: str) -> list[Value]:
+    """Cells of a number and its standard error."""
+    return [value(within(row.get(name), part)) for part in ("value", "error")]
 
 
 def _stages(folder: Path) -> list[Any]:
