@@ -86,14 +86,14 @@ SAMPLES = 1000
 
 PAYS = 0.05
 """Expected reduction of the average's loss by the second half of the training, as a fraction, from
-which longer training pays. After an eighth of 3,840 to 4,800 steps it was 10 to 19 % on four
-targets where four times the default length gains much, and 2 to 3 % on CIFAR-10, where it gains
-little and a taught network had 9 % less validation loss than one trained on (``results/auto``)."""
+which longer training pays. After an eighth of 4,800 steps it is 8 to 20 % on four targets where
+four times the default length gains much, and -1 to 1.5 % on CIFAR-10, where it gains little, and
+one network taught by two is ahead (``results/auto``)."""
 
 JUDGED_AFTER = 400
-"""Optimiser steps of the winner before which its curve cannot say that longer training gains
-little: after 120 steps 6 and 8 % were expected of the second half on faces and traffic signs, where
-it gains much, and taught networks were far behind. At 480 the limit of :data:`PAYS` was found."""
+"""Optimiser steps of the average before which its curve cannot say that longer training gains
+little: after 120 steps curves promised 6 and 8 % on faces and traffic signs, where it gains much,
+and taught networks were far behind. The limit of :data:`PAYS` was found at 480 steps."""
 
 TEACHERS_AFTER = 1 / 4
 """Fraction of their training after which finalists teach; the informed average teaches as it is,
