@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 
 from zoo_lightning.benchmarking import command as comparing
 from zoo_lightning.benchmarking.cell import CellJob
@@ -408,9 +411,48 @@ def test_an_estimate_counts_what_is_not_trained_yet(quick, command):
     assert "estimate" not in command(*COMPARE, "--no_costs").out
 
 
-def test_a_comparison_without_sources_reads_none(quick, command):
+@pytest.mark.parametrize("methods", ["scratch", "scratch,single:random-1"])
+def test_sources_that_no_run_begins_from_are_not_read(quick, command, methods):
+    words = ("--experiment", "tiny", "--methods", methods, "--seeds", "0", "--no_costs")
+    assert command(*COMPARE, *words, "--sources", "random:1,no.pth").status == 0
+
+
+def test_what_is_trained_needs_its_sources_no_more(quick, command, tmp_path, monkeypatch):
+    for name in "ab":
+        network = timm.create_model("test_resnet", num_classes=0)
+        torch.save(network.state_dict(), tmp_path / f"{name}.pth")
+    words = ("--methods", "scratch,ensemble", "--seeds", "0", "--no_costs")
+    sources = ("--experiment", "tiny", "--sources", "a.pth,b.pth")
+    done = command(*COMPARE, *words, *sources, "--hold_out")
+    assert done.status == 0, done.err
+    (tmp_path / "a.pth").unlink()
+    for path in Path("out").rglob("summary.json"):  # trained, and not tested
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | {"test": {}}))
+    again = command(*COMPARE, *words)
+    assert again.status == 0, again.err
+    assert "estimate" not in again.out
+
+
+def test_an_estimate_knows_the_trials_and_the_fractions(tiny, command, monkeypatch, landmark_root):
+    monkeypatch.setattr(CellJob, "start", finish_at_once)
+    files = {"root": str(landmark_root), "image_size": 32, "batch_size": 4, "num_workers": 0}
+    tiny(**{"trainer.max_epochs": 1, "trainer.max_steps": -1},
+         data={"class_path": "LandmarkCSV", "init_args": files})  # fmt: skip
     words = ("--experiment", "tiny", "--methods", "scratch", "--seeds", "0", "--no_costs")
-    assert command(*COMPARE, *words, "--sources", "no.pth").status == 0
+    done = command(*COMPARE, *words, "--fractions", "0.5,1", "--tune", "3")
+    found = re.findall(r"([0-9]+) times ([0-9]+) steps", done.out)
+    (parts, few), (whole, many) = found
+    assert (parts, whole) == ("4", "4")
+    assert int(few) < int(many)
+
+
+def test_a_batch_of_one_image_is_refused_by_the_runs(tiny, command):
+    tiny(**SMALL)
+    words = ("--experiment", "tiny", "--methods", "scratch", "--seeds", "0", "--no_costs")
+    done = command(*COMPARE, *words, "--data.batch_size", "1")
+    assert done.status == 1
+    assert "a batch of one image" in done.out
 
 
 def test_a_cell_of_a_stopped_run_goes_on(tiny, command, monkeypatch):

@@ -225,6 +225,8 @@ def test_what_is_not_taught_is_trained_on_with_the_rest_of_the_budget(
     raced = [each["name"] for each in content("run", "decisions.json")["race"]]
     assert sorted(raced) == RACERS
     assert [raced[0]] == content("run", "decisions.json")["result"] == [winner]
+    assert "ended early" not in done.out
+    assert "stop_after" not in content("run", "summary.json")
     _, spent = costs_of("run")
     unit = content("run", "stages", winner, "summary.json")["compute"]["unit"]
     assert 18.5 * unit < spent <= 20.5 * unit
@@ -254,6 +256,34 @@ def test_what_was_stopped_goes_on(made, tmp_path, monkeypatch, command):
     assert content("run", "decisions.json")["result"] == ["student"]
     mine, taught = (load_task(run).state_dict() for run in ("run", "run/stages/student"))
     assert all(torch.equal(mine[key], value) for key, value in taught.items())
+
+
+def test_a_student_that_was_stopped_goes_on_to_the_same_weights(
+    made, tmp_path, monkeypatch, command
+):
+    shutil.copytree(made.parent, tmp_path / "again")
+    monkeypatch.chdir(tmp_path / "again")
+    before = load_task("run/stages/student").state_dict()
+    for name in ("run", "run/stages/student"):
+        Path(name, "summary.json").unlink()
+    assert Path("run/stages/student/checkpoints/last.ckpt").is_file()
+    monkeypatch.setattr("zoo_lightning.pipelines.auto.JUDGED_AFTER", 0)
+    monkeypatch.setattr("zoo_lightning.pipelines.auto.longer_pays", lambda *_: False)
+    done = command(*WORDS)
+    assert done.status == 0, done.err
+    after = load_task("run/stages/student").state_dict()
+    assert all(torch.equal(before[key], value) for key, value in after.items())
+
+
+def test_a_pipeline_of_another_version_is_not_resumed(made, tmp_path, monkeypatch, command):
+    shutil.copytree(made.parent, tmp_path / "again")
+    monkeypatch.chdir(tmp_path / "again")
+    Path("run/summary.json").unlink()
+    kept = content("run", "stages", "race.json")
+    del kept["opening"]
+    Path("run/stages/race.json").write_text(json.dumps(kept))
+    monkeypatch.setattr("zoo_lightning.pipelines.auto.JUDGED_AFTER", 0)
+    command(*WORDS).refused("begun by another version of --method auto", "another --run_dir")
 
 
 def test_what_cannot_be_is_refused(tiny, command):

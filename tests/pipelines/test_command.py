@@ -143,6 +143,13 @@ def test_options_that_cannot_be_right_are_refused(tiny, command, words, said):
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize("method", ["scratch", "single:random-1"])
+def test_sources_that_a_method_does_not_begin_from_are_not_read(tiny, command, method):
+    words = ("--method", method, "--sources", "random:1,no.pth", "--run_test", "false")
+    done = command(*FIT, *words)
+    assert done.status == 0, done.err
+
+
 def test_the_folder_of_another_run_is_left_alone(tiny, finished, command):
     before = Path("done/summary.json").read_text()
     words = ("fit", "--experiment", "tiny", "--run_dir", "done", "--method", "scratch")

@@ -40,11 +40,11 @@ from zoo_lightning.experiments.option_names import OF_RUNS, CommandParser
 from zoo_lightning.experiments.resolving import resolve
 from zoo_lightning.files.atomic import atomic_file
 from zoo_lightning.files.text import TEXT
-from zoo_lightning.methods.checking import check_networks, check_sources
+from zoo_lightning.methods.checking import check_networks, check_sources, sources_read
 from zoo_lightning.methods.ensembles import joint_task
 from zoo_lightning.methods.recipe import Derived, Recipe, Trained
 from zoo_lightning.methods.recipes import RECIPES, SCRATCH, find_recipes
-from zoo_lightning.pipelines.estimate import estimate
+from zoo_lightning.pipelines.estimate import TimeEstimate, estimate
 from zoo_lightning.pipelines.plan import check_shared
 from zoo_lightning.plotting.figures import save_figure
 from zoo_lightning.reports.writing import leave_report
@@ -114,7 +114,12 @@ def main(arguments: Sequence[str]) -> int:
     cells = cells_of(recipes, list(comparison.sources), seeds, fractions, budgets)
     if not options.report:
         check_networks(recipes, comparison.options, comparison.sources)
-        check_inputs(comparison, cells, None if resolved is None else resolved.options)
+        trials: list[Cell] = []
+        if options.tune:
+            everything = find_recipes(options.methods.split(","), comparison.task)
+            trials = trials_of(comparison, everything, fractions, options.tune)
+        given = None if resolved is None else resolved.options
+        check_inputs(comparison, cells, trials, given)
     open_comparison(options.run_dir, comparison.options)
     if not options.report:
         keep_request(options.run_dir, {name: getattr(options, name) for name in REQUEST})
@@ -138,12 +143,15 @@ def main(arguments: Sequence[str]) -> int:
     return int(bool(failed))
 
 
-def check_inputs(comparison: Comparison, cells: Sequence[Cell], options: Any | None) -> None:
+def check_inputs(
+    comparison: Comparison, cells: Sequence[Cell], trials: Sequence[Cell], options: Any | None
+) -> None:
     """Read the sources and the data once, before all cells read them, and print an estimate.
 
     Args:
         comparison: comparison of the cells.
         cells: cells, finished or not.
+        trials: trials of learning rates, likewise.
         options: resolved options of ``fit``; ``None`` reads those of the comparison's folder.
 
     Raises:
@@ -151,28 +159,40 @@ def check_inputs(comparison: Comparison, cells: Sequence[Cell], options: Any | N
         DataError: the data cannot be read.
         SourceError: a source cannot be read, or does not fit the network.
     """
-    unfinished = [
-        cell for cell in with_needed(comparison, cells) if comparison.summary(cell) is None
+    untrained = [
+        cell
+        for cell in [*trials, *with_needed(comparison, cells)]
+        if isinstance(RECIPES[cell.method], Trained) and comparison.trained(cell) is None
     ]
-    if any(cell.method != SCRATCH for cell in unfinished):
-        check_sources(comparison.options, comparison.sources)
-    if not unfinished or comparison.task == PPOTask.__name__:  # whose steps are those of a game
+    begun = [(cell.method, cell.variant) for cell in untrained]
+    check_sources(comparison.options, sources_read(begun, comparison.sources))
+    if not untrained or comparison.task == PPOTask.__name__:  # whose steps are those of a game
         return
     if options is None:
         options = resolve(comparison.folder / EXPERIMENT).options
-    expected = estimate(options)
-    if expected is not None:
-        untrained = [cell for cell in unfinished if comparison.trained(cell) is None]
-        shares = [
-            (length, cell.budget, each.label)
-            for cell in cells
-            for each in comparison.closure(cell)
-            if cell.budget is not None and (length := _length(each))
-        ]
-        if shares:
-            length, budget, label = min(shares)
-            expected.check(length / budget, budget, label)
-        print(expected.line(sum(map(_length, untrained))), flush=True)
+    for fraction in dict.fromkeys(cell.fraction for cell in untrained):
+        part = options.clone()
+        if fraction != 1:
+            part.data.init_args.train_fraction = fraction
+        expected = estimate(part)
+        if expected is None:
+            return
+        _check_budgets(comparison, [c for c in cells if c.fraction == fraction], expected)
+        lengths = [_length(cell) for cell in untrained if cell.fraction == fraction]
+        print(expected.line(sum(lengths)), flush=True)
+
+
+def _check_budgets(comparison: Comparison, cells: Sequence[Cell], expected: TimeEstimate) -> None:
+    """Check that every training of cells with a budget has at least a step."""
+    shares = [
+        (length, cell.budget, each.label)
+        for cell in cells
+        for each in comparison.closure(cell)
+        if cell.budget is not None and (length := _length(each))
+    ]
+    if shares:
+        length, budget, label = min(shares)
+        expected.check(length / budget, budget, label)
 
 
 def _length(cell: Cell) -> float:

@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from zoo_lightning.cli.run_summary import (
     teacher_lines,
     total_compute,
 )
-from zoo_lightning.errors import ConfigError, cause_of
+from zoo_lightning.errors import ConfigError, ZooError, cause_of
 from zoo_lightning.experiments.parser_errors import one_line
 from zoo_lightning.experiments.parsing import ExperimentCLI
 from zoo_lightning.experiments.parts import resolve_bands, resolve_start
@@ -252,12 +252,19 @@ class ZooCLI(ExperimentCLI):
             options.run_dir = str(run or "") or None
 
     def _read_initial_weights(self) -> None:
-        """Read the checkpoint whose weights a new training starts from."""
+        """Read the checkpoint whose weights a new training starts from.
+
+        A run that is resumed has its own weights; one that started from others keeps their cost.
+        """
         options = self.options
         if options.ckpt_path:
-            raise ConfigError(
-                "--ckpt_path resumes a run, --init_from starts a new one; give one of them"
-            )
+            if any(word.partition("=")[0] == "--init_from" for word in self.arguments):
+                raise ConfigError(
+                    "--ckpt_path resumes a run, --init_from starts a new one; give one of them"
+                )
+            with suppress(ZooError):  # it may be gone
+                options.init_from = str(find_checkpoint(options.init_from, None, self.experiment))
+            return
         path = find_checkpoint(options.init_from, None, self.experiment, "--init_from")
         options.init_from = str(path)
         self._initial = read_checkpoint(path)

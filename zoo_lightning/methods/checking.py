@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zoo_lightning.errors import ConfigError, ZooError
 from zoo_lightning.experiments.parts import architecture_of, resolve_bands
 from zoo_lightning.methods.recipe import FinishedRun, Recipe, Setting, Trained
-from zoo_lightning.methods.recipes import RECIPES
+from zoo_lightning.methods.recipes import RECIPES, SCRATCH
 from zoo_lightning.models.backbone import load_architecture
 from zoo_lightning.models.initialization import INFORMED
 from zoo_lightning.sources.spec import parse_sources
@@ -51,24 +51,40 @@ def check_networks(
 
 
 def check_sources(options: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
-    """Read the weights of every source and fit them to the experiment's network.
+    """Read the weights of sources and fit them to the experiment's network.
 
     A source that no network can begin from would fail one training after another.
 
     Args:
         options: options of ``fit`` that all methods share, in plain types.
-        sources: the experiment's sources by name.
+        sources: the sources to read, by name, see :func:`sources_read`.
 
     Raises:
         ConfigError: a source's description is invalid.
         DataError: the data decide the network's channels, and cannot be read.
         SourceError: a source cannot be read, or does not fit.
     """
+    if not sources:
+        return
     described = copy.deepcopy(dict(options))
     resolve_bands(described)
     init_args = described["model"]["init_args"]["backbone"]["init_args"]
     architecture = architecture_of(init_args, described["data"])
     load_architecture(architecture, parse_sources(list(sources.values())))
+
+
+def sources_read(runs: Iterable[tuple[str, str]], sources: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the sources that runs begin from.
+
+    Args:
+        runs: method and variant of each run; a variant that is a source's name reads that one only.
+        sources: the experiment's sources by name.
+    """
+    names: set[str] = set()
+    for method, variant in runs:
+        if method != SCRATCH:
+            names |= {variant} if variant in sources else set(sources)
+    return {name: source for name, source in sources.items() if name in names}
 
 
 def _network(

@@ -13,7 +13,8 @@ from zoo_lightning.cli.run_summary import describe_result
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiments.option_names import OF_RUNS, CommandParser
 from zoo_lightning.experiments.resolving import resolve
-from zoo_lightning.methods.checking import check_networks, check_sources
+from zoo_lightning.methods.checking import check_networks, check_sources, sources_read
+from zoo_lightning.methods.recipe import Recipe
 from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.pipelines.auto import (
     AUTO,
@@ -25,13 +26,14 @@ from zoo_lightning.pipelines.auto import (
 )
 from zoo_lightning.pipelines.estimate import estimate
 from zoo_lightning.pipelines.plan import Plan, begin, check_shared
+from zoo_lightning.pipelines.race import AVERAGE, SINGLE
 from zoo_lightning.pipelines.stage import STAGES
 from zoo_lightning.pipelines.transfer import FINAL, find_method, run_method, shares, trainings
 from zoo_lightning.reports.writing import leave_report
 from zoo_lightning.runs.faults import raise_on_sigterm
 from zoo_lightning.runs.folders import shared_run_folder
 from zoo_lightning.runs.pool import add_pool_options, execution_of
-from zoo_lightning.runs.run_folder import read_summary
+from zoo_lightning.runs.run_folder import PLAN, read_summary
 from zoo_lightning.runs.stopping import WorkStopped
 from zoo_lightning.tasks import PPOTask
 
@@ -74,15 +76,18 @@ def main(arguments: Sequence[str]) -> int:
     if words.method == AUTO and budget is None:
         budget = BUDGET
     plan = Plan(words.method, resolved.name, shared, budget, words.inference, given.run_test)
+    variant = ""
     if words.method == AUTO:
         check_auto(plan)
+        recipes: list[Recipe] = [RECIPES[AVERAGE], RECIPES[SINGLE]]
     else:
-        recipe, _ = find_method(plan)
-        check_networks([recipe], plan.options, plan.sources)
+        recipe, variant = find_method(plan)
+        recipes = [recipe]
+    check_networks(recipes, plan.options, plan.sources)
     folder = Path(given.run_dir or shared_run_folder(f"{resolved.name}-{words.method}"))
     finished = _is_finished(folder)
-    if not finished:
-        check_sources(plan.options, plan.sources)
+    if not (folder / PLAN).is_file():  # a pipeline that goes on has read what it needs
+        check_sources(plan.options, sources_read([(recipes[0].name, variant)], plan.sources))
     # The steps of a policy are those of a game.
     expected = None if finished or plan.task == PPOTask.__name__ else estimate(given)
     if expected is not None:

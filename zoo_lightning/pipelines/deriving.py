@@ -108,7 +108,8 @@ def publish(folder: Path, runs: Sequence[Path], run_test: bool, facts: Mapping[s
     """
     copy_records(runs[0], folder)
     summary = dict(read_summary(runs[0]) or {})
-    summary.pop("start_seconds", None)  # of a stage
+    for name in ("start_seconds", "stop_after", "losses"):  # of a stage
+        summary.pop(name, None)
     best = find_checkpoint(str(runs[0]), None, "")
     if len(runs) > 1:
         save_ensemble(runs, folder)

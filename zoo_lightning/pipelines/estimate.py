@@ -81,7 +81,10 @@ def estimate(options: Any) -> TimeEstimate | None:
         return None
     steps = experiment_steps(options, data)
     architecture = architecture_of(options.model.init_args.backbone.init_args)
-    shape = (data.batch_size, architecture.in_chans, data.image_size, data.image_size)
+    images = data.train_set
+    assert isinstance(images, Sized)
+    batch = min(data.batch_size, len(images))
+    shape = (batch, architecture.in_chans, data.image_size, data.image_size)
     loading, training = _loading(data), _training(architecture.build(), shape)
     each = max(loading / data.num_workers, training) if data.num_workers else loading + training
     return TimeEstimate(steps, each * (options.trainer.accumulate_grad_batches or 1))
@@ -101,7 +104,7 @@ def _loading(data: ImageDataModule) -> float:
 def _training(network: torch.nn.Module, shape: tuple[int, ...]) -> float:
     """Seconds of a training step, as the median of the rounds."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = network.to(device).train()
+    network = network.to(device).train(shape[0] > 1)  # norm layers need more; runs say so
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6)
     images = torch.randn(shape, device=device)
     seconds = []

@@ -99,6 +99,13 @@ class Racer:
         doublings = math.log2(fraction / self.fraction)
         return self.after * (self.after / self.before) ** (FURTHER * doublings)
 
+    def line(self) -> str:
+        """Format the losses for a progress line."""
+        return (
+            f"  {self.run.name}: validation loss {self.before:.4g} after half of these steps, "
+            f"{self.after:.4g} after all, {self.expected():.4g} expected at the end"
+        )
+
 
 def beginnings(plan: Plan) -> list[Beginning]:
     """List the candidates of a plan: the informed average, and each source alone."""
@@ -226,10 +233,20 @@ def judge_average(
 
     Returns:
         The average, and the cost of its shares.
+
+    Raises:
+        ConfigError: the folder is that of an earlier version, which did not judge the average.
     """
     begun, informed = open_with_average(plan, folder, budget, SECOND, execution)
-    found = _kept(folder)[OPENING]
-    return Racer(begun, found["steps"], found["half"], found["loss"], SECOND), informed
+    found = _kept(folder).get(OPENING)
+    if found is None:
+        raise ConfigError(
+            f"{folder} was begun by another version of --method {plan.method}; give another "
+            "--run_dir"
+        )
+    average = Racer(begun, found["steps"], found["half"], found["loss"], SECOND)
+    execution.report(average.line())
+    return average, informed
 
 
 def race_sources(
@@ -352,10 +369,7 @@ def compare(
         for run, each in zip(runs, found, strict=True)
     ]
     for each in racers:
-        execution.report(
-            f"  {each.run.name}: validation loss {each.before:.4g} after half of these steps, "
-            f"{each.after:.4g} after all, {each.expected():.4g} expected at the end"
-        )
+        execution.report(each.line())
     return sorted(racers, key=Racer.expected)
 
 
@@ -400,7 +414,7 @@ def plot_race(racers: Sequence[Racer]) -> Figure:
     for place, each in enumerate(racers):
         colour, mark = COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)]
         seen = [each.fraction / 2, each.fraction]
-        label = each.run.name + (", the winner" if place == 0 else "")
+        label = each.run.name + (", the winner" if place == 0 and len(racers) > 1 else "")
         axes.plot(
             seen, [each.before, each.after], marker=mark, color=colour, label=label, markersize=4
         )
@@ -412,7 +426,7 @@ def plot_race(racers: Sequence[Racer]) -> Figure:
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.tick_params(axis="y", which="both", labelsize=7)
-    axes.set(xlabel="fraction of the training", ylabel="validation loss")
+    axes.set(xlabel="fraction of each one's full training", ylabel="validation loss")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     return figure

@@ -324,7 +324,7 @@ def _pipeline(run: RunFiles) -> list[Section]:
                 ],
                 marked=0,
             )
-            sections.append(Section("Race", [table]))
+            sections.append(Section("Race" if len(raced) > 1 else "Learning curve", [table]))
         gains = found.get("gains")
         lines = [
             f"{name}: {number(within(gained, 'mean'), 3)} less {found.get('loss')} than what was "
