@@ -172,6 +172,12 @@ def test_what_is_finished_is_not_repeated_and_a_failure_stops_nothing_else(quick
     joined = command("compare", "--run_dir", "joint", "--join", "out")
     assert joined.status == 0, joined.err
     assert "as in the last command in the comparisons: --methods scratch,lite" in joined.out
+    assert f"- out: {said}\n" in Path("joint/joint.md").read_text()
+    other = ("compare", "--experiment", "tiny", "--methods", "scratch", "--no_costs")
+    assert command(*other, "--seeds", "0", "--run_dir", "more").status == 0
+    joined = command("compare", "--run_dir", "joint", "--join", "out,more")
+    assert "- left out, since not all have finished runs of them: lite\n" in joined.out
+    assert "- more: without runs that failed or have not ended: scratch (seed 1)\n" in joined.out
 
 
 def test_a_cell_that_another_process_works_on_is_left_to_it(tiny, command):

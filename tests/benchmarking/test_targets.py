@@ -157,7 +157,8 @@ def test_methods_that_one_target_lacks_are_left_out(folders, tmp_path):
     other = finished(tmp_path / "more", "LandmarkTask", part)
     text = joined([*folders, other], tmp_path / "joint", [0, 1, 2], [1.0])
     assert "| lite |" in text
-    assert "soup" not in text
+    assert "| soup |" not in text
+    assert "- left out, since not all have finished runs of them: soup\n" in text
 
 
 def test_what_cannot_be_joined_is_refused(folders, tmp_path):

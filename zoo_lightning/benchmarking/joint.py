@@ -15,7 +15,14 @@ from statistics import mean
 import numpy as np
 
 from zoo_lightning.benchmarking.grid import Comparison, cells_of
-from zoo_lightning.benchmarking.report import HINDSIGHT, Table, make_tables, markdown, outcome
+from zoo_lightning.benchmarking.report import (
+    HINDSIGHT,
+    Table,
+    make_tables,
+    markdown,
+    outcome,
+    unfinished_line,
+)
 from zoo_lightning.benchmarking.statistics import (
     BootstrapEstimate,
     Difference,
@@ -218,7 +225,7 @@ def join_targets(
     labels = common_labels(list(tables.values()))
     if not labels:
         raise ConfigError(f"--join: no method has finished runs on all of {', '.join(tables)}")
-    text = format_targets(tables, labels)
+    text = format_targets(tables, labels) + _left_out(tables, labels)
     content = {
         name: {
             "metric": table.metric.name,
@@ -233,6 +240,19 @@ def join_targets(
     }
     _write(output, text, content)
     return text
+
+
+def _left_out(tables: Mapping[str, Table], labels: Sequence[str]) -> str:
+    """Format lines on methods that not all tables have, and on seeds that a table lacks."""
+    everything = [row.label for table in tables.values() for row in table.rows if row.figures]
+    some = [label for label in dict.fromkeys(everything) if label not in labels]
+    lines = (
+        [f"left out, since not all have finished runs of them: {', '.join(some)}"] if some else []
+    )
+    for name, table in tables.items():
+        known = {label: seeds for label, seeds in table.unfinished.items() if label in labels}
+        lines += [f"{name}: {line}" for line in unfinished_line(known)]
+    return "".join(f"\n- {line}" for line in lines) + ("\n" if lines else "")
 
 
 def common_labels(tables: Sequence[Table]) -> list[str]:
