@@ -168,14 +168,15 @@ def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) 
         conclude(plan, folder, results, [average], execution)
         return
     whole = budget_of(plan) - informed
-    found = race_sources(plan, folder, average, whole * (1 - SECOND), execution)
-    found.wholes[average.run.name] = whole
+    found = race_sources(plan, folder, average, whole, execution)
     winner, second = found.racers[:FINALISTS]
     if teach(folder, winner, second, execution):
         results = taught(plan, folder, found, whole, execution)
     else:
         end = 1.0
-        if winner is average:  # whose training was to have all of the budget
+        if (
+            winner is average
+        ):  # whose training was to have all of the budget, and whose curve is flat
             end = winner.fraction + (whole - found.spent()) / whole
         results = [up_to(winner.run, end)]
         train(results, "to the end", execution)
@@ -257,7 +258,7 @@ def check_auto(plan: Plan) -> None:
     """Check that ``auto`` can run a plan.
 
     Raises:
-        ConfigError: the task is not supported, there are no sources, or the budget is too small.
+        ConfigError: the task is not supported, or there are no sources.
     """
     if plan.task not in TASKS:
         raise ConfigError(

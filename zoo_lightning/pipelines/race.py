@@ -250,7 +250,7 @@ def judge_average(
 
 
 def race_sources(
-    plan: Plan, folder: Path, average: Racer, left: float, execution: Execution
+    plan: Plan, folder: Path, average: Racer, budget: float, execution: Execution
 ) -> Race:
     """Race all sources alone, with the informed average as it is so far.
 
@@ -258,18 +258,18 @@ def race_sources(
         plan: plan of the pipeline.
         folder: folder of the pipeline.
         average: informed average, which is not trained further.
-        left: budget of the sources' trainings.
+        budget: budget of all trainings, that of the average included, without informed starts.
         execution: receives lines.
 
     Raises:
         ZooError: a training failed.
         WorkStopped: a signal was received; the trainings have saved their state.
     """
-    whole = full_budget(left, len(plan.sources))
+    whole = full_budget(budget * (1 - average.fraction), len(plan.sources))
     runs = [beginning(plan, folder, Beginning(SINGLE, name), whole) for name in plan.sources]
     racers = _knock_out(folder, runs, FINALISTS, execution, [average])
     wholes = {each.name: whole for each in runs}
-    return Race(racers, wholes)
+    return Race(racers, wholes | {average.run.name: budget})
 
 
 def race_all(plan: Plan, folder: Path, budget: float, execution: Execution) -> Race:
