@@ -47,6 +47,14 @@ def quick(tiny, monkeypatch):
     monkeypatch.setattr(CellJob, "start", finish_at_once)
 
 
+@pytest.fixture
+def quick_files(tiny, monkeypatch, landmark_root):
+    """The same on files, which may be used in part."""
+    files = {"root": str(landmark_root), "image_size": 32, "batch_size": 4, "num_workers": 0}
+    tiny(**SMALL, data={"class_path": "LandmarkCSV", "init_args": files})
+    monkeypatch.setattr(CellJob, "start", finish_at_once)
+
+
 def test_methods_are_trained_and_compared(tiny, command, reads):
     tiny(**SMALL)
     words = ("--experiment", "tiny", "--methods", "ensemble,distillation", "--seeds", "3")
@@ -312,7 +320,7 @@ def test_jobs_go_through_submitit_and_the_same_command_goes_on(tiny, command):
     mistaken.refused("timeout_minutes")
 
 
-def test_fractions_and_trials_have_cells_of_their_own(quick, command):
+def test_fractions_and_trials_have_cells_of_their_own(quick_files, command):
     words = ("--experiment", "tiny", "--methods", "scratch", "--seeds", "0", "--fractions", "0.5,1")
     done = command(*COMPARE, *words, "--tune", 2, "--no_costs")
     assert done.status == 0, done.err
@@ -328,7 +336,9 @@ def test_fractions_and_trials_have_cells_of_their_own(quick, command):
     assert chosen["scratch on 0.5 of the data"]["lr"] == 0.00025
 
 
-def test_the_folder_alone_resumes_all_that_was_asked_of_it_and_options_replace_that(quick, command):
+def test_the_folder_alone_resumes_all_that_was_asked_of_it_and_options_replace_that(
+    quick_files, command
+):
     words = ("--methods", "scratch", "--seeds", "0", "--budgets", "1", "--fractions", "0.5")
     options = ("--experiment", "tiny", *words, "--tune", 2, "--no_costs")
     assert command(*COMPARE, *options).status == 0
@@ -395,6 +405,11 @@ def test_options_that_cannot_be_right_are_refused(quick, command, monkeypatch):
         ),
         ({}, ("--sources", "random:1,no.pth"), ("Source 'no'", "no.pth does not exist")),
         ({}, ("--sources", "random:1,bad.pth"), ("Source 'bad'", "bad.pth")),
+        (
+            {},
+            ("--fractions", "0.5"),
+            ("--fractions 0.5", "train_fraction, which DrawnFaces has not"),
+        ),
         ({}, ("--budgets", "4,0.001"), ("budget 0.001", "single random-", "at least 0.25")),
     ],
 )

@@ -155,7 +155,8 @@ def check_inputs(
         options: resolved options of ``fit``; ``None`` reads those of the comparison's folder.
 
     Raises:
-        ConfigError: the experiment has no length, or a budget is less than a step.
+        ConfigError: the experiment has no length, the data cannot be used in part, or a budget is
+            less than a step.
         DataError: the data cannot be read.
         SourceError: a source cannot be read, or does not fit the network.
     """
@@ -174,7 +175,16 @@ def check_inputs(
         part = options.clone()
         if fraction != 1:
             part.data.init_args.train_fraction = fraction
-        expected = estimate(part)
+        try:
+            expected = estimate(part)
+        except argparse.ArgumentError as error:
+            if fraction == 1:
+                raise
+            kind = part.data.class_path.rpartition(".")[2]
+            raise ConfigError(
+                f"--fractions {fraction:g} needs data with train_fraction, which {kind} has not; "
+                "leave it out"
+            ) from error
         if expected is None:
             return
         _check_budgets(comparison, [c for c in cells if c.fraction == fraction], expected)
