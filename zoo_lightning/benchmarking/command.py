@@ -151,7 +151,7 @@ def check_inputs(
     Args:
         comparison: comparison of the cells.
         cells: cells, finished or not.
-        trials: trials of learning rates, likewise.
+        trials: trials of learning rates, finished or not.
         options: resolved options of ``fit``; ``None`` reads those of the comparison's folder.
 
     Raises:

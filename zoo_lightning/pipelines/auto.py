@@ -132,7 +132,7 @@ def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) 
         ZooError: a training failed.
         WorkStopped: a signal was received while stages were trained; they have saved their state.
     """
-    execution = replace(execution, report=Course(execution.report))
+    execution = replace(execution, report=DecisionLog(execution.report))
     if plan.options.get("average_weights") is False:
         execution.report(
             "averages      weights are averaged all the same: the candidates are compared by "
@@ -147,7 +147,7 @@ def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) 
         return
     relate_sources(plan, folder, execution)
     if plan.inference > 1:
-        racers = race_all(plan, folder, budget_of(plan), execution).racers
+        racers = race_all(plan, folder, budget_of(plan), execution)
         results = [up_to(each.run, 1.0) for each in racers[: plan.inference]]
         train(results, "to the end", execution)
         conclude(plan, folder, results, racers, execution)
@@ -184,7 +184,7 @@ def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) 
 
 
 @dataclass
-class Course:
+class DecisionLog:
     """Passes progress lines on, and keeps those that are decisions for ``decisions.json``.
 
     Args:
@@ -543,7 +543,7 @@ def decide(
         choice = best if replaces else choice
     content = {
         "result": [each.name for each in choice.runs],
-        "course": execution.report.lines if isinstance(execution.report, Course) else [],
+        "course": execution.report.lines if isinstance(execution.report, DecisionLog) else [],
         "measure": measure.label,
         "loss": measure.loss,
         "candidates": [

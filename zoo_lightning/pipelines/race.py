@@ -272,7 +272,7 @@ def race_sources(
     return Race(racers, wholes | {average.run.name: budget})
 
 
-def race_all(plan: Plan, folder: Path, budget: float, execution: Execution) -> Race:
+def race_all(plan: Plan, folder: Path, budget: float, execution: Execution) -> list[Racer]:
     """Race all candidates of a plan of which several are trained to the end.
 
     The average is the first to be trained, since the cost of its shares is known only then; the
@@ -284,6 +284,9 @@ def race_all(plan: Plan, folder: Path, budget: float, execution: Execution) -> R
         budget: budget of all trainings.
         execution: receives lines.
 
+    Returns:
+        All candidates, the finalists first; the one with the lowest expected loss is the first.
+
     Raises:
         ZooError: a training failed.
         WorkStopped: a signal was received; the trainings have saved their state.
@@ -294,8 +297,7 @@ def race_all(plan: Plan, folder: Path, budget: float, execution: Execution) -> R
     whole = full_budget(budget - informed, number, plan.inference)
     singles = [beginning(plan, folder, Beginning(SINGLE, name), whole) for name in plan.sources]
     finalists = max(FINALISTS, plan.inference)
-    racers = _knock_out(folder, [begun, *singles], finalists, execution)
-    return Race(racers, {each.run.name: whole for each in racers})
+    return _knock_out(folder, [begun, *singles], finalists, execution)
 
 
 def _knock_out(
