@@ -143,14 +143,14 @@ def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) 
         place = Beginning(SINGLE, next(iter(plan.sources)))
         alone = [beginning(plan, folder, place, budget_of(plan))]
         train(alone, "one source", execution)
-        conclude(plan, folder, alone, [], execution)
+        decide(plan, folder, alone, [], execution)
         return
     relate_sources(plan, folder, execution)
     if plan.inference > 1:
         racers = race_all(plan, folder, budget_of(plan), execution)
         results = [up_to(each.run, 1.0) for each in racers[: plan.inference]]
         train(results, "to the end", execution)
-        conclude(plan, folder, results, racers, execution)
+        decide(plan, folder, results, racers, execution)
         return
     if steps is not None and (judged_at := steps * budget_of(plan) * SECOND) < JUDGED_AFTER:
         execution.report(
@@ -159,13 +159,13 @@ def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) 
         )
         alone = [beginning(plan, folder, Beginning(AVERAGE), budget_of(plan))]
         train(alone, "the informed average", execution)
-        conclude(plan, folder, alone, [], execution)
+        decide(plan, folder, alone, [], execution)
         return
     average, informed = judge_average(plan, folder, budget_of(plan), execution)
     if longer_pays(average, execution):
         results = [average.run]
         train(results, "to the end", execution)
-        conclude(plan, folder, results, [average], execution)
+        decide(plan, folder, results, [average], execution)
         return
     whole = budget_of(plan) - informed
     found = race_sources(plan, folder, average, whole, execution)
@@ -180,7 +180,7 @@ def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) 
             end = winner.fraction + (whole - found.spent()) / whole
         results = [up_to(winner.run, end)]
         train(results, "to the end", execution)
-    conclude(plan, folder, results, found.racers, execution)
+    decide(plan, folder, results, found.racers, execution)
 
 
 @dataclass
@@ -231,27 +231,6 @@ def taught(
     pupil = student(plan, folder, teachers, budget - found.spent() - more)
     train([pupil], "the winner, taught", execution)
     return [pupil, *teachers]
-
-
-def conclude(
-    plan: Plan,
-    folder: Path,
-    results: Sequence[StageRun],
-    racers: Sequence[Racer],
-    execution: Execution,
-) -> None:
-    """Decide among finished stages, and count the other candidates of the race.
-
-    Args:
-        plan: plan of the pipeline.
-        folder: folder of the pipeline.
-        results: finished stages to decide among.
-        racers: all candidates of the race, the winner first; empty without a race.
-        execution: receives lines with the decision.
-    """
-    folders = {each.folder for each in results}
-    others = [each.run for each in racers if each.run.folder not in folders]
-    decide(plan, folder, results, others, execution, racers)
 
 
 def check_auto(plan: Plan) -> None:
@@ -497,9 +476,8 @@ def decide(
     plan: Plan,
     folder: Path,
     runs: Sequence[StageRun],
-    others: Sequence[StageRun],
+    racers: Sequence[Racer],
     execution: Execution,
-    racers: Sequence[Racer] = (),
 ) -> None:
     """Select the result among finished stages by validation, and publish it.
 
@@ -510,9 +488,9 @@ def decide(
         plan: plan of the pipeline.
         folder: folder of the pipeline.
         runs: finished stages.
-        others: further stages, which cost something and are no candidates.
+        racers: all candidates of the race, the winner first; empty without a race. Those that are
+            not among the finished stages cost something, and cannot be the result.
         execution: receives lines with the decisions.
-        racers: candidates of the race, for the file of decisions.
     """
     began, start_cost = time.monotonic(), _relations_cost(folder)
     task = load_task(runs[0].folder)
@@ -591,6 +569,8 @@ def decide(
             },
         },
     )
+    folders = {each.folder for each in runs}
+    others = [each.run for each in racers if each.run.folder not in folders]
     add_costs(folder, [*runs, *others], plan)
 
 
