@@ -226,6 +226,8 @@ def test_held_out_test_data_are_read_only_when_all_is_chosen(tiny, command, land
     assert "validation NME, %" in done.out
     summaries = [json.loads(path.read_text()) for path in Path("out").rglob("summary.json")]
     assert [summary["test"] for summary in summaries] == [{}, {}, {}]
+    done = command(*COMPARE, "--methods", "ensemble", "--seeds", "0", "--report")
+    assert "no run of out has been tested; --hold_out compares by validation" in done.out
     (landmark_root / "test.csv").write_text(table)
     before = Path("out/runs/data-1/single-random-1/0/metrics.csv").read_text()
     done = command(*COMPARE, "--methods", "ensemble", "--seeds", "0", "--no_costs")
@@ -329,8 +331,8 @@ def test_fractions_and_trials_have_cells_of_their_own(quick_files, command):
     )
     assert cells == [
         "runs/data-0.5/scratch/0", "runs/data-1/scratch/0",
-        "trials/data-0.5/scratch/lr-0.00025", "trials/data-0.5/scratch/lr-0.016",
-        "trials/data-1/scratch/lr-0.00025", "trials/data-1/scratch/lr-0.016",
+        "trials/data-0.5/scratch/lr-0.00025", "trials/data-0.5/scratch/lr-0.002",
+        "trials/data-1/scratch/lr-0.00025", "trials/data-1/scratch/lr-0.002",
     ]  # fmt: skip
     chosen = json.loads(Path("out/tuning.json").read_text())
     assert chosen["scratch on 0.5 of the data"]["lr"] == 0.00025

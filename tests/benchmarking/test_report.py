@@ -314,6 +314,8 @@ def test_every_method_tries_the_same_number_of_rates_and_the_best_is_kept(compar
     assert comparison.missing(l2_sp) == []
     assert comparison.chosen_lr(Cell("lite", seed=4)) == 0.002
     assert comparison.chosen_lr(Cell("full")) is None
+    assert rates(comparison, 2) == [0.00025, 0.002]
+    assert rates(comparison, 4) == [0.00025, 0.000707, 0.002, 0.00566]
     with pytest.raises(ConfigError, match="--tune 1: expected at least 2"):
         rates(comparison, 1)
 

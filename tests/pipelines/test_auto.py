@@ -77,6 +77,7 @@ def test_the_sources_race_with_the_average_one_is_taught_and_everything_is_count
     summary, (everything, spent) = content(made, "summary.json"), costs_of(made)
     assert summary["compute"]["parts"]["stages"] == everything
     unit = student["compute"]["unit"]
+    assert summary["compute"]["unit"] == unit
     assert 18.5 * unit < spent <= 20.5 * unit
     stopped = {name: content(made, "stages", name, "summary.json")["stop_after"] for name in RACERS}
     raced = [each["name"] for each in content(made, "decisions.json")["race"]]

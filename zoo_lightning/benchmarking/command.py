@@ -423,7 +423,7 @@ def _report(
 ) -> None:
     tables = [table for table in make_tables(comparison, cells) if table.rows]
     if not tables:
-        print(f"no run of {comparison.folder} has ended yet")
+        print(f"no run of {comparison.folder} has {_what_is_missing(comparison, cells)}")
         return
     folder = comparison.folder / PICTURES
     for table in tables:
@@ -446,6 +446,13 @@ def _report(
     print((comparison.folder / "table.md").read_text(**TEXT), end="")
     files = [*TABLE_FILES, *([PAGE] if leave_report(comparison.folder) else [])]
     print(f"wrote {', '.join(files)} and pictures/ to {comparison.folder}")
+
+
+def _what_is_missing(comparison: Comparison, cells: Sequence[Cell]) -> str:
+    """What none of the cells has, so that there is no table."""
+    if comparison.hold_out or all(comparison.trained(cell) is None for cell in cells):
+        return "ended yet"
+    return "been tested; --hold_out compares by validation, and without --report they are tested"
 
 
 def _report_returns(comparison: Comparison, cells: Sequence[Cell]) -> None:

@@ -22,7 +22,10 @@ REACH = 8.0
 
 
 def rates(comparison: Comparison, trials: int) -> list[float]:
-    """Compute the rates to try, evenly spaced on a logarithmic scale around the experiment's.
+    """Compute the rates to try, evenly spaced on a logarithmic scale, the experiment's among them.
+
+    An even number has one more below the experiment's rate than above, since fine-tuning suffers
+    more from a rate that is too high.
 
     Raises:
         ConfigError: fewer than two trials, or the experiment sets no learning rate.
@@ -32,7 +35,8 @@ def rates(comparison: Comparison, trials: int) -> list[float]:
     middle = comparison.options["model"]["init_args"].get("lr")
     if not middle:
         raise ConfigError("--tune varies model.lr, which the experiment does not set; set it")
-    return [float(f"{rate:.3g}") for rate in np.geomspace(middle / REACH, middle * REACH, trials)]
+    around = np.geomspace(middle / REACH, middle * REACH, trials + (trials + 1) % 2)
+    return [float(f"{rate:.3g}") for rate in around[:trials]]
 
 
 def trials_of(

@@ -204,7 +204,9 @@ def add_costs(folder: Path, stages: Sequence[StageRun], plan: Plan) -> None:
     if stages:
         parts["stages"] = sum_known([multiply_adds for multiply_adds, _ in costs])
     _, alone = own_cost(summary)
+    units = [each.summary()["compute"].get("unit") for each in stages]
     summary["compute"] = {
+        **({"unit": units[0]} if units and units[0] else {}),  # of the budget, the same for all
         **summary["compute"],
         "multiply_adds": sum_known(list(parts.values())),
         "seconds": round(alone + sum(seconds for _, seconds in costs), 1),
