@@ -443,8 +443,9 @@ def _pooled_table(found: Mapping[str, Figures]) -> str:
 
 
 def _plot(everything: Mapping[str, Mapping[float, Figures]]) -> Figure:
-    """One panel a target: figures of the methods over the budget."""
-    shown = {name: each for name, each in everything.items() if each}
+    """One panel a target with several budgets: figures of the methods over the budget."""
+    shown = {name: each for name, each in everything.items() if len(each) > 1}
+    shown = shown or {name: each for name, each in everything.items() if each}
     figure = new_figure(11.0, 3.4 * -(-len(shown) // 3))
     panels = np.atleast_1d(figure.subplots(-(-len(shown) // 3), min(len(shown), 3))).flatten()
     for axes, (of_target, by_budget) in zip(panels, shown.items(), strict=False):

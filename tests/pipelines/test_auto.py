@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from zoo_lightning import load_task
 from zoo_lightning.analysis.measuring import Scores
 from zoo_lightning.cli.program import main
 from zoo_lightning.pipelines import auto
-from zoo_lightning.pipelines.auto import gain
 from zoo_lightning.pipelines.race import Racer
 from zoo_lightning.pipelines.stage import StageRun
 from zoo_lightning.runs.pool import Execution
@@ -49,9 +47,10 @@ def made(tmp_path_factory, tiny_in):
         patch.chdir(folder)
         patch.setattr("zoo_lightning.pipelines.auto.JUDGED_AFTER", 0)
         # Whatever the images say, so that all of it is seen.
-        patch.setattr("zoo_lightning.pipelines.auto.SURE", 0.0)
+        patch.setattr("zoo_lightning.pipelines.selection.SURE", 0.0)
         patch.setattr("zoo_lightning.pipelines.auto.longer_pays", lambda *_: False)
-        patch.setattr("zoo_lightning.pipelines.auto.joint_scores", better_together)
+        for module in ("auto", "selection"):
+            patch.setattr(f"zoo_lightning.pipelines.{module}.joint_scores", better_together)
         assert main(list(WORDS)) == 0
     return folder / "run"
 
@@ -122,7 +121,7 @@ def test_the_result_is_a_run_that_predicts_and_is_tested(made):
 
 
 def test_two_networks_are_finished_where_two_may_be_used(tiny, command, monkeypatch):
-    monkeypatch.setattr(auto, "SURE", 0.0)
+    monkeypatch.setattr("zoo_lightning.pipelines.selection.SURE", 0.0)
     done = command(*WORDS, "--inference", "2")
     assert done.status == 0, done.err
     _, spent = costs_of("run")
@@ -247,7 +246,7 @@ def test_what_was_stopped_goes_on(made, tmp_path, monkeypatch, command):
     Path("run/summary.json").unlink()
     before = Path("run/stages/student/metrics.csv").stat().st_mtime_ns
     monkeypatch.setattr("zoo_lightning.pipelines.auto.JUDGED_AFTER", 0)
-    monkeypatch.setattr("zoo_lightning.pipelines.auto.SURE", 2.0)  # nothing is as sure
+    monkeypatch.setattr("zoo_lightning.pipelines.selection.SURE", 2.0)  # nothing is as sure
     monkeypatch.setattr("zoo_lightning.pipelines.auto.longer_pays", lambda *_: False)  # as before
     done = command(*WORDS)
     assert done.status == 0, done.err
@@ -294,55 +293,3 @@ def test_what_cannot_be_is_refused(tiny, command):
     command(*WORDS, "--inference", "0").refused("--inference", "at least 1")
     command(*WORDS[:-3], "lite", "--inference", "2").refused("--inference 2", "leave it out")
     assert not Path("run").exists()
-
-
-def test_scores_of_a_candidate_are_those_of_its_images():
-    scores = Scores(torch.tensor([0.0, 100.0]), torch.tensor([0.5, 1.5]))
-    runs = tuple(SimpleNamespace(name=name) for name in ("x", "y"))
-    candidate = auto.Candidate(runs, scores)
-    assert (candidate.name, candidate.loss) == ("x + y", 1.0)
-
-
-@pytest.fixture
-def losses():
-    return torch.rand(200, generator=torch.Generator().manual_seed(1))
-
-
-def test_a_model_does_not_replace_one_that_is_the_same(losses):
-    found = gain(losses, losses)
-    assert (found.mean, found.low, found.high, found.share) == (0, 0, 0, 0)
-    assert not found.is_sure
-
-
-def test_a_small_gain_on_every_image_is_sure_though_images_differ_much(losses):
-    found = gain(losses - 0.01, losses)
-    assert found.is_sure
-    assert found.mean == pytest.approx(0.01)
-    assert found.low == pytest.approx(0.01) == found.high
-    assert not gain(losses, losses - 0.01).is_sure
-
-
-def test_what_is_right_more_often_is_not_replaced_for_its_confidence(losses):
-    errors = 100.0 * (losses > 0.5)
-    fewer = torch.where(losses > 0.6, errors, 0.0)
-    incumbent = Scores(errors, losses)
-    assert auto.is_better(Scores(fewer, losses - 0.01), incumbent)
-    assert not auto.is_better(Scores(errors, losses - 0.01), incumbent)
-    assert not auto.is_better(Scores(fewer, losses + 0.01), incumbent)
-
-
-def test_a_gain_that_hangs_on_one_image_is_not_sure(losses):
-    candidate = losses + 0.01
-    candidate[0] = losses[0] - 3.0
-    found = gain(candidate, losses)
-    assert found.mean > 0
-    assert found.share == pytest.approx(1 - 199 / 200 * (1 - 1 / 200) ** 199, abs=0.05)
-    assert not found.is_sure
-
-
-def test_the_interval_has_the_width_of_the_standard_error(losses):
-    noise = torch.randn(200, generator=torch.Generator().manual_seed(2))
-    found = gain(losses + noise, losses)
-    assert (found.high - found.low) / 2 == pytest.approx(
-        1.96 * float(noise.std()) / 200**0.5, rel=0.1
-    )

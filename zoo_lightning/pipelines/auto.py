@@ -19,24 +19,18 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import torch
-from matplotlib.figure import Figure
-from torch import Tensor
-
-from zoo_lightning.analysis.measuring import Scores, measure_of, validation_scores
+from zoo_lightning.analysis.measuring import measure_of
 from zoo_lightning.analysis.relation_report import plot_relations
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiments.parts import architecture_of, plain_data, resolve_bands
-from zoo_lightning.experiments.resolving import run_data
 from zoo_lightning.files.atomic import atomic_file
 from zoo_lightning.files.text import TEXT
-from zoo_lightning.methods.ensembles import joint_task
 from zoo_lightning.models.backbone import load_architecture
 from zoo_lightning.nn.multiply_adds import counting
 from zoo_lightning.pipelines.deriving import publish
@@ -57,13 +51,20 @@ from zoo_lightning.pipelines.race import (
     race_sources,
     up_to,
 )
+from zoo_lightning.pipelines.selection import (
+    Gain,
+    candidates_of,
+    gain,
+    joint_scores,
+    plot_gains,
+    select,
+)
 from zoo_lightning.pipelines.stage import STAGES, StageRun
 from zoo_lightning.pipelines.transfer import add_costs, train
-from zoo_lightning.plotting.figures import new_figure, save_figure
+from zoo_lightning.plotting.figures import save_figure
 from zoo_lightning.runs.pool import Execution, Report, rounded_budget
-from zoo_lightning.runs.run_folder import PICTURES, find_checkpoint
+from zoo_lightning.runs.run_folder import PICTURES
 from zoo_lightning.sources.spec import parse_sources
-from zoo_lightning.tasks.base import BaseTask
 from zoo_lightning.tasks.loading import load_task
 from zoo_lightning.transfer.relations import Relations, relate
 
@@ -101,12 +102,6 @@ since its curve is flat."""
 
 MEMBERS = 5
 """Number of the best networks among which an ensemble is searched."""
-
-DRAWS = 2000
-"""Number of bootstrap samples for comparing two models."""
-
-SURE = 0.8
-"""Share of bootstrap samples in favour of a candidate from which it replaces a model."""
 
 TEACHING: dict[str, dict[str, Any]] = {
     "ClassificationTask": {"teacher_weight": 0.9, "temperature": 4.0, "mixup": 0.2},
@@ -334,18 +329,6 @@ def student(plan: Plan, folder: Path, teachers: Sequence[StageRun], budget: floa
     return plan.stage(folder, "student", "", options)
 
 
-def joint_scores(groups: Sequence[Sequence[StageRun]]) -> list[Scores]:
-    """Compute the validation scores of single finished stages and of ensembles of them."""
-    data = run_data(find_checkpoint(str(groups[0][0].folder), None, ""))
-    tasks = {run: load_task(run.folder) for group in groups for run in group}
-
-    def task_of_group(group: Sequence[StageRun]) -> BaseTask:
-        members = [tasks[run] for run in group]
-        return members[0] if len(members) == 1 else joint_task(members)
-
-    return [validation_scores(task_of_group(group), data) for group in groups]
-
-
 def relate_sources(plan: Plan, folder: Path, execution: Execution) -> None:
     """Compute the sources' relations on the training data, once and without training.
 
@@ -386,92 +369,6 @@ def _relations(plan: Plan) -> Relations:
     return relate(architecture, networks, plain_data(described), SAMPLES)
 
 
-@dataclass(frozen=True)
-class Gain:
-    """Reduction of the mean loss from an incumbent to a candidate, on the same images.
-
-    Attributes:
-        mean: mean loss of the incumbent minus that of the candidate; positive if the candidate is
-            better.
-        low: 2.5 % quantile of the bootstrap over images.
-        high: 97.5 % quantile of the bootstrap over images.
-        share: share of the bootstrap samples in which the candidate is better, in [0, 1].
-    """
-
-    mean: float
-    low: float
-    high: float
-    share: float
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether the candidate is better in enough bootstrap samples to replace the incumbent."""
-        return self.share >= SURE
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.4f} ({self.low:+.4f} to {self.high:+.4f})"
-
-
-def gain(candidate: Tensor, incumbent: Tensor) -> Gain:
-    """Compare two models by a paired bootstrap (Efron and Tibshirani 1993, section 6).
-
-    It does not need scipy, an optional dependency, and is reproducible by a fixed seed.
-
-    Args:
-        candidate: ``(N,)`` losses of the candidate, one for each image.
-        incumbent: ``(N,)`` losses of the incumbent on the same images in the same order.
-    """
-    better = (incumbent - candidate).double()
-    generator = torch.Generator().manual_seed(0)
-    chosen = torch.randint(len(better), (DRAWS, len(better)), generator=generator)
-    means = better[chosen].mean(dim=1)
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=means.dtype)).tolist()
-    return Gain(float(better.mean()), low, high, float((means > 0).double().mean()))
-
-
-def is_better(candidate: Scores, incumbent: Scores) -> bool:
-    """Whether a candidate should replace an incumbent: it is surely better by loss and by error.
-
-    The loss alone has less noise, but it may rise while classes are learned for long: a network
-    that is right more often, and too sure of itself, would be replaced by a half-trained one.
-
-    Args:
-        candidate: scores of the candidate.
-        incumbent: scores of the incumbent on the same images.
-    """
-    pairs = ((candidate.loss, incumbent.loss), (candidate.error, incumbent.error))
-    return all(gain(*each).is_sure for each in pairs)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Network or ensemble that may become the result.
-
-    Attributes:
-        runs: stages of its networks.
-        scores: scores on the validation images.
-    """
-
-    runs: tuple[StageRun, ...]
-    scores: Scores
-
-    @property
-    def name(self) -> str:
-        """Names of the runs, joined by plus signs."""
-        return " + ".join(each.name for each in self.runs)
-
-    @property
-    def loss(self) -> float:
-        """Mean loss over the validation images."""
-        return float(self.scores.loss.mean())
-
-
-def candidates_of(groups: Sequence[tuple[StageRun, ...]]) -> list[Candidate]:
-    """Compute the validation scores of finished stages and ensembles; none of none."""
-    scores = joint_scores(groups) if groups else []
-    return [Candidate(*each) for each in zip(groups, scores, strict=True)]
-
-
 def decide(
     plan: Plan,
     folder: Path,
@@ -506,19 +403,7 @@ def decide(
             ]
         )
     execution.report(f"validation    {measure.loss} of {len(single[0].scores.loss)} images")
-    choice, gains = single[0], {}
-    for group in (single[1:], joint):
-        if not group:
-            continue
-        best = min(group, key=lambda each: each.loss)
-        gains[best.name] = found = gain(best.scores.loss, choice.scores.loss)
-        replaces = is_better(best.scores, choice.scores)
-        verdict = "replaces" if replaces else "does not replace"
-        doubt = ", but not surely by error" if found.is_sure and not replaces else ""
-        execution.report(
-            f"  {best.name} {verdict} {choice.name}: {found} less, {found.share:.0%} sure{doubt}"
-        )
-        choice = best if replaces else choice
+    choice, gains = select(single, joint, execution.report)
     content = {
         "result": [each.name for each in choice.runs],
         "course": execution.report.lines if isinstance(execution.report, DecisionLog) else [],
@@ -579,22 +464,3 @@ def _relations_cost(folder: Path) -> dict[str, Any]:
     path = folder / STAGES / RELATIONS
     found = json.loads(path.read_text(**TEXT)) if path.is_file() else {}
     return {name: found.get(name, 0) for name in ("multiply_adds", "seconds")}
-
-
-def plot_gains(gains: Mapping[str, Gain], label: str) -> Figure:
-    """Plot the gain of a result over each candidate with 95 % intervals over validation images.
-
-    Args:
-        gains: gains by candidate name.
-        label: label of the horizontal axis.
-    """
-    figure = new_figure(5.5, 0.8 + 0.45 * len(gains))
-    axes = figure.subplots()
-    for place, found in enumerate(gains.values()):
-        axes.plot([found.low, found.high], [place, place], color="0.4", linewidth=1.5)
-        axes.plot(found.mean, place, marker="o" if found.low > 0 else "D", color="black")
-    axes.axvline(0.0, color="0.7", linewidth=0.8)
-    axes.set_yticks(range(len(gains)), list(gains), fontsize=7)
-    axes.set_ylim(len(gains) - 0.5, -0.5)
-    axes.set_xlabel(label, fontsize=8)
-    return figure
