@@ -52,9 +52,9 @@ def run_method(plan: Plan, folder: Path, execution: Execution) -> None:
     """
     recipe, variant = find_method(plan)
     stages: list[StageRun] = []
-    finished = {}
+    finished, share = {}, shares(plan)
     for name in recipe.needs:
-        runs = stage_runs(plan, folder, RECIPES[name], recipe.needs_share / len(recipe.needs))
+        runs = stage_runs(plan, folder, RECIPES[name], share[name])
         train(runs, f"{name}, for {recipe.name}", execution)
         finished[name] = [each.finished() for each in runs]
         stages += runs
@@ -70,7 +70,7 @@ def run_method(plan: Plan, folder: Path, execution: Execution) -> None:
         add_costs(folder, stages, plan)
         return
     assert isinstance(recipe, Trained)
-    budget = None if plan.budget is None else plan.budget * (1 - recipe.needs_share)
+    budget = None if plan.budget is None else plan.budget * share[recipe.name]
     train_here(plan, folder, plan.configured(recipe, setting, budget))
     add_costs(folder, stages, plan)
 
@@ -86,7 +86,7 @@ def trainings(plan: Plan) -> float:
 
 
 def shares(plan: Plan) -> dict[str, float]:
-    """Fractions of a plan's budget that its trainings have, by the name of the method."""
+    """Fraction of a plan's budget that each training of a method has, by the method's name."""
     recipe, _ = find_method(plan)
     names, number = list(plan.sources), len(recipe.needs)
     found = {
@@ -123,11 +123,11 @@ def stage_runs(plan: Plan, folder: Path, recipe: Recipe, share: float) -> list[S
         plan: plan of the pipeline.
         folder: folder of the pipeline.
         recipe: method of which each variant is trained.
-        share: fraction of the budget for all of them together, in [0, 1].
+        share: fraction of the budget for each of them, in [0, 1].
     """
     assert isinstance(recipe, Trained)
     variants = recipe.variants(list(plan.sources))
-    budget = None if plan.budget is None else plan.budget * share / len(variants)
+    budget = None if plan.budget is None else plan.budget * share
     return [
         plan.stage(
             folder,
