@@ -221,6 +221,8 @@ def test_held_out_test_data_are_read_only_when_all_is_chosen(tiny, command, land
     table = (landmark_root / "test.csv").read_text()
     (landmark_root / "test.csv").write_text("not,a,table\n")
     words = ("--experiment", "tiny", "--methods", "ensemble", "--seeds", "0", "--no_costs")
+    command(*COMPARE, *words).refused("test.csv")
+    assert not Path("out").exists()
     done = command(*COMPARE, *words, "--hold_out")
     assert done.status == 0, done.out + done.err
     assert "validation NME, %" in done.out

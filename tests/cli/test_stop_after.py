@@ -37,7 +37,7 @@ def test_a_training_in_parts_is_the_training_in_one(tiny, command, averaged):
     assert kept == pytest.approx(expected)
     assert "after 0.5 of the steps; to train on: fit --ckpt_path run --stop_after 1" in first.out
     again = command(*words, *ON, "--stop_after", "0.5")
-    again.refused("4 of 8 steps", "the resumed run has 4", "--stop_after 1")
+    again.refused("after 0.5 of its steps (4)", "--stop_after 1")
     # In the middle of an epoch.
     second = command("fit", "--ckpt_path", "run", "--stop_after", "0.8")
     assert second.status == 0, second.err
@@ -62,6 +62,29 @@ def test_a_training_in_parts_is_the_training_in_one(tiny, command, averaged):
         assert summary("run")["test"] == summary("whole")["test"]
     parts, of_whole = (summary(run)["compute"]["parts"] for run in ("run", "whole"))
     assert parts["training"] == of_whole["training"]
+
+
+@pytest.mark.parametrize("fraction", ["0.5", "0.125"])
+def test_a_part_that_was_stopped_at_its_end_is_finished(tiny, command, fraction):
+    words = (*FIT, "--average_weights", "true", "--stop_after", fraction)
+    assert command(*words, "--run_dir", "run").status == 0
+    before, state = summary("run"), content("run")
+    Path("run", "summary.json").unlink()  # which the signal came before
+    again = command(*words, *ON, "--run_dir", "run")
+    assert again.status == 0, again.err
+    after = summary("run")
+    for name in ("steps", "stop_after", "losses", "validation", "test"):
+        assert after[name] == before[name], name
+    for name in ("training", "validation"):
+        assert after["compute"]["parts"][name] == before["compute"]["parts"][name], name
+    assert content("run")["global_step"] == state["global_step"]
+
+
+def test_a_part_that_is_shorter_than_what_was_trained_is_refused(tiny, command):
+    assert command(*FIT, "--run_dir", "run", "--stop_after", "0.5").status == 0
+    Path("run", "summary.json").unlink()
+    less = command(*FIT, *ON, "--stop_after", "0.1")
+    less.refused("ends the training after 1 of 8 steps", "the resumed run has 4", "--stop_after 1")
 
 
 @pytest.mark.parametrize(

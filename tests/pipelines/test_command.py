@@ -143,6 +143,20 @@ def test_options_that_cannot_be_right_are_refused(tiny, command, words, said):
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize("method", ["scratch", "ensemble", "auto"])
+def test_a_test_part_that_is_missing_is_refused_before_the_training(
+    tiny, command, landmark_root, method
+):
+    files = {"root": str(landmark_root), "image_size": 32, "batch_size": 4, "num_workers": 0}
+    tiny(data={"class_path": "LandmarkCSV", "init_args": files})
+    (landmark_root / "test.csv").unlink()
+    command(*FIT, "--method", method).refused("test.csv")
+    assert not Path("run").exists()
+    if method == "scratch":
+        done = command(*FIT, "--method", method, "--run_test", "false")
+        assert done.status == 0, done.err
+
+
 @pytest.mark.parametrize("method", ["scratch", "single:random-1"])
 def test_sources_that_a_method_does_not_begin_from_are_not_read(tiny, command, method):
     words = ("--method", method, "--sources", "random:1,no.pth", "--run_test", "false")

@@ -173,6 +173,7 @@ def check_inputs(
         options = resolve(comparison.folder / EXPERIMENT).options
     for fraction in dict.fromkeys(cell.fraction for cell in untrained):
         part = options.clone()
+        part.run_test = not comparison.hold_out
         if fraction != 1:
             part.data.init_args.train_fraction = fraction
         try:

@@ -168,7 +168,7 @@ class LastValidation(Callback):
 
     Raises:
         ConfigError: at the start of training, ``stop_after`` is below 1, and the resumed run has
-            that many steps already, or the training has no end.
+            more steps already, or the training has no end.
     """
 
     def __init__(self, stop_after: float = 1.0) -> None:
@@ -191,7 +191,9 @@ class LastValidation(Callback):
                 "number is not known; set trainer.max_steps or trainer.max_epochs"
             )
         self._stop_at = max(round(self.stop_after * steps), 1)
-        if trainer.global_step >= self._stop_at:
+        if trainer.global_step == self._stop_at:  # stopped by a signal before it could end
+            trainer.should_stop = True
+        elif trainer.global_step > self._stop_at:
             raise ConfigError(
                 f"stop_after {self.stop_after:g} ends the training after {self._stop_at} of "
                 f"{int(steps)} steps, and the resumed run has {trainer.global_step}; give a larger "

@@ -164,6 +164,8 @@ def resolve_start(
         return None
     architecture, sources = experiment_zoo(options, experiment)
     data = plain_data(options.data)
+    if options.get("run_test"):
+        data.setup("test")  # a missing test part is not to be found after minutes
     rank_zero_info(
         f"start         training images decide {option} {init_args[option]}, which may take minutes"
     )

@@ -64,8 +64,10 @@ class TimeEstimate:
 def estimate(options: Any) -> TimeEstimate | None:
     """Time a few training steps of the ordinary network on the device of training.
 
+    All data that will be read are set up, those of the test too.
+
     Args:
-        options: parsed options of ``fit``.
+        options: parsed options of ``fit``; ``run_test`` tells whether there will be a test.
 
     Returns:
         The estimate; ``None`` if the data module is not an
@@ -80,6 +82,8 @@ def estimate(options: Any) -> TimeEstimate | None:
     if not isinstance(data, ImageDataModule):
         return None
     steps = experiment_steps(options, data)
+    if options.run_test:
+        data.setup("test")
     architecture = architecture_of(options.model.init_args.backbone.init_args)
     images = data.train_set
     assert isinstance(images, Sized)
