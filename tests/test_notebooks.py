@@ -47,10 +47,9 @@ LESS = {
         "per_class=30": "per_class=8",
     },
     "06_real_zoo": {
-        "--methods scratch,single:imagenet,soup,lite": "--methods lite",
+        "--methods scratch,single:imagenet,soup,start,lite": "--methods lite",
         "--samples 500": "--samples 100",
-        "{run} --architecture {architecture} --output {folder}/gates": "{run} --architecture "
-        "{architecture} --output {folder}/gates --samples 40 --layer_samples 0",
+        "--split val": "--split val --samples 40 --layer_samples 0",
     },
     "07_transformers": {
         "per_class=60": "per_class=8",

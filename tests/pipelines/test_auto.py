@@ -1,6 +1,7 @@
 """``fit --method auto``: a race, its winner trained on or taught, and what validation decides."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -116,7 +117,8 @@ def test_the_result_is_a_run_that_predicts_and_is_tested(made):
     course = decisions["course"]
     assert course[: len(told)] == told
     heads = [line.partition(":")[0] for line in course[len(told) :]]
-    assert heads == ["winner", "teachers", "validation"]
+    assert heads == ["average", "winner", "teachers", "validation"]
+    assert course[len(told)].startswith("average: random-1 0.")
     assert (made / "pictures" / "sources.png").is_file()
 
 
@@ -180,7 +182,11 @@ def test_networks_that_are_no_better_together_do_not_teach(tmp_path, monkeypatch
 def test_what_is_too_short_to_be_judged_is_the_informed_average(tiny, command):
     done = command(*WORDS)
     assert done.status == 0, done.err
-    assert "pays, as is assumed: an eighth of the training, 20 steps, fewer than 400" in done.out
+    assert "is assumed to pay" in done.out
+    assert "if that is 400 steps or more, and here it is 20\n" in done.out
+    assert re.search(r"\ncost +[0-9.]+ of the budget of 20 trainings: steps [0-9.]+, inf", done.out)
+    assert re.search(r"\naverage +random-1 0\.[0-9]+, random-2 0\.[0-9]+\n", done.out)
+    assert "tiny: auto (start), " in done.out
     assert names_of("run") == ["start"]
     assert content("run", "decisions.json")["result"] == ["start"]
     assert content("run", "decisions.json")["race"] == []

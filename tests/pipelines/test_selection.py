@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zoo_lightning.analysis.measuring import Scores
-from zoo_lightning.pipelines.selection import Candidate, gain, is_better, select
+from zoo_lightning.pipelines.selection import Candidate, compared, gain, select
 
 
 def test_scores_of_a_candidate_are_those_of_its_images():
@@ -39,9 +39,9 @@ def test_what_is_right_more_often_is_not_replaced_for_its_confidence(losses):
     errors = 100.0 * (losses > 0.5)
     fewer = torch.where(losses > 0.6, errors, 0.0)
     incumbent = Scores(errors, losses)
-    assert is_better(Scores(fewer, losses - 0.01), incumbent)
-    assert not is_better(Scores(errors, losses - 0.01), incumbent)
-    assert not is_better(Scores(fewer, losses + 0.01), incumbent)
+    assert compared(Scores(fewer, losses - 0.01), incumbent).replaces
+    assert not compared(Scores(errors, losses - 0.01), incumbent).replaces
+    assert not compared(Scores(fewer, losses + 0.01), incumbent).replaces
 
 
 def test_a_gain_that_hangs_on_one_image_is_not_sure(losses):
@@ -70,10 +70,11 @@ def test_an_ensemble_has_to_be_better_than_the_best_network(losses):
     fewer = torch.where(losses > 0.6, errors, 0.0)
     first, second = candidate("x", losses, errors), candidate("y", losses - 0.1, fewer)
     joint = candidate("x + y", losses - 0.05, fewer)
-    chosen, gains = select([first, second], [joint], lines.append)
+    chosen, found = select([first, second], [joint], lines.append)
     assert chosen is second
-    assert list(gains) == ["y", "x + y"]
-    assert gains["x + y"].mean == pytest.approx(-0.05)
+    assert list(found) == ["y", "x + y"]
+    assert found["x + y"].loss.mean == pytest.approx(-0.05)
+    assert found["x + y"].error.mean == 0
     assert lines[0].startswith("  y replaces x: +0.1000")
     assert lines[1].startswith("  x + y does not replace y: -0.0500")
 

@@ -166,7 +166,8 @@ def check_inputs(
         if isinstance(RECIPES[cell.method], Trained) and comparison.trained(cell) is None
     ]
     begun = [(cell.method, cell.variant) for cell in untrained]
-    check_sources(comparison.options, sources_read(begun, comparison.sources))
+    if note := check_sources(comparison.options, sources_read(begun, comparison.sources)):
+        print(f"note: {note}")
     if not untrained or comparison.task == PPOTask.__name__:  # whose steps are those of a game
         return
     if options is None:

@@ -86,8 +86,11 @@ def describe_result(
             f"\nended early  after {stopped:g} of the steps; to train on: "
             f"fit --ckpt_path {run_dir} --stop_after 1"
         )
+    method = summary["method"]
+    if result := summary.get("result"):  # which method auto selected
+        method += f" ({' + '.join(result)})"
     return (
-        f"\n{summary['experiment']}: {summary['method']}, {summary['steps']} steps, "
+        f"\n{summary['experiment']}: {method}, {summary['steps']} steps, "
         f"{seconds:.0f} s\ncheckpoint   {checkpoint}\nrun folder   {run_dir}  ({', '.join(files)})"
         f"{ended}"
     )

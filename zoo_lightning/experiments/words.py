@@ -18,7 +18,7 @@ from zoo_lightning.experiments.finding import experiment_name, find_experiment
 from zoo_lightning.files.plain_yaml import read_yaml
 from zoo_lightning.models.backbone import ZooBackbone
 from zoo_lightning.models.plain import PlainBackbone
-from zoo_lightning.runs.run_folder import CONFIG, find_checkpoint
+from zoo_lightning.runs.run_folder import CONFIG, PLAN, find_checkpoint
 from zoo_lightning.sources.own_runs import run_of
 
 EXPERIMENTS = ("--experiment", "--config", "-c")
@@ -97,7 +97,8 @@ def run_without_experiment(words: Sequence[str]) -> Path | None:
         configuration; otherwise ``None``.
 
     Raises:
-        ConfigError: no experiment is given, and the checkpoint does not exist.
+        ConfigError: no experiment is given, and the checkpoint does not exist; or its folder is
+            that of ``fit --method`` that has not ended.
     """
     if not words or words[0] not in (*EVALUATING, "fit"):
         return None
@@ -113,7 +114,14 @@ def run_without_experiment(words: Sequence[str]) -> Path | None:
         run = Path(given) if Path(given).is_dir() else run_of(find_checkpoint(given, None, ""))
     else:
         run = None
-    return run if run is not None and (run / CONFIG).is_file() else None
+    if run is None or (run / CONFIG).is_file():
+        return run
+    if (run / PLAN).is_file():
+        raise ConfigError(
+            f"{run} is the folder of fit --method, whose trainings have not ended; give the "
+            f"command that it was begun with, with --run_dir {run}, to resume it"
+        )
+    return None
 
 
 def implied_zoo(words: Sequence[str]) -> tuple[list[str], str | None]:

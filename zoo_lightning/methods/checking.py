@@ -14,7 +14,7 @@ from zoo_lightning.methods.recipes import RECIPES, SCRATCH
 from zoo_lightning.models.backbone import load_architecture
 from zoo_lightning.models.initialization import INFORMED
 from zoo_lightning.sources.spec import parse_sources
-from zoo_lightning.sources.zoo import without_weights
+from zoo_lightning.sources.zoo import unknown_preprocessing, without_weights
 from zoo_lightning.tasks.building import BACKBONES
 
 
@@ -50,7 +50,7 @@ def check_networks(
             built.append(described)
 
 
-def check_sources(options: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
+def check_sources(options: Mapping[str, Any], sources: Mapping[str, Any]) -> str | None:
     """Read the weights of sources and fit them to the experiment's network.
 
     A source that no network can begin from would fail one training after another.
@@ -59,18 +59,22 @@ def check_sources(options: Mapping[str, Any], sources: Mapping[str, Any]) -> Non
         options: options of ``fit`` that all methods share, in plain types.
         sources: the sources to read, by name, see :func:`sources_read`.
 
+    Returns:
+        A note on sources whose preprocessing is not known; ``None`` if there are none.
+
     Raises:
         ConfigError: a source's description is invalid.
         DataError: the data decide the network's channels, and cannot be read.
         SourceError: a source cannot be read, or does not fit.
     """
     if not sources:
-        return
+        return None
     described = copy.deepcopy(dict(options))
     resolve_bands(described)
     init_args = described["model"]["init_args"]["backbone"]["init_args"]
     architecture = architecture_of(init_args, described["data"])
-    load_architecture(architecture, parse_sources(list(sources.values())))
+    loaded = load_architecture(architecture, parse_sources(list(sources.values())))
+    return unknown_preprocessing(loaded) if architecture.normalisation else None
 
 
 def sources_read(runs: Iterable[tuple[str, str]], sources: Mapping[str, Any]) -> dict[str, Any]:

@@ -254,6 +254,8 @@ def find_recipes(names: Sequence[str], task: str, needed: bool = True) -> list[R
 
 
 def _find(name: str, task: str) -> Recipe:
+    if name == "auto":
+        raise ConfigError("auto is a method of fit --method only; leave it out")
     if name not in RECIPES:
         raise ConfigError(
             f"unknown method {name!r}; expected some of {', '.join(RECIPES)}."

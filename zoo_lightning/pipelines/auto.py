@@ -19,11 +19,14 @@ from __future__ import annotations
 import copy
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from zoo_lightning.analysis.measuring import measure_of
 from zoo_lightning.analysis.relation_report import plot_relations
@@ -45,6 +48,7 @@ from zoo_lightning.pipelines.race import (
     Racer,
     beginning,
     check_steps,
+    first_comparison,
     judge_average,
     plot_race,
     race_all,
@@ -52,6 +56,7 @@ from zoo_lightning.pipelines.race import (
     up_to,
 )
 from zoo_lightning.pipelines.selection import (
+    SURE,
     Gain,
     candidates_of,
     gain,
@@ -60,10 +65,10 @@ from zoo_lightning.pipelines.selection import (
     select,
 )
 from zoo_lightning.pipelines.stage import STAGES, StageRun
-from zoo_lightning.pipelines.transfer import add_costs, train
+from zoo_lightning.pipelines.transfer import add_costs, own_parts, train
 from zoo_lightning.plotting.figures import save_figure
 from zoo_lightning.runs.pool import Execution, Report, rounded_budget
-from zoo_lightning.runs.run_folder import PICTURES
+from zoo_lightning.runs.run_folder import CONFIG, PICTURES, read_summary
 from zoo_lightning.sources.spec import parse_sources
 from zoo_lightning.tasks.loading import load_task
 from zoo_lightning.transfer.relations import Relations, relate
@@ -95,6 +100,10 @@ JUDGED_AFTER = 400
 """Optimiser steps of the average before which its curve cannot say that longer training gains
 little: after 120 steps curves promised 6 and 8 % on faces and traffic signs, where it gains much,
 and taught networks were far behind. The limit of :data:`PAYS` was found at 480 steps."""
+
+COMPARED_AFTER = 100
+"""Optimiser steps of the candidates before which a race says little: races that compared after 54
+to 75 steps ended behind the informed average on all of six targets (``results/auto``)."""
 
 TEACHERS_AFTER = 1 / 4
 """Fraction of their training after which finalists teach; the informed average teaches as it is,
@@ -142,21 +151,32 @@ def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) 
         return
     relate_sources(plan, folder, execution)
     if plan.inference > 1:
+        first = None if steps is None else steps * first_comparison(plan, budget_of(plan))
+        if first is not None and first < COMPARED_AFTER:
+            execution.report(
+                f"race          compares after {first:.0f} steps, which say little of the ends; a "
+                f"larger budget or a longer training compares after {COMPARED_AFTER} or more"
+            )
         racers = race_all(plan, folder, budget_of(plan), execution)
+        [begun] = [each.run for each in racers if each.run.name == AVERAGE]
+        say_shares(plan, begun, execution)
         results = [up_to(each.run, 1.0) for each in racers[: plan.inference]]
         train(results, "to the end", execution)
         decide(plan, folder, results, racers, execution)
         return
     if steps is not None and (judged_at := steps * budget_of(plan) * SECOND) < JUDGED_AFTER:
         execution.report(
-            f"longer        pays, as is assumed: an eighth of the training, {judged_at:.0f} steps, "
-            f"fewer than {JUDGED_AFTER}, cannot say that it does not"
+            f"longer        is assumed to pay, so all of the budget is for the informed average: "
+            f"its curve is judged after an eighth of the training, if that is {JUDGED_AFTER} steps "
+            f"or more, and here it is {judged_at:.0f}"
         )
         alone = [beginning(plan, folder, Beginning(AVERAGE), budget_of(plan))]
         train(alone, "the informed average", execution)
+        say_shares(plan, alone[0], execution)
         decide(plan, folder, alone, [], execution)
         return
     average, informed = judge_average(plan, folder, budget_of(plan), execution)
+    say_shares(plan, average.run, execution)
     if longer_pays(average, execution):
         results = [average.run]
         train(results, "to the end", execution)
@@ -176,6 +196,24 @@ def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) 
         results = [up_to(winner.run, end)]
         train(results, "to the end", execution)
     decide(plan, folder, results, found.racers, execution)
+
+
+def say_shares(plan: Plan, average: StageRun, execution: Execution) -> None:
+    """Report how much of each source the informed average contains.
+
+    Args:
+        plan: plan of the pipeline.
+        average: training of the informed average, which has begun.
+        execution: receives a line.
+    """
+    path = average.folder / CONFIG
+    if not path.is_file():  # somebody has removed the stage
+        return
+    config = yaml.safe_load(path.read_text(**TEXT))
+    shares = config["model"]["init_args"]["backbone"]["init_args"]["weights"]
+    if isinstance(shares, list) and len(shares) == len(plan.sources):
+        named = [f"{name} {share:.2f}" for name, share in zip(plan.sources, shares, strict=True)]
+        execution.report(f"average       {', '.join(named)}")
 
 
 @dataclass
@@ -379,7 +417,7 @@ def decide(
     """Select the result among finished stages by validation, and publish it.
 
     The first stage is replaced by another one, and a single network by an ensemble of up to
-    ``plan.inference`` networks, only if :func:`is_better` is sure of it.
+    ``plan.inference`` networks, only if that is surely better by loss and by error.
 
     Args:
         plan: plan of the pipeline.
@@ -389,7 +427,7 @@ def decide(
             not among the finished stages cost something, and cannot be the result.
         execution: receives lines with the decisions.
     """
-    began, start_cost = time.monotonic(), _relations_cost(folder)
+    began, relations = time.monotonic(), _relations_cost(folder)
     task = load_task(runs[0].folder)
     measure = measure_of(task)
     with counting() as spent:
@@ -402,8 +440,10 @@ def decide(
                 for chosen in combinations(best_ones, size)
             ]
         )
-    execution.report(f"validation    {measure.loss} of {len(single[0].scores.loss)} images")
-    choice, gains = select(single, joint, execution.report)
+    execution.report(
+        f"validation    {len(single[0].scores.loss)} images, whose {measure.loss} is compared"
+    )
+    choice, comparisons = select(single, joint, execution.report)
     content = {
         "result": [each.name for each in choice.runs],
         "course": execution.report.lines if isinstance(execution.report, DecisionLog) else [],
@@ -413,7 +453,11 @@ def decide(
             {"name": each.name, "value": measure.of(each.scores), "loss": each.loss}
             for each in [*single, *joint]
         ],
-        "gains": {name: asdict(found) for name, found in gains.items()},
+        "gains": {
+            name: asdict(found.loss) | {"error": asdict(found.error), "replaces": found.replaces}
+            for name, found in comparisons.items()
+        },
+        "sure": SURE,
         "race": [
             {
                 "name": each.run.name,
@@ -447,16 +491,52 @@ def decide(
         [each.folder for each in choice.runs],
         plan.run_test,
         {
+            "method": AUTO,
+            "result": content["result"],
             "validation": {task.monitor: value},
-            "seconds": round(time.monotonic() - began + start_cost["seconds"], 1),
+            "seconds": round(time.monotonic() - began + relations["seconds"], 1),
             "compute": {
-                "parts": {"start": start_cost["multiply_adds"], "validation": spent.multiply_adds}
+                "parts": {
+                    "relations": relations["multiply_adds"],
+                    "validation": spent.multiply_adds,
+                }
             },
         },
     )
     folders = {each.folder for each in runs}
     others = [each.run for each in racers if each.run.folder not in folders]
     add_costs(folder, [*runs, *others], plan)
+    if line := cost_line(folder, [*runs, *others], budget_of(plan)):
+        execution.report(line)
+
+
+def cost_line(folder: Path, stages: Sequence[StageRun], budget: float) -> str:
+    """Format what a finished pipeline cost, in trainings of one ordinary network.
+
+    Args:
+        folder: folder of the pipeline.
+        stages: its finished stages.
+        budget: its budget, which is for training steps and informed starts.
+
+    Returns:
+        A progress line; empty if something was not counted.
+    """
+    summary = read_summary(folder)
+    if summary is None:  # another rank has written it
+        return ""
+    compute = summary["compute"]
+    if not compute.get("unit") or compute["multiply_adds"] is None:
+        return ""
+    spent = Counter({part: n for part, n in compute["parts"].items() if part != "stages"})
+    for each in stages:
+        spent.update(own_parts(each.summary()))
+    units = {part: count / compute["unit"] for part, count in spent.items()}
+    steps, start = units.pop("training", 0.0), units.pop("start", 0.0)
+    on_top = ", ".join(f"{part} {cost:.2g}" for part, cost in units.items() if cost >= 0.005)
+    return (
+        f"cost          {steps + start:.3g} of the budget of {budget:g} trainings: steps "
+        f"{steps:.2g}, informed start {start:.2g}" + (f"; on top {on_top}" if on_top else "")
+    )
 
 
 def _relations_cost(folder: Path) -> dict[str, Any]:

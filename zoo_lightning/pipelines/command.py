@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from zoo_lightning.callbacks.checkpoints import TrainingInterrupted
 from zoo_lightning.cli.run_summary import describe_result
-from zoo_lightning.errors import ConfigError
+from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.experiments.option_names import OF_RUNS, CommandParser
 from zoo_lightning.experiments.resolving import resolve
 from zoo_lightning.methods.checking import check_networks, check_sources, sources_read
@@ -76,7 +76,11 @@ def main(arguments: Sequence[str]) -> int:
     if words.method == AUTO and budget is None:
         budget = BUDGET
     plan = Plan(words.method, resolved.name, shared, budget, words.inference, given.run_test)
-    variant = ""
+    variant, known = "", (AUTO, *RECIPES)
+    if (name := words.method.partition(":")[0]) not in known:
+        raise ConfigError(
+            f"unknown method {name!r}; expected one of {', '.join(known)}.{nearest(name, known)}"
+        )
     if words.method == AUTO:
         check_auto(plan)
         recipes: list[Recipe] = [RECIPES[AVERAGE], RECIPES[SINGLE]]
@@ -87,7 +91,9 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(given.run_dir or shared_run_folder(f"{resolved.name}-{words.method}"))
     finished = _is_finished(folder)
     if not (folder / PLAN).is_file():  # a pipeline that goes on has read what it needs
-        check_sources(plan.options, sources_read([(recipes[0].name, variant)], plan.sources))
+        read = sources_read([(recipes[0].name, variant)], plan.sources)
+        if note := check_sources(plan.options, read):
+            print(f"note          {note}")
     # The steps of a policy are those of a game.
     expected = None if finished or plan.task == PPOTask.__name__ else estimate(given)
     if expected is not None:

@@ -56,8 +56,8 @@ class TimeEstimate:
             time_left = f"{60 * minutes:.0f} s"
         return (
             f"estimate      about {time_left} here: {trainings:.3g} times {self.steps:,} steps of "
-            f"one network, {1000 * self.step_seconds:.0f} ms each; validations and the test come "
-            "on top"
+            f"one network, {1000 * self.step_seconds:.0f} ms each; the beginning of each training, "
+            "validations and the test come on top"
         )
 
 

@@ -130,6 +130,11 @@ def raced(candidates: int, finished: int = 1) -> float:
     return candidates * FIRST + finalists * (SECOND - FIRST)
 
 
+def first_comparison(plan: Plan, budget: float) -> float:
+    """Compute when a race of all compares first, in trainings of one ordinary network."""
+    return full_budget(budget, len(beginnings(plan)), plan.inference) * FIRST
+
+
 def check_steps(plan: Plan, budget: float, steps: int) -> None:
     """Check that the first comparison comes after at least a few optimiser steps.
 
@@ -141,13 +146,12 @@ def check_steps(plan: Plan, budget: float, steps: int) -> None:
     Raises:
         ConfigError: there would be fewer than :data:`LEAST_STEPS` steps.
     """
-    candidates = len(beginnings(plan))
-    share = full_budget(1.0, candidates, plan.inference) * FIRST
-    if steps * budget * share < LEAST_STEPS:
+    candidates, first = len(beginnings(plan)), steps * first_comparison(plan, budget)
+    if first < LEAST_STEPS:
         raise ConfigError(
             f"--method {plan.method} with --budget {budget:g} compares {candidates} candidates, "
-            f"the average and every source, after {steps * budget * share:.1f} steps; give at "
-            f"least --budget {math.ceil(LEAST_STEPS / (steps * share))}, a longer training, or "
+            f"the average and every source, after {first:.1f} steps; give at "
+            f"least --budget {math.ceil(LEAST_STEPS * budget / first)}, a longer training, or "
             "fewer --sources"
         )
 

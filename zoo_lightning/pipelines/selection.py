@@ -69,18 +69,37 @@ def gain(candidate: Tensor, incumbent: Tensor) -> Gain:
     return Gain(float(better.mean()), low, high, float((means > 0).double().mean()))
 
 
-def is_better(candidate: Scores, incumbent: Scores) -> bool:
-    """Whether a candidate should replace an incumbent: it is surely better by loss and by error.
+@dataclass(frozen=True)
+class Comparison:
+    """Comparison of a candidate with an incumbent on the same images.
 
-    The loss alone has less noise, but it may rise while classes are learned for long: a network
-    that is right more often, and too sure of itself, would be replaced by a half-trained one.
-
-    Args:
-        candidate: scores of the candidate.
-        incumbent: scores of the incumbent on the same images.
+    Attributes:
+        loss: gain by loss.
+        error: gain by error, in percent of the images, or of the error's own unit.
     """
-    pairs = ((candidate.loss, incumbent.loss), (candidate.error, incumbent.error))
-    return all(gain(*each).is_sure for each in pairs)
+
+    loss: Gain
+    error: Gain
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the candidate is surely better by loss and by error, and replaces the incumbent.
+
+        The loss alone has less noise, but it may rise while classes are learned for long: a network
+        that is right more often, and too sure of itself, would be replaced by a half-trained one.
+        """
+        return self.loss.is_sure and self.error.is_sure
+
+    def __str__(self) -> str:
+        return (
+            f"{self.loss} less loss, {self.loss.share:.0%} sure, and {self.error.mean:+.2f} less "
+            f"error, {self.error.share:.0%} sure; both must be {SURE:.0%} sure"
+        )
+
+
+def compared(candidate: Scores, incumbent: Scores) -> Comparison:
+    """Compare a candidate with an incumbent by their scores on the same images."""
+    return Comparison(gain(candidate.loss, incumbent.loss), gain(candidate.error, incumbent.error))
 
 
 @dataclass(frozen=True)
@@ -114,7 +133,7 @@ def candidates_of(groups: Sequence[tuple[StageRun, ...]]) -> list[Candidate]:
 
 def select(
     single: Sequence[Candidate], joint: Sequence[Candidate], report: Report
-) -> tuple[Candidate, dict[str, Gain]]:
+) -> tuple[Candidate, dict[str, Comparison]]:
     """Select one of several candidates; the first is replaced only by one that is surely better.
 
     Args:
@@ -123,21 +142,19 @@ def select(
         report: receives a line for each comparison.
 
     Returns:
-        The selected candidate, and the gain of each one that was compared, by its name.
+        The selected candidate, and the comparison of each other one that was the best of its
+        kind with what was selected before, by its name.
     """
-    choice, gains = single[0], {}
+    choice, found = single[0], {}
     for group in (single[1:], joint):
         if not group:
             continue
         best = min(group, key=lambda each: each.loss)
-        gains[best.name] = found = gain(best.scores.loss, choice.scores.loss)
-        replaces = is_better(best.scores, choice.scores)
-        verdict = "replaces" if replaces else "does not replace"
-        doubt = ", but not surely by error" if found.is_sure and not replaces else ""
-        sure = f"{found.share:.0%} sure{doubt}"
-        report(f"  {best.name} {verdict} {choice.name}: {found} less, {sure}")
-        choice = best if replaces else choice
-    return choice, gains
+        found[best.name] = each = compared(best.scores, choice.scores)
+        verdict = "replaces" if each.replaces else "does not replace"
+        report(f"  {best.name} {verdict} {choice.name}: {each}")
+        choice = best if each.replaces else choice
+    return choice, found
 
 
 def joint_scores(groups: Sequence[Sequence[StageRun]]) -> list[Scores]:

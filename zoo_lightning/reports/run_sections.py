@@ -244,7 +244,8 @@ def _costs(run: RunFiles) -> list[Any]:
     if run.seconds is not None:
         named.append(("time, with all that the training needed", duration(run.seconds)))
     if (alone := finite(summary.get("seconds"))) is not None and alone != run.seconds:
-        named.append(("time of the training itself", duration(alone)))
+        own = "without that of the stages" if "pipeline" in summary else "of the training itself"
+        named.append((f"time {own}", duration(alone)))
     if (whole := finite(run.compute.get("multiply_adds"))) is not None:
         named.append(("multiply-adds", operations(whole)))
     if (memory := finite(summary.get("peak_memory_mb"))) is not None:
@@ -268,8 +269,8 @@ def _again(run: RunFiles) -> list[Any]:
     path = run.folder.path
     if plan := run.folder.yaml(PLAN):
         words = ["fit", "--config", "options.yaml", "--method", str(plan.get("method"))]
-        for name in ("budget", "inference"):
-            if (limit := finite(plan.get(name))) not in (None, 1.0):
+        for name, default in (("budget", None), ("inference", 1.0)):
+            if (limit := finite(plan.get(name))) not in (None, default):
                 words += [f"--{name}", f"{limit:g}"]
         words += ["--run_test", "false"] if plan.get("run_test") is False else []
         options = plan.get("options")
@@ -327,10 +328,7 @@ def _pipeline(run: RunFiles) -> list[Section]:
             sections.append(Section("Race" if len(raced) > 1 else "Learning curve", [table]))
         gains = found.get("gains")
         lines = [
-            f"{name}: {number(within(gained, 'mean'), 3)} less {found.get('loss')} than what was "
-            f"chosen before ({number(within(gained, 'low'), 3)} to "
-            f"{number(within(gained, 'high'), 3)}), better in "
-            f"{100 * (finite(within(gained, 'share')) or 0):.0f} % of the bootstrap samples"
+            _compared(name, gained, found)
             for name, gained in (gains.items() if isinstance(gains, dict) else ())
         ]
         result = found.get("result")
@@ -343,6 +341,25 @@ def _pipeline(run: RunFiles) -> list[Section]:
         )
         sections.append(Section("Decision", [Text([f"The result is {chosen}.", *lines]), table]))
     return sections
+
+
+def _compared(name: str, gained: Any, found: dict[str, Any]) -> str:
+    """Sentence on the comparison of a candidate with what was selected before it."""
+    by_error, needed = within(gained, "error"), finite(found.get("sure"))
+    verdict = {True: " replaces", False: " does not replace"}.get(within(gained, "replaces"), ":")
+    what = " what was selected before:" if verdict != ":" else ""
+    text = (
+        f"{name}{verdict}{what} {number(within(gained, 'mean'), 3)} less {found.get('loss')} "
+        f"({number(within(gained, 'low'), 3)} to {number(within(gained, 'high'), 3)}), better in "
+        f"{_percent(gained)} of the bootstrap samples"
+    )
+    if by_error is not None:
+        text += f", by error in {_percent(by_error)}"
+    return text if needed is None else f"{text}; {100 * needed:.0f} % of both are needed"
+
+
+def _percent(gained: Any) -> str:
+    return f"{100 * (finite(within(gained, 'share')) or 0):.0f} %"
 
 
 def _sources(relations: Any) -> list[Section]:
@@ -407,6 +424,11 @@ def _stages(folder: Path) -> list[Any]:
         if not stage.ended:
             continue
         name, best = next(iter(stage.validation.items()), ("", None))
+        # Without the runs that it begins from or that teach it, which are stages, too.
+        alone = finite(stage.summary.get("seconds"))
+        seconds = (
+            None if alone is None else alone + (finite(stage.summary.get("start_seconds")) or 0)
+        )
         link = f"{STAGES}/{path.name}/{PAGE}" if (path / PAGE).is_file() else ""
         rows.append(
             [
@@ -414,10 +436,10 @@ def _stages(folder: Path) -> list[Any]:
                 Value(name),
                 value(best),
                 value(finite(stage.summary.get("steps"))),
-                Value("" if stage.seconds is None else duration(stage.seconds), stage.seconds),
+                Value("" if seconds is None else duration(seconds), seconds),
             ]
         )
-    return [Table(["stage", "metric", "best validation", "steps", "time"], rows)] if rows else []
+    return [Table(["stage", "metric", "validation", "steps", "time"], rows)] if rows else []
 
 
 def _gallery(shown: list[Any]) -> list[Any]:

@@ -165,10 +165,10 @@ def resolve_length(
             parts = {"the informed start alone has": spent, "the teachers' features have": once}
             before = [f"{what} cost {n / plain / micro:.0f}" for what, n in parts.items() if n]
             reasons = f", and {' and '.join(before)}" if before else ""
-            remedy = " or gate_init and weights as numbers" if spent else ""
+            least = math.ceil(100 * (spent + once + each * micro) / unit) / 100
             raise ConfigError(
                 f"budget {budget:g} pays for {budget * usual:.2g} steps of one network"
-                f"{reasons}; give a larger budget{remedy and ',' + remedy}"
+                f"{reasons}; give at least {least:g} for a single step"
             )
     interval = trainer.val_check_interval
     if from_data and spread:

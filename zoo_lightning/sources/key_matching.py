@@ -190,4 +190,7 @@ def _nothing(state: Mapping[str, Tensor], reference: Mapping[str, Tensor], label
     text = f"{label}: no key matches the architecture. Found {found}, …; expected {wanted}, …."
     if not map_by_order(state, reference, "")[1]:
         return f"{text} Order and shapes agree throughout, though: give the source match: order."
-    return f"{text} It is of another architecture, or its keys must be renamed first."
+    return (
+        f"{text} It is of another architecture, or its keys must be renamed first; sources inspect "
+        "shows what it is, and --architecture NAME builds that network."
+    )

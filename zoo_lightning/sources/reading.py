@@ -324,7 +324,8 @@ def _read_run(folder: Path, container: str | None) -> SourceWeights:
     if not summary_path.is_file():
         raise SourceError(
             f"The folder {folder} is not a run: it has no summary.json. Give a weight file, the "
-            f"folder of a finished run, or one that has {' or '.join(HUB_FILES[:2])}."
+            f"folder of a finished run, or one that has {' or '.join(HUB_FILES[:2])}; of a folder "
+            "of checkpoints name the files, which sources inspect lists."
         )
     try:
         summary = json.loads(summary_path.read_text(encoding="utf-8"))

@@ -405,7 +405,10 @@ def conclude(
     below = [row.name for row in sources if row.over_random.value < -2 * row.over_random.error]
     if below and len(lines) < 3:
         verb = "explains" if len(below) == 1 else "explain"
-        lines.append(f"{', '.join(below)} {verb} less than random weights here as frozen features")
+        lines.append(
+            f"{', '.join(below)} {verb} less than random weights here as frozen features, which "
+            "says nothing of long trainings"
+        )
     return lines
 
 
@@ -445,7 +448,8 @@ def about_averaging(
         return (
             f"{top.names} are relatives, but before any training their average explains less than "
             f"the best source ({top.midpoint:.3f} where {best.name} has {best.score:.3f}): for a "
-            f"short training take {best.name} alone; in a long one the average may catch up"
+            f"short training take {best.name} alone, or method start, which weighs it most; in a "
+            "long one the average may catch up"
         )
     top = max(pairs, key=lambda pair: pair.midpoint)
     line = f"no two are relatives (largest cosine {max(pair.cosine for pair in pairs):.2f})"

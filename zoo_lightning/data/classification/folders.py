@@ -132,7 +132,7 @@ def class_folders(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise DataError(
             f"The folder {folder} does not exist; expected it to hold one folder of images per "
-            f"class, and `root` to be the folder above it.{layout_hint(folder)}"
+            f"class, and `root` (--data.root) to be the folder above it.{layout_hint(folder)}"
         )
     there = (p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
     names = sorted(map(one_form, there))
