@@ -115,10 +115,11 @@ def test_the_result_is_a_run_that_predicts_and_is_tested(made):
         f"sources: {x}" for x in content(made, "stages", "look.json")["relations"]["conclusion"]
     ]
     course = decisions["course"]
-    assert course[: len(told)] == told
-    heads = [line.partition(":")[0] for line in course[len(told) :]]
+    assert course[0].startswith("sources: compared by their frozen features; D is")
+    assert course[1 : len(told) + 1] == told
+    heads = [line.partition(":")[0] for line in course[len(told) + 1 :]]
     assert heads == ["average", "winner", "teachers", "validation"]
-    assert course[len(told)].startswith("average: random-1 0.")
+    assert course[len(told) + 1].startswith("average: random-1 0.")
     assert (made / "pictures" / "sources.png").is_file()
 
 

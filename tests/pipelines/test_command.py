@@ -1,10 +1,13 @@
 """``fit --method``: stages, what they cost, going on, and what is refused."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 import yaml
 
 FIT = ("fit", "--experiment", "tiny", "--run_dir", "run")
@@ -119,6 +122,7 @@ def test_what_is_made_without_training_ends_like_any_other(tiny, command):
     ("words", "said"),
     [
         (("--method", "distilation"), ("distilation", "distillation")),
+        (("--method", "autoo"), ("unknown method 'autoo'", "Did you mean 'auto'")),
         (("--method", "lite", "--budget", "inf"), ("budget", "finite number above 0")),
         *(
             (("--method", each, "--sources", "[]"), ("needs sources", "--sources A,B"))
@@ -141,6 +145,33 @@ def test_what_is_made_without_training_ends_like_any_other(tiny, command):
 def test_options_that_cannot_be_right_are_refused(tiny, command, words, said):
     command(*FIT, *words).refused(*said)
     assert not Path("run").exists()
+
+
+def test_a_budget_that_the_informed_start_uses_up_names_the_least_one(tiny, command):
+    words = ("--method", "start", "--trainer.max_steps", "40")
+    message = command(*FIT, *words, "--budget", "0.1").err
+    least = re.search(r"give at least ([0-9.]+) for a single step", message)
+    assert least, message
+    assert "the informed start alone has cost" in message
+    again = ("--run_dir", "again", "--budget", least[1])
+    done = command("fit", "--experiment", "tiny", *words, *again)
+    assert done.status == 0, done.err
+    assert summary("again")["steps"] == 1
+
+
+def test_a_pipeline_that_has_not_ended_is_resumed_by_its_own_command(tiny, command):
+    Path("run").mkdir()
+    Path("run/pipeline.yaml").write_text("method: auto\n")
+    for command_name in ("fit", "test"):
+        command(command_name, "--ckpt_path", "run").refused("fit --method", "--run_dir run")
+
+
+def test_sources_of_unknown_preprocessing_are_named(tiny, command):
+    torch.save(timm.create_model("test_resnet", num_classes=0).state_dict(), "a.pth")
+    words = ("--sources", "a.pth,random:1", "--trainer.max_steps", "2", "--run_test", "false")
+    done = command(*FIT, "--method", "soup", *words)
+    assert done.status == 0, done.err
+    assert "note          preprocessing of a is unknown" in done.out
 
 
 @pytest.mark.parametrize("method", ["scratch", "ensemble", "auto"])

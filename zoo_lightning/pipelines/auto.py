@@ -392,6 +392,10 @@ def relate_sources(plan: Plan, folder: Path, execution: Execution) -> None:
         save_figure(plot_relations(found), folder / PICTURES / "sources.png")
         with atomic_file(path) as part:
             part.write_text(json.dumps(content, indent=2) + "\n", **TEXT)
+    execution.report(
+        "sources       compared by their frozen features; D is what some explain of the training "
+        "data beyond the best of them"
+    )
     for line in json.loads(path.read_text(**TEXT))["relations"]["conclusion"]:
         execution.report(f"sources       {line}")
 

@@ -489,7 +489,7 @@ def about_joining(
             others = [name for name in together.shares if name not in (pair.first, pair.second)]
             used = [name for name in others if together.shares[name]]
             lines.append(
-                f"of the others {', '.join(used)} add {together.over_pair}"
+                f"of the others, {', '.join(used)} add{'s' * (len(used) == 1)} {together.over_pair}"
                 if adds
                 else f"as frozen features the others add too little to count ({together.over_pair})"
             )
