@@ -218,7 +218,7 @@ def run_auto(target: Target, data: Path, seed: int, budgets: str, run_dir: Path)
             "method": "auto",
             "figures": {str(seed): figure if target.lower else 100.0 * figure},
             "multiply_adds": {str(seed): summary["compute"]["multiply_adds"]},
-            "chosen": {str(seed): " + ".join(summary["result"])},
+            "chosen": {str(seed): " + ".join(summary.get("result", [summary["method"]]))},
         }
         tables.append({"budget": float(budget), "rows": [row]})
     (run_dir / "runs.json").write_text(json.dumps(tables, indent=1) + "\n", **TEXT)

@@ -55,7 +55,8 @@ def test_auto_trains_by_the_same_options_and_its_figures_join_the_table(monkeypa
         folder = Path(main_words(words, "--run_dir"))
         folder.mkdir(parents=True)
         summary = {
-            "method": "soup",
+            "method": "auto",
+            "result": ["start"],
             "test": {"test/acc": 0.75},
             "compute": {"multiply_adds": 10},
         }

@@ -375,7 +375,10 @@ def test_a_pipeline_is_reported_with_its_stages_and_its_decision(tmp_path):
         "result": ["student"], "measure": "accuracy, %", "loss": "cross-entropy",
         "candidates": [{"name": "start", "value": 60.0, "loss": 1.0},
                        {"name": "student", "value": 65.5, "loss": 0.5}],
-        "gains": {"student": {"mean": 0.5, "low": 0.1, "high": 0.9, "share": 0.99}},
+        "gains": {"student": {"mean": 0.5, "low": 0.1, "high": 0.9, "share": 0.99},
+                  "both": {"mean": 0.5, "low": 0.1, "high": 0.9, "share": 0.97,
+                           "error": {"share": 0.62}, "replaces": False}},
+        "sure": 0.8,
         "race": [{"name": "a", "fraction": 0.125, "half": 2.0, "loss": 1.0, "expected": 0.71},
                  {"name": "b", "fraction": 0.0625, "half": 1.0, "loss": 0.9, "expected": 0.85}],
         "course": ["longer: does not pay", "winner: a"],
@@ -402,7 +405,9 @@ def test_a_pipeline_is_reported_with_its_stages_and_its_decision(tmp_path):
     assert table(report, "Stages").rows[0][0].link == "stages/student/report.html"
     content = rendered(report)
     assert "--config options.yaml --method auto --budget 4 --run_dir runs/again" in content
-    assert "better in 99 % of the bootstrap samples" in content
+    assert "better in 99 % of the bootstrap samples" in content  # of a run of version 0.1
+    assert "both does not replace what was selected before: 0.5 less cross-entropy" in content
+    assert "in 97 % of the bootstrap samples, by error in 62 %; 80 % of both are needed" in content
 
 
 def test_long_curves_are_thinned_and_keep_their_ends():
