@@ -341,6 +341,7 @@ def teach(folder: Path, winner: Racer, second: Racer, execution: Execution) -> b
             part.write_text(json.dumps(asdict(found), indent=2) + "\n", **TEXT)
     found = Gain(**json.loads(path.read_text(**TEXT)))
     verdict = "so they teach" if found.mean > 0 else "so they do not teach"
+    verdict += " (the mean decides, as no network is given up for them)"
     execution.report(
         f"teachers      {winner.run.name} and {second.run.name} together have {found} less loss "
         f"than {winner.run.name}, {verdict}"

@@ -153,15 +153,16 @@ def train(runs: Sequence[StageRun], title: str, execution: Execution) -> None:
     """
     names = ", ".join(each.name for each in runs)
     execution.report(f"stage         {title}: {names}")
+    ready = [each.is_finished() for each in runs]
     failed = run_jobs([runs], replace(execution, report=lambda line: None))
-    for each in runs:
+    for each, before in zip(runs, ready, strict=True):
         if each in failed or not each.is_finished():
             reason = last_line_of_log(each.folder, "no output")
             raise ZooError(
                 f"{each.folder} failed: {reason} (see {each.folder / LOG}); give the same command "
                 "to resume"
             )
-        execution.report(f"  {described(each)}")
+        execution.report(f"  {described(each)}{' (as before)' if before else ''}")
 
 
 def described(stage: StageRun) -> str:
