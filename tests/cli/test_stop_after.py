@@ -78,6 +78,13 @@ def test_a_part_that_was_stopped_at_its_end_is_finished(tiny, command, fraction)
     for name in ("training", "validation"):
         assert after["compute"]["parts"][name] == before["compute"]["parts"][name], name
     assert content("run")["global_step"] == state["global_step"]
+    # And goes on as if nothing had happened.
+    whole = (*FIT, "--average_weights", "true", "--run_dir", "whole")
+    assert command(*whole).status == 0
+    assert command("fit", "--ckpt_path", "run", "--stop_after", "1").status == 0
+    ours, theirs = content("run"), content("whole")
+    for name in ("state_dict", "current_model_state"):
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0)
 
 
 def test_a_part_that_is_shorter_than_what_was_trained_is_refused(tiny, command):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing_extensions import override
 
 from zoo_lightning.callbacks.trainer_access import may_stop_early
 from zoo_lightning.errors import ConfigError
+from zoo_lightning.files.atomic import atomic_file
 from zoo_lightning.runs.stopping import StopSignals
 
 
@@ -62,6 +64,7 @@ class LastCheckpoint(Checkpoint):
         self.path = Path(folder) / "last.ckpt"
         self.requested = 0
         self._signals = StopSignals(self._request)
+        self._begun = 0  # steps when this process began
         self._steps = 0  # before the batch
         self._stepped = False  # in the last batch
         self._saved = -1
@@ -75,6 +78,7 @@ class LastCheckpoint(Checkpoint):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._signals.install()
+        self._begun = trainer.global_step
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
@@ -117,10 +121,16 @@ class LastCheckpoint(Checkpoint):
         return requested
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if self._saved != trainer.global_step:
-            # The default, given because Lightning otherwise says at every save that it takes it.
-            trainer.save_checkpoint(self.path, weights_only=False)
-            self._saved = trainer.global_step
+        if self._saved == trainer.global_step:
+            return
+        self._saved = trainer.global_step
+        if trainer.ckpt_path and trainer.global_step == self._begun:
+            # Loops that were resumed and did nothing would continue with other batches.
+            if trainer.is_global_zero:
+                copy_checkpoint(Path(trainer.ckpt_path), self.path)
+            return
+        # The default, given because Lightning otherwise says at every save that it takes it.
+        trainer.save_checkpoint(self.path, weights_only=False)
 
     def _stop(self) -> None:
         if self._stopping:
@@ -129,6 +139,14 @@ class LastCheckpoint(Checkpoint):
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._signals.restore()
+
+
+def copy_checkpoint(path: Path, copy: Path) -> None:
+    """Copy a checkpoint file atomically, unless it is there already."""
+    if path.resolve() != copy.resolve():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(copy) as part:
+            shutil.copyfile(path, part)
 
 
 def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
