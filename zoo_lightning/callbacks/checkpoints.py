@@ -124,7 +124,7 @@ class LastCheckpoint(Checkpoint):
         if self._saved == trainer.global_step:
             return
         self._saved = trainer.global_step
-        if trainer.ckpt_path and trainer.global_step == self._begun:
+        if trainer.global_step == self._begun and trainer.ckpt_path:
             # Loops that were resumed and did nothing would continue with other batches.
             if trainer.is_global_zero:
                 copy_checkpoint(Path(trainer.ckpt_path), self.path)
