@@ -229,7 +229,7 @@ def test_held_out_test_data_are_read_only_when_all_is_chosen(tiny, command, land
     summaries = [json.loads(path.read_text()) for path in Path("out").rglob("summary.json")]
     assert [summary["test"] for summary in summaries] == [{}, {}, {}]
     done = command(*COMPARE, "--methods", "ensemble", "--seeds", "0", "--report")
-    assert "no run of out has been tested; --hold_out compares by validation" in done.out
+    assert "no run of out has been tested: give --hold_out to compare" in done.out
     (landmark_root / "test.csv").write_text(table)
     before = Path("out/runs/data-1/single-random-1/0/metrics.csv").read_text()
     done = command(*COMPARE, "--methods", "ensemble", "--seeds", "0", "--no_costs")

@@ -122,6 +122,7 @@ def test_what_is_made_without_training_ends_like_any_other(tiny, command):
     ("words", "said"),
     [
         (("--method", "distilation"), ("distilation", "distillation")),
+        (("--method", "auto:random-1"), ("auto is for all sources", "give auto")),
         (("--method", "autoo"), ("unknown method 'autoo'", "Did you mean 'auto'")),
         (("--method", "lite", "--budget", "inf"), ("budget", "finite number above 0")),
         *(
@@ -150,7 +151,7 @@ def test_options_that_cannot_be_right_are_refused(tiny, command, words, said):
 def test_a_budget_that_the_informed_start_uses_up_names_the_least_one(tiny, command):
     words = ("--method", "start", "--trainer.max_steps", "40")
     message = command(*FIT, *words, "--budget", "0.1").err
-    least = re.search(r"give at least ([0-9.]+) for a single step", message)
+    least = re.search(r"give this training a budget of at least ([0-9.]+)", message)
     assert least, message
     assert "the informed start alone has cost" in message
     again = ("--run_dir", "again", "--budget", least[1])
@@ -169,9 +170,10 @@ def test_a_pipeline_that_has_not_ended_is_resumed_by_its_own_command(tiny, comma
 def test_sources_of_unknown_preprocessing_are_named(tiny, command):
     torch.save(timm.create_model("test_resnet", num_classes=0).state_dict(), "a.pth")
     words = ("--sources", "a.pth,random:1", "--trainer.max_steps", "2", "--run_test", "false")
-    done = command(*FIT, "--method", "soup", *words)
-    assert done.status == 0, done.err
-    assert "note          preprocessing of a is unknown" in done.out
+    for method, said in (("soup", 0), ("greedy-soup", 1)):  # soup's own training says it
+        done = command(*FIT[:-1], method, "--method", method, *words)
+        assert done.status == 0, done.err
+        assert done.out.count("note          preprocessing of a is unknown") == said
 
 
 @pytest.mark.parametrize("method", ["scratch", "ensemble", "auto"])

@@ -407,7 +407,7 @@ def test_a_pipeline_is_reported_with_its_stages_and_its_decision(tmp_path):
     assert "--config options.yaml --method auto --budget 4 --run_dir runs/again" in content
     assert "better in 99 % of the bootstrap samples" in content  # of a run of version 0.1
     assert "both does not replace what was selected before: 0.5 less cross-entropy" in content
-    assert "in 97 % of the bootstrap samples, by error in 62 %; 80 % of both are needed" in content
+    assert "in 97 % of the bootstrap samples, by error in 62 %; needed are 80 %" in content
 
 
 def test_long_curves_are_thinned_and_keep_their_ends():

@@ -454,7 +454,7 @@ def _what_is_missing(comparison: Comparison, cells: Sequence[Cell]) -> str:
     """What none of the cells has, so that there is no table."""
     if comparison.hold_out or all(comparison.trained(cell) is None for cell in cells):
         return "ended yet"
-    return "been tested; --hold_out compares by validation, and without --report they are tested"
+    return "been tested: give --hold_out to compare by validation, or leave out --report to test"
 
 
 def _report_returns(comparison: Comparison, cells: Sequence[Cell]) -> None:

@@ -36,7 +36,9 @@ def rates(comparison: Comparison, trials: int) -> list[float]:
     if not middle:
         raise ConfigError("--tune varies model.lr, which the experiment does not set; set it")
     around = np.geomspace(middle / REACH, middle * REACH, trials + (trials + 1) % 2)
-    return [float(f"{rate:.3g}") for rate in around[:trials]]
+    found = [float(f"{rate:.3g}") for rate in around]
+    found[len(found) // 2] = middle  # as it stands
+    return found[:trials]
 
 
 def trials_of(

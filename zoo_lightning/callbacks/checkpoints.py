@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing_extensions import override
 
 from zoo_lightning.callbacks.trainer_access import may_stop_early
 from zoo_lightning.errors import ConfigError
-from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.files.atomic import copy_file
 from zoo_lightning.runs.stopping import StopSignals
 
 
@@ -126,8 +125,10 @@ class LastCheckpoint(Checkpoint):
         self._saved = trainer.global_step
         if trainer.global_step == self._begun and trainer.ckpt_path:
             # Loops that were resumed and did nothing would continue with other batches.
-            if trainer.is_global_zero:
-                copy_checkpoint(Path(trainer.ckpt_path), self.path)
+            given = Path(trainer.ckpt_path)
+            if given.resolve() != self.path.resolve() and trainer.is_global_zero:
+                copy_file(given, self.path)
+            trainer.strategy.barrier()
             return
         # The default, given because Lightning otherwise says at every save that it takes it.
         trainer.save_checkpoint(self.path, weights_only=False)
@@ -139,14 +140,6 @@ class LastCheckpoint(Checkpoint):
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._signals.restore()
-
-
-def copy_checkpoint(path: Path, copy: Path) -> None:
-    """Copy a checkpoint file atomically, unless it is there already."""
-    if path.resolve() != copy.resolve():
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(copy) as part:
-            shutil.copyfile(path, part)
 
 
 def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:

@@ -41,7 +41,7 @@ def check_continued(run: Path | None, options: Any) -> None:
 
     Raises:
         ConfigError: the folder is the result of several trainings, which resuming one would
-            replace; or ``stop_after`` ends no later than the training did.
+            replace; or ``stop_after`` ends before the training did.
     """
     summary = {} if run is None else read_summary(run) or {}
     if method := summary.get("pipeline"):
@@ -54,12 +54,6 @@ def check_continued(run: Path | None, options: Any) -> None:
         raise ConfigError(
             f"--stop_after {options.stop_after:g}: the training in {run} has ended after all of "
             "its steps; there is nothing to stop"
-        )
-    if summary.get("stop_after", 0.0) >= options.stop_after:
-        raise ConfigError(
-            f"--stop_after {options.stop_after:g}: the training in {run} has ended after "
-            f"{summary['stop_after']:g} of its steps ({summary['steps']}); give a larger "
-            "--stop_after, or --stop_after 1 to train to the end"
         )
 
 

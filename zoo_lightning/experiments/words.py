@@ -98,7 +98,7 @@ def run_without_experiment(words: Sequence[str]) -> Path | None:
 
     Raises:
         ConfigError: no experiment is given, and the checkpoint does not exist; or its folder is
-            that of ``fit --method`` that has not ended.
+            that of ``fit --method``, whose own training has not begun.
     """
     if not words or words[0] not in (*EVALUATING, "fit"):
         return None

@@ -48,6 +48,18 @@ def storage_error(error: OSError, path: Path | None = None) -> StorageError | No
     )
 
 
+def copy_file(path: Path, copy: Path) -> None:
+    """Copy a file atomically, with the folders above it.
+
+    Args:
+        path: file to copy.
+        copy: file to write.
+    """
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(copy) as part:
+        shutil.copyfile(path, part)
+
+
 def remove_parts(folder: Path) -> None:
     """Remove incomplete files that killed processes have left in a folder.
 

@@ -26,13 +26,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from zoo_lightning.analysis.measuring import measure_of
 from zoo_lightning.analysis.relation_report import plot_relations
 from zoo_lightning.errors import ConfigError
 from zoo_lightning.experiments.parts import architecture_of, plain_data, resolve_bands
 from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.files.plain_yaml import read_yaml
 from zoo_lightning.files.text import TEXT
 from zoo_lightning.models.backbone import load_architecture
 from zoo_lightning.nn.multiply_adds import counting
@@ -103,7 +102,8 @@ and taught networks were far behind. The limit of :data:`PAYS` was found at 480 
 
 COMPARED_AFTER = 100
 """Optimiser steps of the candidates before which a race says little: races that compared after 54
-to 75 steps ended behind the informed average on all of six targets (``results/auto``)."""
+to 75 steps ended behind the informed average on all of six targets, three seeds
+(``results/auto``)."""
 
 TEACHERS_AFTER = 1 / 4
 """Fraction of their training after which finalists teach; the informed average teaches as it is,
@@ -154,8 +154,9 @@ def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) 
         first = None if steps is None else steps * first_comparison(plan, budget_of(plan))
         if first is not None and first < COMPARED_AFTER:
             execution.report(
-                f"race          compares after {first:.0f} steps, which say little of the ends; a "
-                f"larger budget or a longer training compares after {COMPARED_AFTER} or more"
+                f"race          compares first after {first:.0f} steps, too few to tell which "
+                "candidate will end best; a larger budget or a longer training gives it "
+                f"{COMPARED_AFTER} or more"
             )
         racers = race_all(plan, folder, budget_of(plan), execution)
         [begun] = [each.run for each in racers if each.run.name == AVERAGE]
@@ -209,8 +210,7 @@ def say_shares(plan: Plan, average: StageRun, execution: Execution) -> None:
     path = average.folder / CONFIG
     if not path.is_file():  # somebody has removed the stage
         return
-    config = yaml.safe_load(path.read_text(**TEXT))
-    shares = config["model"]["init_args"]["backbone"]["init_args"]["weights"]
+    shares = read_yaml(path)["model"]["init_args"]["backbone"]["init_args"].get("weights")
     if isinstance(shares, list) and len(shares) == len(plan.sources):
         named = [f"{name} {share:.2f}" for name, share in zip(plan.sources, shares, strict=True)]
         execution.report(f"average       {', '.join(named)}")
@@ -445,9 +445,7 @@ def decide(
                 for chosen in combinations(best_ones, size)
             ]
         )
-    execution.report(
-        f"validation    {len(single[0].scores.loss)} images, whose {measure.loss} is compared"
-    )
+    execution.report(f"validation    {len(single[0].scores.loss)} images")
     choice, comparisons = select(single, joint, execution.report)
     content = {
         "result": [each.name for each in choice.runs],
@@ -521,7 +519,8 @@ def cost_line(folder: Path, stages: Sequence[StageRun], budget: float) -> str:
     Args:
         folder: folder of the pipeline.
         stages: its finished stages.
-        budget: its budget, which is for training steps and informed starts.
+        budget: its budget, which is for training steps and informed starts. Teachers' features
+            that are computed before the first step come out of it, but count as preparation here.
 
     Returns:
         A progress line; empty if something was not counted.

@@ -14,7 +14,7 @@ from zoo_lightning.errors import ConfigError, nearest
 from zoo_lightning.experiments.option_names import OF_RUNS, CommandParser
 from zoo_lightning.experiments.resolving import resolve
 from zoo_lightning.methods.checking import check_networks, check_sources, sources_read
-from zoo_lightning.methods.recipe import Recipe
+from zoo_lightning.methods.recipe import Recipe, Trained
 from zoo_lightning.methods.recipes import RECIPES
 from zoo_lightning.pipelines.auto import (
     AUTO,
@@ -77,6 +77,8 @@ def main(arguments: Sequence[str]) -> int:
         budget = BUDGET
     plan = Plan(words.method, resolved.name, shared, budget, words.inference, given.run_test)
     variant, known = "", (AUTO, *RECIPES)
+    if words.method.startswith(f"{AUTO}:"):
+        raise ConfigError(f"method {words.method!r}: {AUTO} is for all sources; give {AUTO}")
     if (name := words.method.partition(":")[0]) not in known:
         raise ConfigError(
             f"unknown method {name!r}; expected one of {', '.join(known)}.{nearest(name, known)}"
@@ -92,7 +94,9 @@ def main(arguments: Sequence[str]) -> int:
     finished = _is_finished(folder)
     if not (folder / PLAN).is_file():  # a pipeline that goes on has read what it needs
         read = sources_read([(recipes[0].name, variant)], plan.sources)
-        if note := check_sources(plan.options, read):
+        note = check_sources(plan.options, read)
+        alone = isinstance(recipes[0], Trained) and not recipes[0].needs
+        if note and (words.method == AUTO or not alone):  # a training in this process says it
             print(f"note          {note}")
     # The steps of a policy are those of a game.
     expected = None if finished or plan.task == PPOTask.__name__ else estimate(given)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import lightning.pytorch as pl
 from zoo_lightning.analysis.measuring import judge, measure_of, recalibrate
 from zoo_lightning.callbacks.sample_count import SampleCount
 from zoo_lightning.experiments.resolving import run_data
-from zoo_lightning.files.atomic import atomic_file
+from zoo_lightning.files.atomic import copy_file
 from zoo_lightning.methods.recipe import Derived, FinishedRun
 from zoo_lightning.methods.saving import member_of, save_ensemble, save_like, save_members
 from zoo_lightning.nn.multiply_adds import counting
@@ -114,7 +113,7 @@ def publish(folder: Path, runs: Sequence[Path], run_test: bool, facts: Mapping[s
     if len(runs) > 1:
         save_ensemble(runs, folder)
     else:
-        _copy_file(best, folder / BEST)
+        copy_file(best, folder / BEST)
     task = load_task(folder)
     if len(runs) > 1:
         members = [run.name for run in runs]
@@ -131,13 +130,7 @@ def copy_records(run: Path, folder: Path) -> None:
     """Copy a run's ``config.yaml`` and ``metrics.csv`` to a pipeline's folder."""
     for name in (CONFIG, METRICS):
         if (run / name).is_file():  # without a logger there are no curves
-            _copy_file(run / name, folder / name)
-
-
-def _copy_file(file: Path, copy: Path) -> None:
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(copy) as part:
-        shutil.copyfile(file, part)
+            copy_file(run / name, folder / name)
 
 
 def drew_pictures(runs: Sequence[Path]) -> bool:

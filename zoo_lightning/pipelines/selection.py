@@ -91,9 +91,12 @@ class Comparison:
         return self.loss.is_sure and self.error.is_sure
 
     def __str__(self) -> str:
+        text = f"{self.loss} less loss, {100 * self.loss.share:.0f} % sure"
+        if self.error == self.loss:  # of landmarks and numbers
+            return f"{text}; {100 * SURE:.0f} % are needed"
         return (
-            f"{self.loss} less loss, {self.loss.share:.0%} sure, and {self.error.mean:+.2f} less "
-            f"error, {self.error.share:.0%} sure; both must be {SURE:.0%} sure"
+            f"{text}, and {self.error.mean:+.2f} less error, {100 * self.error.share:.0f} % sure; "
+            f"both must reach {100 * SURE:.0f} %"
         )
 
 

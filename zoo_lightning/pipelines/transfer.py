@@ -162,7 +162,7 @@ def train(runs: Sequence[StageRun], title: str, execution: Execution) -> None:
                 f"{each.folder} failed: {reason} (see {each.folder / LOG}); give the same command "
                 "to resume"
             )
-        execution.report(f"  {described(each)}{' (as before)' if before else ''}")
+        execution.report(f"  {described(each)}{' (already trained)' if before else ''}")
 
 
 def described(stage: StageRun) -> str:

@@ -346,16 +346,18 @@ def _pipeline(run: RunFiles) -> list[Section]:
 def _compared(name: str, gained: Any, found: dict[str, Any]) -> str:
     """Sentence on the comparison of a candidate with what was selected before it."""
     by_error, needed = within(gained, "error"), finite(found.get("sure"))
-    verdict = {True: " replaces", False: " does not replace"}.get(within(gained, "replaces"), ":")
-    what = " what was selected before:" if verdict != ":" else ""
+    verdict = {True: "replaces", False: "does not replace"}.get(
+        within(gained, "replaces"), "beside"
+    )
     text = (
-        f"{name}{verdict}{what} {number(within(gained, 'mean'), 3)} less {found.get('loss')} "
+        f"{name} {verdict} what was selected before: "
+        f"{number(within(gained, 'mean'), 3)} less {found.get('loss')} "
         f"({number(within(gained, 'low'), 3)} to {number(within(gained, 'high'), 3)}), better in "
         f"{_percent(gained)} of the bootstrap samples"
     )
-    if by_error is not None:
+    if by_error is not None and within(by_error, "mean") != within(gained, "mean"):
         text += f", by error in {_percent(by_error)}"
-    return text if needed is None else f"{text}; {100 * needed:.0f} % of both are needed"
+    return text if needed is None else f"{text}; needed are {100 * needed:.0f} %"
 
 
 def _percent(gained: Any) -> str:

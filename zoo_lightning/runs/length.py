@@ -168,7 +168,7 @@ def resolve_length(
             least = math.ceil(100 * (spent + once + each * micro) / unit) / 100
             raise ConfigError(
                 f"budget {budget:g} pays for {budget * usual:.2g} steps of one network"
-                f"{reasons}; give at least {least:g} for a single step"
+                f"{reasons}; give this training a budget of at least {least:g}"
             )
     interval = trainer.val_check_interval
     if from_data and spread:
