@@ -375,6 +375,14 @@ def test_rows_after_the_checkpoint_are_not_taken_over(tmp_path):
     assert earlier_metrics(tmp_path / "nowhere", 2) == []
 
 
+def test_the_test_of_a_run_that_had_ended_is_not_taken_over(tmp_path):
+    # Lightning logs it one step earlier where there was nothing left to train.
+    (tmp_path / "metrics.csv").write_text("step,train/loss,test/loss\n0,3,\n1,2,\n1,,4\n2,,4\n")
+    assert earlier_metrics(tmp_path, 2) == [
+        {"step": 0, "train/loss": 3}, {"step": 1, "train/loss": 2}
+    ]  # fmt: skip
+
+
 class Trainer:
     """As much of a Trainer as the callback asks of it."""
 

@@ -247,7 +247,8 @@ def earlier_metrics(folder: Path, until_step: int) -> list[dict[str, int | float
     """Read the rows of a run's ``metrics.csv`` before the step at which it is resumed.
 
     The step of a row is the number of steps before it: values logged in the first step have 0. An
-    incomplete last line, after a full disk or a killed process, is left out.
+    incomplete last line, after a full disk or a killed process, is left out, and so is the test of
+    a run that had ended: the resumed run is tested again.
     """
     file = folder / METRICS
     if not file.is_file():
@@ -255,7 +256,8 @@ def earlier_metrics(folder: Path, until_step: int) -> list[dict[str, int | float
     with file.open(newline="", encoding="utf-8", errors="replace") as stream:
         lines = [line for line in stream if line.endswith("\n")]
     rows = [{k: _number(v) for k, v in row.items() if v} for row in csv.DictReader(lines)]
-    return [row for row in rows if row.get("step", 0) < until_step]
+    trained = [row for row in rows if not any(name.startswith("test/") for name in row)]
+    return [row for row in trained if row.get("step", 0) < until_step]
 
 
 def last_line_of_log(folder: Path, otherwise: str) -> str:
