@@ -127,6 +127,7 @@ def test_two_networks_are_finished_where_two_may_be_used(tiny, command, monkeypa
     monkeypatch.setattr("zoo_lightning.pipelines.selection.SURE", 0.0)
     done = command(*WORDS, "--inference", "2")
     assert done.status == 0, done.err
+    assert "race          compares first after" in done.out
     _, spent = costs_of("run")
     summaries = [content("run", "stages", name, "summary.json") for name in names_of("run")]
     assert names_of("run") == RACERS

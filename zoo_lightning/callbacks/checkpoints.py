@@ -51,6 +51,8 @@ class LastCheckpoint(Checkpoint):
     so that a resumed run gets exactly the weights of an uninterrupted one. A second signal stops at
     once.
 
+    A run that is resumed where it ends keeps the checkpoint that it was resumed from.
+
     It is a ``Checkpoint`` so that Lightning calls it last: the saved state includes what other
     callbacks did in the step, such as finding a new best checkpoint.
 
@@ -167,8 +169,8 @@ class LastValidation(Callback):
     interval would have no validation. A training that ends early is validated at half of its steps,
     too: two losses, the second after twice the steps of the first, say how fast it learns.
 
-    Hooks: ``on_train_start`` checks, ``on_train_batch_end`` stops, ``on_validation_end`` keeps the
-    losses. State: the losses.
+    Hooks: ``on_train_start`` checks, and ends a resumed run that has all of its steps already,
+    ``on_train_batch_end`` stops, ``on_validation_end`` keeps the losses. State: the losses.
 
     Args:
         stop_after: fraction of the training's steps, in (0, 1], after which it ends; learning rates

@@ -151,19 +151,7 @@ def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) 
         return
     relate_sources(plan, folder, execution)
     if plan.inference > 1:
-        first = None if steps is None else steps * first_comparison(plan, budget_of(plan))
-        if first is not None and first < COMPARED_AFTER:
-            execution.report(
-                f"race          compares first after {first:.0f} steps, too few to tell which "
-                "candidate will end best; a larger budget or a longer training gives it "
-                f"{COMPARED_AFTER} or more"
-            )
-        racers = race_all(plan, folder, budget_of(plan), execution)
-        [begun] = [each.run for each in racers if each.run.name == AVERAGE]
-        say_shares(plan, begun, execution)
-        results = [up_to(each.run, 1.0) for each in racers[: plan.inference]]
-        train(results, "to the end", execution)
-        decide(plan, folder, results, racers, execution)
+        finish_several(plan, folder, execution, steps)
         return
     if steps is not None and (judged_at := steps * budget_of(plan) * SECOND) < JUDGED_AFTER:
         execution.report(
@@ -189,14 +177,37 @@ def run_auto(plan: Plan, folder: Path, execution: Execution, steps: int | None) 
     if teach(folder, winner, second, execution):
         results = taught(plan, folder, found, whole, execution)
     else:
-        end = 1.0
-        if (
-            winner is average
-        ):  # whose training was to have all of the budget, and whose curve is flat
-            end = winner.fraction + (whole - found.spent()) / whole
+        # That of the average was to have all of the budget.
+        left = (whole - found.spent()) / whole
+        end = winner.fraction + left if winner is average else 1.0
         results = [up_to(winner.run, end)]
         train(results, "to the end", execution)
     decide(plan, folder, results, found.racers, execution)
+
+
+def finish_several(plan: Plan, folder: Path, execution: Execution, steps: int | None) -> None:
+    """Race all candidates, train the best ``plan.inference`` of them to their ends, and decide.
+
+    Args:
+        plan: plan of the pipeline.
+        folder: folder of the pipeline.
+        execution: processes for the stages.
+        steps: number of optimiser steps of one training of the experiment's length; ``None`` if it
+            is unknown.
+    """
+    first = None if steps is None else steps * first_comparison(plan, budget_of(plan))
+    if first is not None and first < COMPARED_AFTER:
+        execution.report(
+            f"race          compares first after {first:.0f} steps, too few to tell which "
+            "candidate will end best; a larger budget or a longer training gives it "
+            f"{COMPARED_AFTER} or more"
+        )
+    racers = race_all(plan, folder, budget_of(plan), execution)
+    [average] = [each.run for each in racers if each.run.name == AVERAGE]
+    say_shares(plan, average, execution)
+    results = [up_to(each.run, 1.0) for each in racers[: plan.inference]]
+    train(results, "to the end", execution)
+    decide(plan, folder, results, racers, execution)
 
 
 def say_shares(plan: Plan, average: StageRun, execution: Execution) -> None:
@@ -507,9 +518,9 @@ def decide(
         },
     )
     folders = {each.folder for each in runs}
-    others = [each.run for each in racers if each.run.folder not in folders]
-    add_costs(folder, [*runs, *others], plan)
-    if line := cost_line(folder, [*runs, *others], budget_of(plan)):
+    stages = [*runs, *(each.run for each in racers if each.run.folder not in folders)]
+    add_costs(folder, stages, plan)
+    if line := cost_line(folder, stages, budget_of(plan)):
         execution.report(line)
 
 
